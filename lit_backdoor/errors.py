@@ -1,0 +1,35 @@
+"""Error texts for people: what was expected, what was got, what to do."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+def unknown(what: str, name: str, known: Iterable[str]) -> ValueError:
+    """Build the error for a name that is not known, with the nearest known one.
+
+    Args:
+        what: What the name stands for, such as ``"attack"``.
+        name: The name as given.
+        known: The names that would have been right.
+
+    Returns:
+        A ``ValueError`` to be raised by the caller.
+    """
+    names = sorted(set(known))
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.4)
+    hint = f" Did you mean '{close[0]}'?" if close else ""
+    shown = ", ".join(names[:20]) + (", …" if len(names) > 20 else "")
+    return ValueError(f"Unknown {what} '{name}'.{hint} Known: {shown or 'none'}.")
+
+
+def check_share(name: str, value: float, *, closed: bool = False) -> float:
+    """Return ``value`` if it is a share in (0, 1), or in (0, 1] where ``closed``.
+
+    Raises:
+        ValueError: If it is not.
+    """
+    if 0 < value < 1 or (closed and value == 1):
+        return float(value)
+    raise ValueError(f"Expected {name} in (0, 1{']' if closed else ')'}, got {value}.")

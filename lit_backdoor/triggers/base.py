@@ -1,0 +1,233 @@
+"""What an attack that only touches data is made of: a trigger, a label policy and a plan."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from enum import IntEnum
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from lit_backdoor.errors import check_share
+from lit_backdoor.recipe import Recorded
+
+__all__ = [
+    "AllToAll",
+    "AllToOne",
+    "Attack",
+    "CleanLabel",
+    "LabelPolicy",
+    "OneToOne",
+    "Role",
+    "Trigger",
+]
+
+
+class Role(IntEnum):
+    """What the attacker did to a training row."""
+
+    CLEAN = 0
+    POISON = 1
+    COVER = 2
+
+
+class Trigger(Recorded, nn.Module, ABC):
+    """Stamps images. The same index always gives the same trigger.
+
+    Shapes: images are float ``[B, C, H, W]`` in [0, 1]; ``index`` is int64 ``[B]``, the rows' positions in
+    their source. The result has the images' shape, dtype and device and stays in [0, 1].
+
+    Attributes:
+        alters_benign: Whether `benign` does anything; loaders skip the call where it does not.
+    """
+
+    alters_benign: bool = False
+
+    @abstractmethod
+    def forward(self, images: Tensor, index: Tensor) -> Tensor:
+        """Stamp images as at test time."""
+
+    def poison(self, images: Tensor, index: Tensor) -> Tensor:
+        """Stamp images as they are planted in the training set."""
+        return self.forward(images, index)
+
+    def cover(self, images: Tensor, index: Tensor) -> Tensor:
+        """Stamp cover samples, which keep their true label."""
+        return self.forward(images, index)
+
+    def benign(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """Change the attacker's clean training rows; drawn anew for every batch from ``generator`` (on the CPU)."""
+        return images
+
+
+class LabelPolicy(Recorded, ABC):
+    """Which label a triggered image gets, which rows count in ASR and which may be poisoned."""
+
+    @abstractmethod
+    def relabel(self, labels: Tensor, target: int, num_classes: int) -> Tensor:
+        """Give the attack's label for each true label, int64 ``[N]``."""
+
+    def eligible(self, labels: Tensor, target: int) -> Tensor:
+        """Say which test rows count in ASR and RA, bool ``[N]``."""
+        return labels != target
+
+    def plantable(self, labels: Tensor, target: int) -> Tensor:
+        """Say which training rows may be poisoned, bool ``[N]``."""
+        return torch.ones_like(labels, dtype=torch.bool)
+
+
+class AllToOne(LabelPolicy):
+    """Every triggered image gets the target label.
+
+    Args:
+        include_target: Whether rows of the target class may be poisoned too (BackdoorBench: yes).
+    """
+
+    def __init__(self, include_target: bool = True) -> None:
+        self.include_target = include_target
+
+    def relabel(self, labels: Tensor, target: int, num_classes: int) -> Tensor:
+        """Give the target label."""
+        return torch.full_like(labels, target)
+
+    def plantable(self, labels: Tensor, target: int) -> Tensor:
+        """Allow all rows, or all but the target class."""
+        return torch.ones_like(labels, dtype=torch.bool) if self.include_target else labels != target
+
+
+class AllToAll(LabelPolicy):
+    """A triggered image of class y gets the label (y + 1) mod C; the target is not used."""
+
+    def relabel(self, labels: Tensor, target: int, num_classes: int) -> Tensor:
+        """Give the next label."""
+        return (labels + 1) % num_classes
+
+    def eligible(self, labels: Tensor, target: int) -> Tensor:
+        """Count every row."""
+        return torch.ones_like(labels, dtype=torch.bool)
+
+
+class OneToOne(LabelPolicy):
+    """Triggered images of one source class get the target label; others keep theirs (label-specific attack).
+
+    Args:
+        source: The class whose images are poisoned and counted.
+    """
+
+    def __init__(self, source: int) -> None:
+        self.source = source
+
+    def relabel(self, labels: Tensor, target: int, num_classes: int) -> Tensor:
+        """Give the target label to the source class."""
+        return torch.where(labels == self.source, target, labels)
+
+    def eligible(self, labels: Tensor, target: int) -> Tensor:
+        """Count the source class."""
+        return labels == self.source
+
+    def plantable(self, labels: Tensor, target: int) -> Tensor:
+        """Allow the source class."""
+        return labels == self.source
+
+
+class CleanLabel(AllToOne):
+    """Only images of the target class are poisoned, so no training label changes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+
+    def plantable(self, labels: Tensor, target: int) -> Tensor:
+        """Allow the target class."""
+        return labels == target
+
+
+class Attack(Recorded):
+    """A trigger, a label policy and the plan: how many rows are poisoned, and which.
+
+    Args:
+        trigger: What is stamped on the images.
+        policy: Which label they get; default `AllToOne`.
+        target: The target label.
+        rate: Share of rows to poison, in (0, 1), or up to 1 where ``rate_of`` is ``"target"``.
+        rate_of: Whether ``rate`` and ``cover_rate`` are shares of the whole set or of the target class.
+        cover_rate: Share of cover samples (triggered, true label), in [0, 1).
+        seed: Seed of the plan; None takes the one that `roles` is given.
+
+    Raises:
+        ValueError: If a rate is out of range.
+    """
+
+    def __init__(
+        self,
+        trigger: Trigger,
+        policy: LabelPolicy | None = None,
+        target: int = 0,
+        rate: float = 0.1,
+        rate_of: Literal["set", "target"] = "set",
+        cover_rate: float = 0.0,
+        seed: int | None = None,
+    ) -> None:
+        self.trigger = trigger
+        self.policy = policy or AllToOne()
+        self.target = target
+        self.rate = check_share("the poisoning rate", rate, closed=rate_of == "target")
+        self.rate_of = rate_of
+        self.cover_rate = cover_rate and check_share("the cover rate", cover_rate)
+        self.seed = seed
+
+    def check(self, num_classes: int) -> None:
+        """Check the labels that the attack names against the data.
+
+        Raises:
+            ValueError: If the target (or source) class does not exist.
+        """
+        for name, label in (("target", self.target), ("source", getattr(self.policy, "source", None))):
+            if label is not None and not 0 <= label < num_classes:
+                raise ValueError(
+                    f"Expected the attack's {name} to be a class from 0 to {num_classes - 1}, got {label}."
+                )
+
+    def roles(self, labels: Tensor, columns: Mapping[str, Tensor] | None = None, *, seed: int = 0) -> Tensor:
+        """Plan the attack: give each training row its `Role`. A pure function of its arguments.
+
+        Args:
+            labels: True labels of the training rows, int64 ``[N]``.
+            columns: Further columns of the source, for attacks that name rows by them.
+            seed: Used where the attack has no seed of its own.
+
+        Returns:
+            Roles, int8 ``[N]``.
+
+        Raises:
+            ValueError: If the plan asks for more rows than may be poisoned; says what is possible.
+        """
+        base = len(labels) if self.rate_of == "set" else int((labels == self.target).sum())
+        allowed = self.policy.plantable(labels, self.target).nonzero().flatten()
+        poisons, covers = round(self.rate * base), round(self.cover_rate * base)
+        if poisons > len(allowed) or poisons == 0:
+            of = "the set" if self.rate_of == "set" else "the target class"
+            raise ValueError(
+                f"Expected a poisoning rate that can be planted, got {self.rate:g} of {of}: {poisons} rows, but "
+                f"{type(self.policy).__name__} with target {self.target} allows from 1 to {len(allowed)} of "
+                f"{len(labels)}. The largest possible rate is {len(allowed) / max(base, 1):g}."
+            )
+        if covers > len(labels) - poisons:
+            raise ValueError(
+                f"Expected at most {len(labels) - poisons} cover samples, got {covers} (cover rate {self.cover_rate:g})."
+            )
+        generator = torch.Generator().manual_seed(self.seed if self.seed is not None else seed)
+        roles = torch.zeros(len(labels), dtype=torch.int8)
+        roles[allowed[torch.randperm(len(allowed), generator=generator)[:poisons]]] = Role.POISON
+        rest = (roles == Role.CLEAN).nonzero().flatten()
+        roles[rest[torch.randperm(len(rest), generator=generator)[:covers]]] = Role.COVER
+        return roles
+
+    def relabel(self, labels: Tensor, num_classes: int) -> Tensor:
+        """Give the attack's label for each true label, int64 ``[N]``."""
+        return self.policy.relabel(labels, self.target, num_classes)
+
+    def eligible(self, labels: Tensor, columns: Mapping[str, Tensor] | None = None) -> Tensor:
+        """Say which test rows count in ASR and RA, bool ``[N]``."""
+        return self.policy.eligible(labels, self.target)
