@@ -9,9 +9,10 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from lit_backdoor.bundle import Bundle, open_bundle
-from lit_backdoor.metrics import DegreeOfFooling, SelectionScores
+from lit_backdoor.metrics import DegreeOfFeatureCollisions, SelectionScores
 from lit_backdoor.models import Classifier, Frozen
 from lit_backdoor.stages.base import Batch, Stage
+from lit_backdoor.stages.generator_training import update_dof
 from lit_backdoor.triggers import Role
 
 __all__ = ["Evaluation", "GeneratorEvaluation", "SelectionEvaluation", "evaluation_of"]
@@ -52,7 +53,7 @@ class GeneratorEvaluation(Evaluation):
 
     def metrics(self) -> dict[str, Metric]:
         """Measure DoF."""
-        return {"dof": DegreeOfFooling()}
+        return {"dof": DegreeOfFeatureCollisions()}
 
     def build(self) -> None:
         """Open the generator and its suspect."""
@@ -62,11 +63,7 @@ class GeneratorEvaluation(Evaluation):
 
     def evaluate(self, batch: Batch, metrics: Any) -> list[str]:
         """Compare logits on triggered and generated images (ATClean, Eq. 6), over all test rows."""
-        if batch["view"] != "triggered":
-            return []
-        generated = self.generator(batch["original"])
-        metrics["dof"].update(self.net(batch["image"]).float(), self.net(generated).float(), batch["valid"])
-        return ["dof"]
+        return update_dof(batch, metrics["dof"], self.net, self.generator)
 
 
 class SelectionEvaluation(Evaluation):
@@ -96,8 +93,8 @@ class SelectionEvaluation(Evaluation):
         """Compare with the plan, where there is an attack."""
         if self.data.attack is None:
             return
-        rows, roles = self.data.plan()
-        self.scores.update(torch.isin(rows, self.selected), roles == Role.POISON)
+        questioned = self.data.get_view("questioned")
+        self.scores.update(torch.isin(questioned.index, self.selected), questioned.role == Role.POISON)
         for name, value in self.scores.compute().items():
             self.log(f"test/selection_{name}", value)
 

@@ -6,15 +6,15 @@ from typing import Any, ClassVar
 
 import torch
 from lightning.pytorch.cli import OptimizerCallable
-from torch import Tensor
+from torch import Tensor, nn
 from torchmetrics import Metric
 
-from lit_backdoor.metrics import DegreeOfFooling
+from lit_backdoor.metrics import DegreeOfFeatureCollisions
 from lit_backdoor.models import Classifier, Frozen, UNet
 from lit_backdoor.stages.base import Batch, Outcome, Stage
 from lit_backdoor.stages.optim import Schedule, scheduled
 
-__all__ = ["GeneratorTraining"]
+__all__ = ["GeneratorTraining", "update_dof"]
 
 
 class GeneratorTraining(Stage):
@@ -65,16 +65,21 @@ class GeneratorTraining(Stage):
 
     def metrics(self) -> dict[str, Metric]:
         """Measure DoF."""
-        return {"dof": DegreeOfFooling()}
+        return {"dof": DegreeOfFeatureCollisions()}
 
     def evaluate(self, batch: Batch, metrics: Any) -> list[str]:
         """Compare logits on triggered and generated images (ATClean, Eq. 6), over all test rows."""
-        if batch["view"] != "triggered":
-            return []
-        generated = self.generator(batch["original"])
-        metrics["dof"].update(self.net(batch["image"]).float(), self.net(generated).float(), batch["valid"])
-        return ["dof"]
+        return update_dof(batch, metrics["dof"], self.net, self.generator)
 
     def outcome(self) -> Outcome:
         """Hand on the generator."""
         return Outcome(module=self.generator)
+
+
+def update_dof(batch: Batch, metric: Metric, suspect: nn.Module, generator: nn.Module) -> list[str]:
+    """Update DoF by one batch: the suspect's logits on each test row triggered, and on what is generated from it."""
+    if batch["view"] != "triggered":
+        return []
+    generated = suspect(generator(batch["original"]))
+    metric.update(suspect(batch["image"]).float(), generated.float(), batch["valid"])
+    return ["dof"]

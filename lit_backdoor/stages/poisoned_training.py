@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 from torch.optim import Optimizer
 
-from lit_backdoor.functional import flooding_loss, local_gradient_ascent_loss
+from lit_backdoor.functional.abl import flooding, local_gradient_ascent
 from lit_backdoor.models import Classifier
 from lit_backdoor.stages.base import Batch, Outcome, Stage
 from lit_backdoor.stages.optim import Schedule, scheduled
@@ -108,7 +108,7 @@ class LocalGradientAscentTraining(PoisonedTraining):
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Local gradient ascent, on the mean loss of the batch."""
-        return local_gradient_ascent_loss(logits, labels, self.gamma)
+        return local_gradient_ascent(logits, labels, self.gamma)
 
 
 class FloodingTraining(LocalGradientAscentTraining):
@@ -116,4 +116,4 @@ class FloodingTraining(LocalGradientAscentTraining):
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Flooding, on the mean loss of the batch."""
-        return flooding_loss(logits, labels, self.gamma)
+        return flooding(logits, labels, self.gamma)

@@ -1,3 +1,4 @@
+<<<<<<< HEAD
 """Sources of images behind one protocol: uint8 rows by index, labels, columns, class names, a fingerprint."""
 
 from lit_backdoor.data.sources.base import Rows, Source, TensorRows
@@ -17,3 +18,6 @@ __all__ = [
     "TensorSource",
     "TorchvisionSource",
 ]
+=======
+"""Where images come from."""
+>>>>>>> datamodule

@@ -1,0 +1,391 @@
+"""One data module for attacks and defenses: views of a source, poisoned on the device."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import lightning.pytorch as pl
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from lit_backdoor.data.augment import Augment, CropFlip
+from lit_backdoor.data.samplers import ViewSampler, derive_seed
+from lit_backdoor.data.selection import read_selection
+from lit_backdoor.data.sources.base import Source
+from lit_backdoor.data.split import Split
+from lit_backdoor.data.stamping import on_device, plant, resized
+from lit_backdoor.data.views import VIEWS, View, clean_view, poisoned_view, triggered_view
+from lit_backdoor.errors import unknown
+from lit_backdoor.triggers.base import Attack, Role, Trigger
+
+__all__ = ["BackdoorDataModule", "PoisonedDataModule", "RootDataModule"]
+
+Batch = dict[str, Any]
+_AUGMENTED = ("train", "root")
+
+
+class BackdoorDataModule(pl.LightningDataModule):
+    """Serves the views of a source that attacks, defenses and evaluations need.
+
+    Views: ``train`` (questioned set, poisoned, shuffled), ``questioned`` (the same rows in order), ``root`` (the
+    defender's clean rows), ``suspicious`` (selected rows of the questioned set), ``clean`` and ``triggered`` (all test
+    rows, untouched and stamped). ``train`` and ``root`` are augmented in training, nothing else ever is.
+
+    A batch on the device is a dict: ``image`` float ``[B, 3, H, W]`` in [0, 1]; ``label`` (what the view says),
+    ``clean_label`` (the truth) and ``index`` (position in the source's part), int64 ``[B]``; ``role``, int8; ``valid``,
+    False on padding rows; ``seed``, an int to draw this batch's randomness from; ``view``, its name. The triggered view
+    adds ``eligible`` (rows that count in ASR and RA) and ``original`` (the images before the trigger).
+
+    Args:
+        source: Where the images come from.
+        split: Who holds which training rows; default `Split`.
+        attack: What the attacker does; None for clean data without a triggered view.
+        augment: Augmentation in training; None for none.
+        batch_size: Rows per process in training.
+        eval_batch_size: Rows per process in passes in order.
+        num_workers: Worker processes per loader; 0 is fastest where the source sits in memory.
+        seed: Seed of split, plan (where the attack has none), order and augmentation.
+        suspicious: Path of the selection bundle behind the ``suspicious`` view.
+        stored_size: Side in pixels that images are brought to before the trigger; None keeps the source's size.
+        view: The view, or views, of `train_dataloader`; None takes those that the running stage names.
+        root_source: Images of the root set from elsewhere, instead of the split's. Where its classes are not the
+            source's, its labels are -1 until `set_root_labels`.
+
+    Raises:
+        ValueError: If a size is not positive, or a view is unknown.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        split: Split | None = None,
+        attack: Attack | None = None,
+        augment: Augment | Literal["crop_flip"] | None = "crop_flip",
+        batch_size: int = 128,
+        eval_batch_size: int = 512,
+        num_workers: int = 0,
+        seed: int = 0,
+        suspicious: str | None = None,
+        stored_size: int | None = None,
+        view: str | list[str] | None = None,
+        root_source: Source | None = None,
+    ) -> None:
+        super().__init__()
+        for name, size in (
+            ("batch_size", batch_size),
+            ("eval_batch_size", eval_batch_size),
+            ("stored_size", stored_size),
+        ):
+            if size is not None and size < 1:
+                raise ValueError(f"Expected data.{name} to be at least 1, got {size}.")
+        if num_workers < 0:
+            raise ValueError(f"Expected data.num_workers to be 0 or more, got {num_workers}.")
+        self.source = source
+        self.split = split or Split()
+        self.attack = attack
+        self.augment = CropFlip() if augment == "crop_flip" else augment
+        self.batch_size = batch_size
+        self.eval_batch_size = eval_batch_size
+        self.num_workers = num_workers
+        self.seed = seed
+        self.suspicious = suspicious
+        self.stored_size = stored_size
+        self.view = [view] if isinstance(view, str) else view
+        self.root_source = root_source
+        for name in self.view or ():
+            _check_view(name)
+        self._lent: Trigger | None = None
+        self._views: dict[str, View] = {}
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes."""
+        return len(self.source.class_names)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes, in the order of their labels."""
+        return self.source.class_names
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width of the images that loaders give, in pixels."""
+        return self.source.image_size if self.stored_size is None else (self.stored_size, self.stored_size)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Rows by name: ``train``, of them ``poison`` and ``cover``, ``root``, ``clean``, ``triggered`` (eligible)."""
+        self.setup()
+        role = self._views["train"].role
+        counts = {name: len(self._views[name]) for name in ("train", "root", "clean")}
+        counts |= {"poison": int((role == Role.POISON).sum()), "cover": int((role == Role.COVER).sum())}
+        triggered = self._views.get("triggered")
+        return counts | {
+            "triggered": int(triggered.eligible.sum()) if triggered and triggered.eligible is not None else 0
+        }
+
+    @property
+    def trigger(self) -> Trigger | None:
+        """The trigger that is stamped: the lent one, else the attack's."""
+        return self._lent or (self.attack.trigger if self.attack else None)
+
+    def lend(self, trigger: Trigger | None) -> None:
+        """Stamp with a stage's trigger instead of the attack's; None takes it back. The stage moves it to its device.
+
+        Raises:
+            ValueError: If there is no attack, whose labels and plan the trigger would need.
+        """
+        if self.attack is None:
+            raise ValueError(
+                "Expected data.attack to be set before a trigger is lent: it gives the labels and the plan."
+            )
+        self._lent = trigger
+
+    def set_root_labels(self, labels: Tensor) -> None:
+        """Label the root set, in the order of ``loader("root")``; also reaches loaders that stand already.
+
+        Raises:
+            ValueError: If the number of labels is not that of the root set.
+        """
+        root = self.get_view("root")
+        if labels.shape != root.label.shape:
+            raise ValueError(f"Expected {len(root)} labels, one per root row, got shape {tuple(labels.shape)}.")
+        for own in (root.label, root.clean_label):
+            own.copy_(labels)
+
+    def prepare_data(self) -> None:
+        """Download the source, where it needs that."""
+        self.source.prepare()
+        if self.root_source is not None:
+            self.root_source.prepare()
+
+    def setup(self, stage: str | None = None) -> None:
+        """Split the rows and plan the attack, once.
+
+        Raises:
+            ValueError: If split or attack do not fit the data; says what is possible.
+        """
+        if self._views:
+            return
+        train, test = self.source.train(), self.source.test()
+        parts = self.split.assign(train, self.num_classes, self.seed)
+        role = torch.zeros(len(parts.questioned), dtype=torch.int8)
+        views = {"clean": clean_view("clean", test)}
+        if self.attack is not None:
+            self.attack.check(self.num_classes)
+            labels = train.labels[parts.questioned]
+            columns = {name: column[parts.questioned] for name, column in train.columns.items()}
+            role = self.attack.roles(labels, columns, seed=self.seed)
+            views["triggered"] = triggered_view(test, self.attack, self.num_classes)
+        for name in ("train", "questioned"):
+            views[name] = poisoned_view(name, train, parts.questioned, role, self.attack, self.num_classes)
+        views["root"] = clean_view("root", train, parts.root) if self.root_source is None else self._foreign_root()
+        self._views = views
+
+    def get_view(self, name: str) -> View:
+        """Give a view: its rows, labels and roles.
+
+        Raises:
+            ValueError: If there is no such view, or it has no rows here; says why.
+        """
+        self.setup()
+        _check_view(name)
+        if name == "suspicious" and name not in self._views:
+            self._views[name] = self._select()
+        if name == "triggered" and name not in self._views:
+            raise ValueError("Expected data.attack to be set: without an attack there is no view 'triggered'.")
+        view = self._views[name]
+        if not len(view):
+            raise ValueError(f"The view '{name}' has no rows. Give data.split a larger {name} set.")
+        return view
+
+    def loader(
+        self,
+        view: str,
+        *,
+        batch_size: int | None = None,
+        shuffle: bool | None = None,
+        steps: int | None = None,
+        world_size: int | None = None,
+        rank: int | None = None,
+    ) -> DataLoader[Batch]:
+        """Make a loader; hand its batches to `images`, once they are on the device.
+
+        Args:
+            view: One of the views.
+            batch_size: Rows per process; default ``batch_size`` where shuffled, else ``eval_batch_size``.
+            shuffle: Default True for ``train`` alone. A shuffled loader leaves out an incomplete last batch, unless it
+                is the only one; call ``loader.sampler.set_epoch`` outside a Trainer.
+            steps: Number of batches; None for one pass.
+            world_size: Number of processes; default that of the process group or the Trainer.
+            rank: This process; default likewise.
+        """
+        rows = self.get_view(view)
+        shuffle = view == "train" if shuffle is None else shuffle
+        found = self._processes()
+        sampler = ViewSampler(
+            len(rows),
+            batch_size or (self.batch_size if shuffle else self.eval_batch_size),
+            shuffle=shuffle,
+            drop_last=shuffle,
+            steps=steps,
+            seed=derive_seed(self.seed, VIEWS.index(view)),
+            num_replicas=found[0] if world_size is None else world_size,
+            rank=found[1] if rank is None else rank,
+        )
+        return DataLoader(
+            rows,
+            sampler=sampler,
+            batch_size=None,
+            collate_fn=_as_is,
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+            pin_memory=self.trainer is not None and self.trainer.strategy.root_device.type == "cuda",
+        )
+
+    def train_dataloader(self) -> DataLoader[Batch] | dict[str, DataLoader[Batch]]:
+        """Give the loader of the stage's view, or a dict of equally long loaders where it names several."""
+        loaders = {name: self._train_loader(name) for name in self._stage_views()}
+        if len(loaders) == 1:
+            return next(iter(loaders.values()))
+        steps = max(len(loader) for loader in loaders.values())
+        return {name: self._train_loader(name, steps) for name in loaders}
+
+    def val_dataloader(self) -> dict[str, DataLoader[Batch]]:
+        """Give the loaders ``clean`` and, where there is an attack, ``triggered``."""
+        self.setup()
+        return {name: self.loader(name) for name in ("clean", "triggered") if name in self._views}
+
+    def test_dataloader(self) -> dict[str, DataLoader[Batch]]:
+        """Give the loaders ``clean`` and, where there is an attack, ``triggered``."""
+        return self.val_dataloader()
+
+    def predict_dataloader(self) -> DataLoader[Batch] | dict[str, DataLoader[Batch]]:
+        """Give the stage's views in order."""
+        loaders = {name: self.loader(name, shuffle=False) for name in self._stage_views()}
+        return next(iter(loaders.values())) if len(loaders) == 1 else loaders
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Finish the batch, or each of several views' batches, on the device."""
+        training = self.trainer is not None and self.trainer.training
+        if "view" in batch:
+            return self.images(batch, training)
+        return {name: self.images(part, training) for name, part in batch.items()}
+
+    @torch.no_grad()
+    def images(self, batch: Mapping[str, Any], training: bool = False) -> Batch:
+        """Finish a loader's batch on its device: stored size, trigger, then augmentation in training.
+
+        Args:
+            batch: A batch of `loader`, moved to the device.
+            training: Whether to augment, and to let the trigger change clean rows, in the views that have that.
+        """
+        batch = dict(batch)
+        view, index = batch["view"], batch["index"]
+        image = resized(batch["image"].float().div_(255), self.image_size)
+        generator = torch.Generator().manual_seed(batch["seed"])
+        poison, cover = batch.pop("poison_rows", None), batch.pop("cover_rows", None)
+        if poison is not None:
+            drawn = generator if training and view == "train" else None
+            image = plant(self._trigger_on(image.device), image, index, poison, cover, drawn)
+        elif view == "triggered":
+            batch["original"] = image
+            image = self._trigger_on(image.device)(image, index)
+        if training and view in _AUGMENTED and self.augment is not None:
+            image = self.augment(image, batch["role"], generator)
+        batch["image"] = image
+        return batch
+
+    def _trigger_on(self, device: torch.device) -> Trigger:
+        if self._lent is not None:
+            return self._lent
+        assert self.attack is not None  # a view with planted rows was made from one
+        return on_device(self.attack.trigger, device)
+
+    def _train_loader(self, view: str, steps: int | None = None) -> DataLoader[Batch]:
+        return self.loader(view, batch_size=self.batch_size, shuffle=view != "questioned", steps=steps)
+
+    def _stage_views(self) -> Sequence[str]:
+        stage = None if self.trainer is None else self.trainer.lightning_module
+        return self.view or tuple(getattr(stage, "views", ("root",)))
+
+    def _processes(self) -> tuple[int, int]:
+        if dist.is_available() and dist.is_initialized():
+            return dist.get_world_size(), dist.get_rank()
+        return (1, 0) if self.trainer is None else (self.trainer.world_size, self.trainer.global_rank)
+
+    def _select(self) -> View:
+        if self.suspicious is None:
+            raise ValueError(
+                "Expected data.suspicious, the path of a selection bundle: the view 'suspicious' needs it."
+            )
+        questioned = self._views["questioned"]
+        index = read_selection(self.suspicious)
+        place = torch.searchsorted(questioned.index, index).clamp_(max=len(questioned) - 1)
+        if strangers := int((questioned.index[place] != index).sum()):
+            raise ValueError(
+                f"Expected data.suspicious to select rows of the questioned set, but {strangers} of {len(index)} in "
+                f"'{self.suspicious}' are outside it. Was it made with another split or seed?"
+            )
+        role = questioned.role[place]
+        return poisoned_view("suspicious", questioned.rows, index, role, self.attack, self.num_classes)
+
+    def _foreign_root(self) -> View:
+        assert self.root_source is not None
+        view = clean_view("root", self.root_source.train())
+        if self.root_source.class_names != self.source.class_names:
+            view.label.fill_(-1)
+            view.clean_label.fill_(-1)
+        return view
+
+
+class PoisonedDataModule(BackdoorDataModule):
+    """`BackdoorDataModule` that trains on the poisoned questioned set, for use outside the package's stages."""
+
+    def __init__(
+        self,
+        source: Source,
+        attack: Attack,
+        split: Split | None = None,
+        augment: Augment | Literal["crop_flip"] | None = "crop_flip",
+        batch_size: int = 128,
+        eval_batch_size: int = 512,
+        num_workers: int = 0,
+        seed: int = 0,
+        stored_size: int | None = None,
+    ) -> None:
+        super().__init__(
+            source, split, attack, augment, batch_size, eval_batch_size, num_workers, seed, None, stored_size, "train"
+        )
+
+
+class RootDataModule(BackdoorDataModule):
+    """`BackdoorDataModule` that trains on the defender's clean root set, for use outside the package's stages."""
+
+    def __init__(
+        self,
+        source: Source,
+        split: Split | None = None,
+        attack: Attack | None = None,
+        augment: Augment | Literal["crop_flip"] | None = "crop_flip",
+        batch_size: int = 128,
+        eval_batch_size: int = 512,
+        num_workers: int = 0,
+        seed: int = 0,
+        stored_size: int | None = None,
+    ) -> None:
+        super().__init__(
+            source, split, attack, augment, batch_size, eval_batch_size, num_workers, seed, None, stored_size, "root"
+        )
+
+
+def _check_view(name: str) -> None:
+    if name not in VIEWS:
+        raise unknown("view", name, VIEWS)
+
+
+def _as_is(batch: Any) -> Any:
+    return batch
