@@ -1,4 +1,3 @@
-<<<<<<< HEAD
 """Sources of images behind one protocol: uint8 rows by index, labels, columns, class names, a fingerprint."""
 
 from lit_backdoor.data.sources.base import Rows, Source, TensorRows
@@ -18,6 +17,3 @@ __all__ = [
     "TensorSource",
     "TorchvisionSource",
 ]
-=======
-"""Where images come from."""
->>>>>>> datamodule

@@ -1,4 +1,3 @@
-<<<<<<< HEAD
 """What every source of images offers: two parts of uint8 rows by index, labels, class names, a fingerprint."""
 
 from __future__ import annotations
@@ -23,40 +22,17 @@ class Rows(ABC):
         labels: int64 ``[N]``; -1 where nobody has labeled the row yet (`UnlabeledFolder`).
         columns: Further int64 or bool columns ``[N]`` by name, such as ``sunglasses``.
         in_memory: Whether `images` is a mere look-up; otherwise it decodes and belongs into loader workers.
-=======
-"""What every source of images offers."""
-
-from __future__ import annotations
-
-from abc import ABC, abstractmethod
-
-from torch import Tensor
-
-__all__ = ["Rows", "Source"]
-
-
-class Rows(ABC):
-    """One part (train or test) of a source.
-
-    Attributes:
-        labels: True labels, int64 ``[N]``.
-        columns: Further facts about each row, by name, ``[N]`` each.
->>>>>>> datamodule
     """
 
     labels: Tensor
     columns: dict[str, Tensor]
-<<<<<<< HEAD
     in_memory: bool = True
-=======
->>>>>>> datamodule
 
     def __len__(self) -> int:
         return len(self.labels)
 
     @abstractmethod
     def images(self, index: Tensor) -> Tensor:
-<<<<<<< HEAD
         """Return the images at ``index`` (int64 ``[B]``) as uint8 ``[B, 3, H, W]``, all of one size."""
 
 
@@ -213,33 +189,3 @@ def digest(*items: object) -> str:
             total.update(item if isinstance(item, bytes) else repr(item).encode())
         total.update(b"\0")
     return total.hexdigest()[:32]
-=======
-        """Give the images of some rows, uint8 ``[B, 3, H, W]``, all of one size."""
-
-
-class Source(ABC):
-    """A data set with a train and a test part.
-
-    Attributes:
-        class_names: The classes, in the order of their labels.
-        image_size: Height and width in pixels.
-    """
-
-    class_names: tuple[str, ...]
-    image_size: tuple[int, int]
-
-    def prepare(self) -> None:  # noqa: B027 (most sources need nothing)
-        """Download what is missing, and nothing else."""
-
-    @abstractmethod
-    def train(self) -> Rows:
-        """Give the training part; cached."""
-
-    @abstractmethod
-    def test(self) -> Rows:
-        """Give the test part; cached."""
-
-    @abstractmethod
-    def fingerprint(self) -> str:
-        """Give a short text that changes when the data does."""
->>>>>>> datamodule
