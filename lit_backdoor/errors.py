@@ -37,3 +37,7 @@ def check_share(name: str, value: float, *, closed: bool = False) -> float:
 
 class DivergedError(RuntimeError):
     """Training stopped because its loss was no longer finite."""
+
+
+class RunStoppedError(RuntimeError):
+    """A stage ended before it was complete."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from typing import Any
 
 import lightning.pytorch as pl
@@ -59,3 +60,16 @@ class BackdoorCLI(LightningCLI):
         config = self.config[self.subcommand]
         trainer.callbacks.append(BundleWriter(config["out"], config["key"]))  # type: ignore[attr-defined]
         return trainer
+
+
+def with_bundle(arguments: list[str]) -> list[str]:
+    """Replace ``--bundle DIR`` (or ``--bundle=DIR``) by the evaluation that fits the bundle's kind."""
+    from lit_backdoor.stages import evaluation_of
+
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--bundle")
+    given, rest = parser.parse_known_args(arguments)
+    if given.bundle is None:
+        return arguments
+    cls = type(evaluation_of(given.bundle))
+    return [*rest, "--model", f"{cls.__module__}.{cls.__qualname__}", "--model.bundle", given.bundle]

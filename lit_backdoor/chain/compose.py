@@ -14,7 +14,7 @@ import yaml
 from lit_backdoor.errors import unknown
 from lit_backdoor.presets import find_config
 
-__all__ = ["check_names", "compose", "load_class", "merge", "set_value", "stage_config"]
+__all__ = ["check_names", "compose", "expand_attack", "load_class", "merge", "set_value", "stage_config"]
 
 FORMAT = 1
 _TOP = {"format", "base", "set", "sweep", "seed", "data", "trainer", "stages", "summary", "description"}
@@ -47,7 +47,7 @@ def compose(name: str, settings: Iterable[str] = (), seed: int | None = None) ->
         set_value(chain, key, value)
     if seed is not None:
         chain["seed"] = seed
-    _expand_attack(chain["data"]["init_args"])
+    expand_attack(chain["data"]["init_args"])
     check_names(chain)
     return chain
 
@@ -101,7 +101,7 @@ def set_value(chain: dict[str, Any], key: str, value: Any) -> None:
     for name in parents:
         path = f"{path}.{name}" if path else name
         if path == _ATTACK:
-            _expand_attack(node)
+            expand_attack(node)
         if path.startswith("stages.") and path.count(".") == 1 and name not in node:
             raise unknown("stage", name, node)
         child = node.get(name)
@@ -113,7 +113,7 @@ def set_value(chain: dict[str, Any], key: str, value: Any) -> None:
     node[last] = value
 
 
-def _expand_attack(data: dict[str, Any]) -> None:
+def expand_attack(data: dict[str, Any]) -> None:
     attack = data.get("attack")
     if isinstance(attack, str):
         data["attack"] = yaml.safe_load(find_config("attacks", attack).read_text())

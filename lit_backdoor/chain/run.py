@@ -23,6 +23,7 @@ from lit_backdoor.bundle import Bundle, open_bundle
 from lit_backdoor.chain.compose import stage_config
 from lit_backdoor.chain.keys import stage_key
 from lit_backdoor.chain.results import collect
+from lit_backdoor.errors import RunStoppedError
 from lit_backdoor.presets import cache_folder
 
 __all__ = ["ChainRun", "StageResult"]
@@ -109,7 +110,7 @@ class ChainRun:
             self._launch(name, config, key, target, work, resumed)
             bundle = self._done(key, target)
             if bundle is None:
-                raise RuntimeError(
+                raise RunStoppedError(
                     f"Stage '{name}' was stopped before it was complete. Start the chain again with the same --out: it "
                     "goes on from the last finished epoch."
                 )
