@@ -145,7 +145,7 @@ class Classifier(Recorded, nn.Module, ABC):
         convs = {name for name, layer in self.net.named_modules() if _is_conv(name, layer)}
         blocks = set(_blocks(self.net))
         is_transformer = any("attention" in type(layer).__name__.lower() for layer in self.net.modules())
-        wanted = blocks if kind == "block" or (is_transformer and len(convs) < len(blocks)) else convs
+        wanted = blocks if kind == "block" or (is_transformer and len(convs) <= len(blocks)) else convs
         if not wanted:
             raise ValueError(f"Expected a net with layers of kind '{kind}', got {type(self.net).__name__}.")
         return self._run_order(wanted)[::-1][:k]
@@ -157,7 +157,8 @@ class Classifier(Recorded, nn.Module, ABC):
         Raises:
             ValueError: If there is none.
         """
-        for name, layer in reversed(list(self.net.named_modules())):
+        layers: list[tuple[str, nn.Module]] = list(self.net.named_modules())
+        for name, layer in reversed(layers):
             if isinstance(layer, nn.Linear) and layer.out_features == self.num_classes:
                 return name
         raise ValueError(
@@ -174,7 +175,7 @@ class Classifier(Recorded, nn.Module, ABC):
         return self._mean.new_zeros(batch, len(self.mean), self.input_size, self.input_size)
 
     def _layer(self, name: str) -> nn.Module:
-        layers = dict(self.net.named_modules())
+        layers: dict[str, nn.Module] = dict(self.net.named_modules())
         if not name or name not in layers:
             raise unknown("layer", name, layers.keys() - {""})
         return layers[name]

@@ -29,7 +29,7 @@ class Frozen(nn.Module, Generic[Net]):
         self.module = module.requires_grad_(False)
         self._prefix = ""
         self.eval()
-        self.register_load_state_dict_post_hook(_forgive)
+        self.register_load_state_dict_post_hook(_forgive)  # type: ignore[no-untyped-call]
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Call the net."""
@@ -39,9 +39,7 @@ class Frozen(nn.Module, Generic[Net]):
         """Stay in eval mode, whatever is asked."""
         return super().train(False)
 
-    def state_dict(  # type: ignore[override]
-        self, *, destination: Any = None, prefix: str = "", keep_vars: bool = False
-    ) -> Any:
+    def state_dict(self, *, destination: Any = None, prefix: str = "", keep_vars: bool = False) -> Any:
         """Add nothing."""
         return OrderedDict() if destination is None else destination
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, cast
 
 import timm
-from timm.layers import ClassifierHead
+from timm.layers.classifier import ClassifierHead
 from timm.models.densenet import DenseNet
 from timm.models.resnet import ResNet
 from timm.models.resnetv2 import ResNetV2
@@ -72,8 +72,10 @@ class TimmClassifier(Classifier):
                 f"Expected channels to be None or an even width for a net without pretrained weights, got {channels}."
             )
         args: dict[str, Any] = {"num_classes": num_classes, "in_chans": len(mean), "pretrained": pretrained}
-        args |= _width_args(name, channels) | _size_args(name, input_size) | dict(net_args or {})
-        self.net = _narrow_vgg(name, channels, args) if channels and name in _VGGS else timm.create_model(name, **args)
+        args |= _width_args(name, channels) | _size_args(name, input_size) | _free_args(net_args or {})
+        self.net = _build(name, channels, args)
+        # the weights come from elsewhere when the classifier is made again
+        self._init_args |= {"name": name.split(".")[0], "pretrained": False}
         _plain_head(self.net, num_classes)
         if input_size <= SMALL or (channels and isinstance(self.net, ResNet)):
             _replace_stem(self.net, small=input_size <= SMALL, pretrained=pretrained)
@@ -149,28 +151,45 @@ def _size_args(name: str, input_size: int) -> dict[str, Any]:
     return {"img_size": input_size} | ({"patch_size": 8 if input_size == SMALL else 4} if input_size <= SMALL else {})
 
 
+def _free_args(net_args: dict[str, Any]) -> dict[str, Any]:
+    """Refuse what has an argument of its own or would read files."""
+    taken = {"num_classes", "in_chans", "pretrained", "checkpoint_path", "cache_dir"}
+    bad = sorted(key for key in net_args if key in taken or key.startswith("pretrained_"))
+    if bad:
+        raise ValueError(f"Expected net_args to shape the net only, got {bad}.")
+    return dict(net_args)
+
+
+def _build(name: str, channels: int | None, args: dict[str, Any]) -> nn.Module:
+    try:
+        if channels is not None and name in _VGGS:
+            return _narrow_vgg(name, channels, args)
+        return timm.create_model(name, **args)
+    except TypeError as error:
+        raise ValueError(f"Expected arguments that timm's '{name}' takes: {error}.") from error
+
+
 def _narrow_vgg(name: str, channels: int, args: dict[str, Any]) -> nn.Module:
     """Build a VGG of another width: its layer list holds the widths themselves."""
-    layers = [layer if layer == "M" else layer * channels // 64 for layer in cfgs[name.split("_")[0]]]
+    layers = [layer if isinstance(layer, str) else layer * channels // 64 for layer in cfgs[name.split("_")[0]]]
     norm = nn.BatchNorm2d if name.endswith("_bn") else None
     given = {key: value for key, value in args.items() if key != "pretrained"}
     return VGG(layers, norm_layer=norm, **given)
 
 
-def _plain_head(net: nn.Module, num_classes: int) -> None:
+def _plain_head(net: Any, num_classes: int) -> None:
     """Make the last layer a linear one where it is a 1x1 convolution."""
     if not isinstance(net, ResNetV2) or not isinstance(net.head.fc, nn.Conv2d):
         return
-    old, drop_rate = net.head.fc, net.drop_rate
-    net.head = ClassifierHead(net.num_features, num_classes, pool_type="avg", drop_rate=drop_rate)
-    net.head.fc.weight.data.copy_(old.weight.data.flatten(1))
-    net.head.fc.bias.data.copy_(old.bias.data)
+    old = net.head.fc.state_dict()
+    net.head = ClassifierHead(net.num_features, num_classes, pool_type="avg", drop_rate=net.drop_rate)
+    net.head.fc.load_state_dict({"weight": old["weight"].flatten(1), "bias": old["bias"]})
 
 
 def _replace_stem(net: nn.Module, small: bool, pretrained: bool) -> None:
     """Put one convolution in place of the stem; for small images 3x3 with stride 1, and no pooling."""
     first, pool = next((names for family, names in _STEMS.items() if isinstance(net, family)), ("", ""))
-    layers = dict(net.named_modules())
+    layers: dict[str, nn.Module] = dict(net.named_modules())
     if not first or first not in layers:
         if not isinstance(net, VGG | VisionTransformer):
             _unstride(net)
@@ -182,8 +201,8 @@ def _replace_stem(net: nn.Module, small: bool, pretrained: bool) -> None:
     new = type(conv)(
         conv.in_channels, width, kernel_size=side, stride=stride, padding=side // 2, bias=conv.bias is not None
     )
-    mode = "fan_in" if isinstance(net, DenseNet) else "fan_out"  # as each architecture initializes its own
-    nn.init.kaiming_normal_(new.weight, mode=mode, nonlinearity="relu")
+    # as each architecture initializes its own
+    nn.init.kaiming_normal_(new.weight, mode="fan_in" if isinstance(net, DenseNet) else "fan_out", nonlinearity="relu")
     if pretrained and conv.weight.shape[:2] == new.weight.shape[:2]:
         margin = (conv.kernel_size[0] - side) // 2
         new.weight.data.copy_(conv.weight.data[:, :, margin : margin + side, margin : margin + side])
@@ -199,7 +218,7 @@ def _unstride(net: nn.Module) -> None:
         conv.stride = (1, 1)
 
 
-def _small_vgg_head(net: VGG, num_classes: int) -> None:
+def _small_vgg_head(net: Any, num_classes: int) -> None:
     """Classify the pooled maps by one linear layer instead of three, of which the first would see 7x7 positions."""
     width = next(layer.out_channels for layer in reversed(net.features) if isinstance(layer, nn.Conv2d))
     net.pre_logits = nn.Identity()

@@ -53,14 +53,15 @@ class UNet(Recorded, nn.Module):
         )
         self.bottleneck = _block(widths[-1], widths[-1])
         self.attention = _attention(attention, widths[-1])
-        self.decoder = nn.ModuleList(
-            _block(width + below, width)
-            for width, below in zip(reversed(widths), reversed([*widths[1:], widths[-1]]), strict=True)
+        # narrowed before they grow: at full size that would cost the most
+        self.ups = nn.ModuleList(
+            nn.Conv2d(below, width, 1) for below, width in zip([widths[-1], *widths[:0:-1]], widths[::-1], strict=True)
         )
+        self.decoder = nn.ModuleList(_block(2 * width, width) for width in reversed(widths))
         self.last = nn.Conv2d(base, channels, 1)
         if start != "random":
             self.last.weight.data.mul_(0.0 if start == "identity" else 0.01)
-            self.last.bias.data.zero_()  # type: ignore[union-attr]
+            nn.init.zeros_(cast(Tensor, self.last.bias))
         self.to(memory_format=torch.channels_last)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -82,13 +83,13 @@ class UNet(Recorded, nn.Module):
             skips.append(x)
             x = F.max_pool2d(x, 2)
         x = self.attention(self.bottleneck(x))
-        for block in self.decoder:
-            x = F.interpolate(x, scale_factor=2, mode="nearest")
+        for up, block in zip(self.ups, self.decoder, strict=True):
+            x = F.interpolate(up(x), scale_factor=2, mode="nearest")
             x = block(torch.cat([skips.pop(), x], dim=1))
         change = self.last(x)[..., :height, :width].to(images.dtype)
         if self.output == "direct":
-            return change.sigmoid()
-        return (images + self.bound * change.tanh()).clamp(0, 1)
+            return cast(Tensor, change.sigmoid())
+        return cast(Tensor, (images + self.bound * change.tanh()).clamp(0, 1))
 
 
 class SpatialAttention(nn.Module):
