@@ -74,7 +74,7 @@ class Pool:
             while waiting:
                 for rank, pipe in list(waiting.items()):
                     if pipe.poll(0.02):
-                        good, answer = pickle.loads(pipe.recv_bytes())
+                        good, answer = pickle.loads(self.receive(rank, pipe))
                         assert good, f"rank {rank} failed:\n{answer}"
                         answers[rank] = pickle.loads(answer)
                         del waiting[rank]
@@ -84,6 +84,12 @@ class Pool:
             self.kill()
             raise
         return results
+
+    def receive(self, rank: int, pipe: Connection) -> bytes:
+        try:
+            return pipe.recv_bytes()
+        except EOFError as error:
+            raise AssertionError(f"rank {rank} died; what it said is in the captured stderr") from error
 
     def kill(self) -> None:
         for process in self.processes:
