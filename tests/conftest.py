@@ -51,7 +51,8 @@ class Pool:
         if str(ROOT) not in sys.path:
             sys.path.append(str(ROOT))
         context = multiprocessing.get_context("spawn")
-        rendezvous = str(Path(tempfile.mkdtemp()) / "rendezvous")
+        self.folder = tempfile.TemporaryDirectory()
+        rendezvous = str(Path(self.folder.name) / "rendezvous")
         for rank in range(self.world_size):
             here, there = context.Pipe()
             process = context.Process(target=_serve, args=(rank, self.world_size, rendezvous, there), daemon=True)
@@ -95,6 +96,8 @@ class Pool:
         for process in self.processes:
             process.kill()
             process.join()
+        if self.processes:
+            self.folder.cleanup()
         self.processes, self.pipes = [], []
 
     def close(self) -> None:
