@@ -1,0 +1,49 @@
+"""CIFAR-10 (Krizhevsky 2009), from parquet files or from torchvision's copy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lit_backdoor.data.sources.base import DelegatedSource, Source
+from lit_backdoor.data.sources.files import cache_folder, data_folders
+from lit_backdoor.data.sources.parquet import ParquetSource
+from lit_backdoor.data.sources.torchvision_source import TorchvisionSource
+
+__all__ = ["Cifar10"]
+
+
+class Cifar10(DelegatedSource):
+    """CIFAR-10: 50,000 training and 10,000 test images, 32x32, 10 classes.
+
+    Takes ``cifar10/{train,test}.parquet`` where they lie in the data folder, else torchvision's copy there, or in
+    the cache folder, which `prepare` downloads.
+
+    Args:
+        root: The data folder; None means ``$LIT_BACKDOOR_DATA``.
+
+    Raises:
+        FileNotFoundError: When used, if it is nowhere and was not downloaded.
+    """
+
+    def __init__(self, root: str | None = None) -> None:
+        self.root = root
+
+    def prepare(self) -> None:
+        """Download torchvision's copy unless there is one, or parquet files."""
+        if self._parquet() is None:
+            self._torchvision().prepare()
+
+    def _find(self) -> Source:
+        folder = self._parquet()
+        if folder is None:
+            return self._torchvision()
+        return ParquetSource(str(folder / "train.parquet"), str(folder / "test.parquet"))
+
+    def _parquet(self) -> Path | None:
+        folders = [folder / "cifar10" for folder in data_folders(self.root)]
+        return next((folder for folder in folders if (folder / "train.parquet").exists()), None)
+
+    def _torchvision(self) -> TorchvisionSource:
+        own = [folder for folder in data_folders(self.root) if (folder / "cifar-10-batches-py").exists()]
+        root = own[0] if own else Path(self.root) if self.root else cache_folder() / "data"
+        return TorchvisionSource("CIFAR10", root=str(root))
