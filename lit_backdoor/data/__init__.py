@@ -3,6 +3,7 @@
 from lit_backdoor.data.augment import Augment, ByRole, CropFlip, NoAugment
 from lit_backdoor.data.datamodule import BackdoorDataModule
 from lit_backdoor.data.fixed import PoisonedDataModule, RootDataModule
+from lit_backdoor.data.foreign_source import DataModuleSource
 from lit_backdoor.data.sources import (
     Cifar10,
     ParquetSource,
@@ -13,6 +14,7 @@ from lit_backdoor.data.sources import (
     TorchvisionSource,
 )
 from lit_backdoor.data.split import Parts, Split
+from lit_backdoor.data.wrap import WrappedDataModule, wrap
 
 __all__ = [
     "Augment",
@@ -20,6 +22,7 @@ __all__ = [
     "ByRole",
     "Cifar10",
     "CropFlip",
+    "DataModuleSource",
     "NoAugment",
     "ParquetSource",
     "Parts",
@@ -31,4 +34,6 @@ __all__ = [
     "SyntheticSigns",
     "TensorSource",
     "TorchvisionSource",
+    "WrappedDataModule",
+    "wrap",
 ]

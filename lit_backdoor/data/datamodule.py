@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import lightning.pytorch as pl
 import torch
 import torch.distributed as dist
+from lightning.fabric.utilities import move_data_to_device
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -283,6 +284,11 @@ class BackdoorDataModule(pl.LightningDataModule):
             image = self.augment(image, batch["role"], generator)
         batch["image"] = image
         return batch
+
+    def triggered_batches(self, device: torch.device) -> Iterator[Batch]:
+        """Go through this process's share of the ``triggered`` view, finished on a device."""
+        for batch in self.loader("triggered"):
+            yield self.images(move_data_to_device(batch, device))
 
     def _trigger_on(self, device: torch.device) -> Trigger:
         if self._lent is not None:
