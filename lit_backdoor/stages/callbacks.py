@@ -22,8 +22,8 @@ class AttackSuccessCallback(pl.Callback):
     """Logs ``val/asr`` and ``val/ra`` of any module after each validation, from a pass of its own.
 
     ASR is the share of the eligible triggered images that get the attack's label, RA the share that keep their true
-    one; NaN where none is eligible. The pass goes through the module's ``forward``, over all evaluation rows, exact on any
-    number of processes. No loader is added and no metric of the module is renamed.
+    one; NaN where none is eligible. The pass goes through the module's ``forward``, over all evaluation rows, exact on
+    any number of processes. No loader is added and no metric of the module is renamed.
 
     Args:
         attack: Needed where the data module is neither wrapped nor ours.
