@@ -33,3 +33,11 @@ def check_share(name: str, value: float, *, closed: bool = False) -> float:
     if 0 < value < 1 or (closed and value == 1):
         return float(value)
     raise ValueError(f"Expected {name} in (0, 1{']' if closed else ')'}, got {value}.")
+
+
+class DivergedError(RuntimeError):
+    """Training stopped because its loss was no longer finite."""
+
+
+class RunStoppedError(RuntimeError):
+    """A stage ended before it was complete."""

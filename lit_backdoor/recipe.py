@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import inspect
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable
+from contextvars import ContextVar
+from typing import Any, cast
 
-__all__ = ["Recorded", "recipe"]
+__all__ = ["Recorded", "load_factory", "rebuild", "rebuilding", "recipe"]
 
 
 class Recorded:
@@ -89,3 +91,82 @@ def recipe(value: Recorded) -> dict[str, Any]:
     described = _describe(value)
     check(described["init_args"], "")
     return described
+
+
+# None: the program itself builds. Else a bundle is being rebuilt, and these module prefixes are trusted besides.
+_trust: ContextVar[tuple[str, ...] | None] = ContextVar("_trust", default=None)
+
+
+def rebuild(described: Any, trust: Iterable[str] = ()) -> Any:
+    """Build the object that `recipe` described, from a source that need not be trusted.
+
+    Only `Recorded` classes of this package, or of packages named in ``trust``, are built; nothing else is imported.
+
+    Args:
+        described: What `recipe` gave, as read from JSON.
+        trust: Names of further packages or modules whose classes and factories may be used.
+
+    Raises:
+        ValueError: If a class is not allowed, does not exist, or refuses its arguments.
+    """
+    token = _trust.set(tuple(trust))
+    try:
+        return _rebuild(described)
+    finally:
+        _trust.reset(token)
+
+
+def _rebuild(node: Any) -> Any:
+    if isinstance(node, list):
+        return [_rebuild(item) for item in node]
+    if not isinstance(node, dict):
+        return node
+    if set(node) != {"class_path", "init_args"}:
+        return {key: _rebuild(item) for key, item in node.items()}
+    cls = _load(str(node["class_path"]), ("lit_backdoor",))
+    if not (isinstance(cls, type) and issubclass(cls, Recorded)):
+        raise ValueError(f"A bundle may only name classes that can be recorded; '{node['class_path']}' is none.")
+    try:
+        return cls(**{key: _rebuild(item) for key, item in node["init_args"].items()})
+    except TypeError as error:
+        raise ValueError(f"'{node['class_path']}' could not be built with its recorded arguments: {error}") from error
+
+
+def load_factory(name: str) -> Callable[..., Any]:
+    """Find a function or class that makes a net, by its dotted name.
+
+    While a bundle is rebuilt, only the model builders of torchvision and what the user trusts are allowed: a
+    prefix alone would admit functions that download or run.
+
+    Raises:
+        ValueError: If the name does not exist or is not allowed.
+    """
+    if _trust.get() is not None and name.startswith("torchvision.models."):
+        from torchvision.models import get_model_builder
+
+        try:
+            return cast("Callable[..., Any]", get_model_builder(name.rpartition(".")[2]))
+        except ValueError as error:
+            raise ValueError(f"'{name}' is no model builder of torchvision.") from error
+    found = _load(name, ())
+    if not callable(found):
+        raise ValueError(f"Expected '{name}' to be a function or class that makes a net, got {type(found).__name__}.")
+    return cast("Callable[..., Any]", found)
+
+
+def rebuilding() -> bool:
+    """Say whether a bundle is being rebuilt, so that nothing may be downloaded."""
+    return _trust.get() is not None
+
+
+def _load(name: str, always: tuple[str, ...]) -> Any:
+    module_name, _, attribute = name.rpartition(".")
+    trust = _trust.get()
+    if trust is not None and not any(name == p or name.startswith(f"{p}.") for p in (*always, *trust)):
+        raise ValueError(
+            f"The bundle names '{name}', which is not on the allow-list. If you trust it, name its package with trust=."
+        )
+    try:
+        return getattr(importlib.import_module(module_name), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(f"Expected a dotted name such as 'package.module.Class', got '{name}': {error}") from error

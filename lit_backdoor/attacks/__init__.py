@@ -1,1 +1,1 @@
-"""."""
+"""Attacks that control training, one file each."""

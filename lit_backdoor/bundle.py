@@ -1,0 +1,252 @@
+"""Bundles: what a stage leaves and the next one takes. A folder with ``bundle.json`` and ``weights.safetensors``.
+
+Nothing in a bundle is code. Writing goes to a temporary folder that is renamed at the end, so a bundle is there whole
+or not at all; reading checks kind, format and hashes before anything is built.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import math
+import os
+import secrets
+import shutil
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from lit_backdoor import __version__
+from lit_backdoor.errors import unknown
+from lit_backdoor.recipe import Recorded, rebuild, recipe
+
+__all__ = ["FORMAT", "KINDS", "Bundle", "open_bundle", "save_bundle"]
+
+FORMAT = 1
+KINDS = ("suspect", "generator", "trigger", "decoder", "selection", "targets")
+_JSON, _WEIGHTS = "bundle.json", "weights.safetensors"
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """An opened bundle; its hashes were checked.
+
+    Attributes:
+        path: Its folder.
+        kind: One of `KINDS`.
+        hash: SHA-256 over everything that determines it, weights included.
+        info: The contents of ``bundle.json``.
+    """
+
+    path: Path
+    kind: str
+    hash: str
+    info: dict[str, Any]
+
+    @property
+    def numbers(self) -> dict[str, Any]:
+        """Numbers that the stage left beside its result."""
+        return dict(self.info["numbers"])
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Read the tensors that are not weights of a net, such as a selection's ``indices``."""
+        return {k.removeprefix("tensor."): v for k, v in self._read().items() if k.startswith("tensor.")}
+
+    def build(self, trust: Iterable[str] = ()) -> nn.Module:
+        """Build the net and load its weights; it comes in eval mode, on the CPU.
+
+        Args:
+            trust: Packages beside this one whose classes and factories the bundle may name.
+
+        Raises:
+            ValueError: If the bundle holds no net, or names something that is not allowed.
+        """
+        if self.info["model"] is None:
+            raise ValueError(f"The {self.kind} bundle {self.path} holds tensors, not a net.")
+        module = rebuild(self.info["model"], trust)
+        self._load_into(module, "model.")
+        return module.eval()  # type: ignore[no-any-return]
+
+    def attack(self, trust: Iterable[str] = ()) -> Any:
+        """Rebuild the attack that the bundle was made under, or None where it is not known."""
+        if self.info["attack"] is None:
+            return None
+        attack = rebuild(self.info["attack"], trust)
+        self._load_into(attack.trigger, "trigger.")
+        return attack
+
+    def _read(self) -> dict[str, Tensor]:
+        weights = load_file(self.path / _WEIGHTS)
+        return {**weights, **{alias: weights[name] for alias, name in self.info["tied"].items()}}
+
+    def _load_into(self, module: nn.Module, prefix: str) -> None:
+        weights = {k.removeprefix(prefix): v for k, v in self._read().items() if k.startswith(prefix)}
+        try:
+            module.load_state_dict(weights, strict=True)
+        except RuntimeError as error:
+            raise ValueError(f"The weights of bundle {self.path} do not fit the net it names: {error}") from error
+
+
+def save_bundle(
+    path: str | Path,
+    *,
+    kind: str,
+    module: nn.Module | None = None,
+    tensors: Mapping[str, Tensor] | None = None,
+    numbers: Mapping[str, Any] | None = None,
+    attack: Any = None,
+    inputs: Mapping[str, Any] | None = None,
+    key: str | None = None,
+    meta: Mapping[str, Any] | None = None,
+) -> Bundle:
+    """Write a bundle; an older one in its place is replaced.
+
+    Args:
+        path: Folder to write.
+        kind: One of `KINDS`.
+        module: The net, a `Recorded` one, whose recipe and weights are written.
+        tensors: Tensors to keep beside or instead of a net.
+        numbers: Numbers and small lists to keep, JSON values.
+        attack: The attack it was made under, where known; a learned trigger's weights are kept too.
+        inputs: For each bundle it was made from: its hash and its path relative to this bundle.
+        key: Hash of the settings that made it.
+        meta: Further JSON values, such as class names.
+
+    Raises:
+        ValueError: If the kind is unknown or the module cannot be written down.
+        OSError: If the disk is full or not writable; nothing is left behind and an older bundle stays.
+    """
+    if kind not in KINDS:
+        raise unknown("kind of bundle", kind, KINDS)
+    if module is not None and not isinstance(module, Recorded):
+        raise ValueError(
+            f"Expected a net that remembers how it was made (a Classifier, UNet or other Recorded module), got "
+            f"{type(module).__name__}. Wrap it: lit_backdoor.models.ForeignClassifier(factory='package.function', …)."
+        )
+    state = {f"tensor.{k}": v for k, v in (tensors or {}).items()}
+    state |= {f"model.{k}": v for k, v in (module.state_dict() if module is not None else {}).items()}
+    state |= {f"trigger.{k}": v for k, v in (attack.trigger.state_dict() if attack is not None else {}).items()}
+    state, tied = _untie({k: v.detach().cpu() for k, v in state.items()})
+    info: dict[str, Any] = {
+        "format": FORMAT,
+        "kind": kind,
+        "version": __version__,
+        "model": recipe(module) if module is not None else None,
+        "attack": recipe(attack) if attack is not None else None,
+        "numbers": _without_nan(dict(numbers or {})),
+        "inputs": dict(inputs or {}),
+        "key": key,
+        "tied": tied,
+        **(meta or {}),
+    }
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.parent / f".{target.name}.{secrets.token_hex(4)}.part"
+    part.mkdir()
+    try:
+        save_file({k: v.contiguous() for k, v in state.items()}, part / _WEIGHTS)
+        (part / _WEIGHTS).chmod(0o666 & ~_umask())  # safetensors makes it private; a group shares its results
+        info["weights"] = _sha256(part / _WEIGHTS)
+        info["hash"] = _hash(info)
+        (part / _JSON).write_text(json.dumps(info, indent=1, allow_nan=False) + "\n")
+        _replace(part, target)
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(part, ignore_errors=True)
+        full = getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error)
+        reason = "the disk is full" if full else str(error)
+        raise OSError(errno.ENOSPC if full else errno.EIO, f"Could not write the bundle {target}: {reason}") from error
+    return Bundle(target, kind, info["hash"], info)
+
+
+def open_bundle(path: str | Path, kind: str | None = None) -> Bundle:
+    """Open a bundle and check that it is whole.
+
+    Args:
+        path: Its folder.
+        kind: The kind that is needed; None takes any.
+
+    Raises:
+        FileNotFoundError: If there is none.
+        ValueError: If it is truncated, altered, of another format version or kind.
+    """
+    folder = Path(path)
+    if not (folder / _JSON).is_file():
+        raise FileNotFoundError(f"Expected a bundle (a folder with {_JSON}) at '{folder}', found none.")
+    try:
+        info = json.loads((folder / _JSON).read_text())
+        stated_format, stated_kind, stated_hash = info["format"], info["kind"], info["hash"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"The bundle {folder} is damaged: {_JSON} is truncated or was altered. Make it anew."
+        ) from error
+    if stated_format != FORMAT:
+        raise ValueError(
+            f"Expected bundle format {FORMAT}, got {stated_format!r} in {folder}. Make it with this version."
+        )
+    if kind is not None and stated_kind != kind:
+        raise ValueError(f"Expected a bundle of kind '{kind}', got '{stated_kind}' at {folder}.")
+    if not (folder / _WEIGHTS).is_file():
+        raise ValueError(f"The bundle {folder} is damaged: {_WEIGHTS} is missing. Make it anew.")
+    if stated_hash != _hash(info):
+        raise ValueError(f"The bundle {folder} was altered: {_JSON} does not match its hash. Make it anew.")
+    if info["weights"] != _sha256(folder / _WEIGHTS):
+        raise ValueError(f"The bundle {folder} is damaged: {_WEIGHTS} is truncated or was altered. Make it anew.")
+    return Bundle(folder, stated_kind, stated_hash, info)
+
+
+def _untie(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Keep one of the tensors that share memory, and say which names stand for it."""
+    first: dict[tuple[Any, ...], str] = {}
+    kept, tied = {}, {}
+    for name, value in state.items():
+        where = (value.data_ptr(), value.shape, value.stride(), value.dtype)
+        if value.numel() and where in first:
+            tied[name] = first[where]
+        else:
+            first[where] = name
+            kept[name] = value.clone(memory_format=torch.contiguous_format)
+    return kept, tied
+
+
+def _replace(part: Path, target: Path) -> None:
+    if target.exists():
+        old = target.parent / f".{target.name}.{secrets.token_hex(4)}.old"
+        target.rename(old)
+        part.rename(target)
+        shutil.rmtree(old, ignore_errors=True)
+    else:
+        part.rename(target)
+
+
+def _without_nan(value: Any) -> Any:
+    """Replace numbers that do not exist by None, which JSON can say."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): _without_nan(item) for key, item in value.items()}
+    return [_without_nan(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _hash(info: Mapping[str, Any]) -> str:
+    # Left out: the version, since a release that changes nothing leaves a bundle what it was, and where inputs lie.
+    counted = {k: v for k, v in info.items() if k not in ("hash", "version")}
+    counted["inputs"] = {name: source["hash"] for name, source in info["inputs"].items()}
+    return hashlib.sha256(json.dumps(counted, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,1 @@
+"""Chains: stages composed in one YAML file, run one after the other, each done once."""

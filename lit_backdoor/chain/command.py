@@ -1,0 +1,109 @@
+"""``lit-backdoor chain`` and ``demo``: compose, run, print the table, write the report."""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import logging
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from lit_backdoor.chain.compose import compose, set_value
+from lit_backdoor.chain.run import ChainRun
+from lit_backdoor.report import write_report
+
+__all__ = ["run_chain", "sweep"]
+
+
+def run_chain(given: argparse.Namespace) -> int:
+    """Run the chain that the command line asks for; gives the exit code."""
+    _quiet()
+    console = Console(highlight=False)
+    chain = compose(given.name, given.settings, given.seed)
+    name = Path(given.name).stem
+    out = given.out or Path("runs") / f"{name}-seed{chain['seed']}"
+    summaries = []
+    for label, variant in sweep(chain):
+        run = ChainRun(
+            variant,
+            name,
+            out / label if label else out,
+            launcher=given.launcher,
+            use_cache=not given.no_cache,
+            trust_cache=given.trust_cache,
+            say=lambda line: console.print(line, soft_wrap=True),
+        )
+        if label:
+            console.rule(label)
+        if given.dry_run:
+            for stage, verb, class_path in run.plan():
+                console.print(f"{stage}: {verb} {class_path}")
+            continue
+        results = run.run()
+        report = write_report(run.out, variant)
+        _table(console, results)
+        console.print(f"results  {run.out / 'results.json'}\nreport   {report}", soft_wrap=True)
+        summaries.append({"run": label, "summary": results["summary"]})
+    if summaries and summaries[0]["run"]:
+        (out / "sweep.json").write_text(json.dumps({"format": 1, "chain": name, "runs": summaries}, indent=1) + "\n")
+    return 0
+
+
+def sweep(chain: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    """Give the variants of a chain's ``sweep`` section, each with a label; one without a label where there is none."""
+    axes: Mapping[str, list[Any]] = chain.pop("sweep", None) or {}
+    variants = []
+    for values in itertools.product(*axes.values()):
+        variant = json.loads(json.dumps(chain))
+        for key, value in zip(axes, values, strict=True):
+            set_value(variant, key, value)
+        label = ",".join(f"{key.rpartition('.')[2]}={value}" for key, value in zip(axes, values, strict=True))
+        variants.append((label, compose_variant(variant)))
+    return variants
+
+
+def compose_variant(chain: dict[str, Any]) -> dict[str, Any]:
+    """Expand and check a variant, whose values the chain file did not hold."""
+    from lit_backdoor.chain.compose import check_names, expand_attack
+
+    expand_attack(chain["data"]["init_args"])
+    check_names(chain)
+    return chain
+
+
+def _table(console: Console, results: Mapping[str, Any]) -> None:
+    summary = results["summary"]
+    if summary["before"] is None:
+        return
+    table = Table(title=f"{results['chain']}, seed {results['seed']}", title_justify="left")
+    for column in ("", "ACC", "ASR", "RA"):
+        table.add_column(column, justify="right" if column else "left")
+    for role in ("before", "after"):
+        if summary[role]:
+            table.add_row(role, *(_share(summary[role][key]) for key in ("acc", "asr", "ra")))
+    console.print(table)
+    numbers: dict[str, Any] = {"DER": summary["der"], "DEM": summary["dem"]}
+    for stage in results["stages"]:
+        for key, label in (("dof", "DoF"), ("selection_precision", "selection precision")):
+            if key in stage["metrics"]:
+                numbers[label] = stage["metrics"][key]
+    console.print("  ".join(f"{label} {_share(value)}" for label, value in numbers.items()))
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+def _quiet() -> None:
+    """Leave out what Lightning says at every start, so that one line a stage stands out."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", ".*does not have many workers.*")
+    warnings.filterwarnings("ignore", ".*LightningCLI's args parameter.*")
+    warnings.filterwarnings("ignore", ".*Checkpoint directory .* exists and is not empty.*")
+    warnings.filterwarnings("ignore", ".*The number of training batches .* is smaller than the logging interval.*")

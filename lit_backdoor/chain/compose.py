@@ -1,0 +1,227 @@
+"""Reading of chain files: inheritance, ``--set``, attack names, and the check of every name before anything starts."""
+
+from __future__ import annotations
+
+import copy
+import importlib
+import inspect
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lit_backdoor.errors import unknown
+from lit_backdoor.presets import find_config
+
+__all__ = ["check_names", "compose", "expand_attack", "load_class", "merge", "set_value", "stage_config"]
+
+FORMAT = 1
+_TOP = {"format", "base", "set", "sweep", "seed", "data", "trainer", "stages", "summary", "description"}
+_STAGE = {"run", "model", "data", "trainer", "inputs"}
+_ATTACK = "data.init_args.attack"
+
+
+def compose(name: str, settings: Iterable[str] = (), seed: int | None = None) -> dict[str, Any]:
+    """Read a chain by name or file, apply its base, its own ``set`` and the command line's.
+
+    Args:
+        name: A shipped chain or a YAML file.
+        settings: ``a.b.c=value`` texts; values are YAML.
+        seed: Replaces the chain's seed.
+
+    Returns:
+        The chain, with the attack expanded.
+
+    Raises:
+        ValueError: If the file is no chain, or a name in it is not known.
+    """
+    chain = _read(find_config("chains", name))
+    pairs = []
+    for text in settings:
+        key, sign, value = text.partition("=")
+        if not sign:
+            raise ValueError(f"Expected --set a.b.c=value, got '{text}'.")
+        pairs.append((key, _parse(value, text)))
+    for key, value in sorted(pairs, key=lambda pair: pair[0].count(".")):  # parents first, so order does not matter
+        set_value(chain, key, value)
+    if seed is not None:
+        chain["seed"] = seed
+    expand_attack(chain["data"]["init_args"])
+    check_names(chain)
+    return chain
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        chain = yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"The chain file {path} is not YAML: {error}") from error
+    if not isinstance(chain, dict) or chain.get("format") != FORMAT:
+        raise ValueError(f"Expected a chain file with 'format: {FORMAT}' at {path}. See configs/chains for examples.")
+    _known("key of a chain", chain, _TOP)
+    if "base" in chain:
+        base = _read(_beside(path, chain.pop("base")))
+        settings = chain.pop("set", {})
+        chain = merge(base, chain)
+        for key, value in sorted(settings.items(), key=lambda item: item[0].count(".")):
+            set_value(chain, key, value)
+    for needed in ("data", "stages"):
+        if not isinstance(chain.get(needed), dict):
+            raise ValueError(f"Expected the chain file {path} to have a section '{needed}'.")
+    chain.setdefault("seed", 0)
+    chain["data"].setdefault("init_args", {})
+    return chain
+
+
+def _beside(path: Path, base: str) -> Path:
+    neighbor = path.parent / base
+    return neighbor if base.endswith((".yaml", ".yml")) and neighbor.is_file() else find_config("chains", base)
+
+
+def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Lay one mapping over another; where a ``class_path`` changes, the old ``init_args`` go."""
+    merged = copy.deepcopy(dict(base))
+    if "class_path" in over and over["class_path"] != merged.get("class_path"):
+        merged.pop("init_args", None)
+    for key, value in over.items():
+        both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
+        merged[key] = merge(merged[key], value) if both else copy.deepcopy(value)
+    return merged
+
+
+def set_value(chain: dict[str, Any], key: str, value: Any) -> None:
+    """Set ``a.b.c`` to a value. Below an attack given by name, the name is expanded first.
+
+    Raises:
+        ValueError: If the path leads through something that is no mapping, or names an unknown stage.
+    """
+    *parents, last = key.split(".")
+    node, path = chain, ""
+    for name in parents:
+        path = f"{path}.{name}" if path else name
+        if path == _ATTACK:
+            expand_attack(node)
+        if path.startswith("stages.") and path.count(".") == 1 and name not in node:
+            raise unknown("stage", name, node)
+        child = node.get(name)
+        if child is None:
+            child = node[name] = {}
+        if not isinstance(child, dict):
+            raise ValueError(f"Cannot set '{key}': '{path}' is {child!r}, not a section.")
+        node = child
+    node[last] = value
+
+
+def expand_attack(data: dict[str, Any]) -> None:
+    attack = data.get("attack")
+    if isinstance(attack, str):
+        data["attack"] = yaml.safe_load(find_config("attacks", attack).read_text())
+
+
+def _parse(value: str, text: str) -> Any:
+    try:
+        parsed = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise ValueError(f"The value of --set {text} is not YAML.") from error
+    if isinstance(parsed, str):  # YAML 1.1 reads 1e-4 as a text
+        try:
+            return float(parsed)
+        except ValueError:
+            return parsed
+    return parsed
+
+
+def check_names(chain: Mapping[str, Any]) -> None:
+    """Check every key, class and argument name of a chain; nothing is built.
+
+    Raises:
+        ValueError: At the first name that is not known; gives the nearest.
+    """
+    from lightning.pytorch import Trainer
+
+    _known("key of a chain", chain, _TOP)
+    trainer_arguments = set(inspect.signature(Trainer.__init__).parameters) - {"self"}
+    _known("Trainer argument", chain.get("trainer", {}), trainer_arguments)
+    _check_classes(chain["data"], "data")
+    seen: list[str] = []
+    for name, stage in chain["stages"].items():
+        _known(f"key of stage '{name}'", stage, _STAGE)
+        if stage.get("run", "fit") not in ("fit", "predict"):
+            raise ValueError(f"Expected 'run' of stage '{name}' to be fit or predict, got {stage['run']!r}.")
+        if "class_path" not in stage.get("model", {}):
+            raise ValueError(f"Expected stage '{name}' to name its model: {{class_path: …}}.")
+        _check_classes(stage["model"], f"stages.{name}.model")
+        _check_classes(merge(chain["data"], stage.get("data", {})), f"stages.{name}.data")
+        _known("Trainer argument", stage.get("trainer", {}), trainer_arguments)
+        for argument, source in stage.get("inputs", {}).items():
+            if source not in seen:
+                raise unknown(f"earlier stage, for input '{argument}' of stage '{name}',", str(source), seen)
+            part, _, parameter = argument.partition(".")
+            target = stage["model"] if part == "model" else chain["data"]
+            _known(f"input of stage '{name}'", [parameter], _arguments(load_class(target["class_path"])))
+        seen.append(name)
+    for role, name in (chain.get("summary") or {}).items():
+        _known("key of the summary", [role], {"before", "after"})
+        if name is not None and name not in seen:
+            raise unknown("stage", str(name), seen)
+
+
+def _check_classes(node: Any, path: str) -> None:
+    if isinstance(node, Mapping):
+        if "class_path" in node:
+            cls = load_class(node["class_path"])
+            arguments = _arguments(cls)
+            for key in node.get("init_args", {}):
+                if key not in arguments:
+                    raise unknown(f"argument of {cls.__name__} at '{path}'", str(key), arguments)
+            _known(f"key beside class_path at '{path}'", node, {"class_path", "init_args"})
+        for key, value in node.items():
+            _check_classes(value, f"{path}.{key}")
+    elif isinstance(node, list):
+        for number, value in enumerate(node):
+            _check_classes(value, f"{path}[{number}]")
+
+
+def load_class(class_path: Any) -> Any:
+    """Import the class that a ``class_path`` names.
+
+    Raises:
+        ValueError: If there is none; gives the nearest name.
+    """
+    module_name, _, name = str(class_path).rpartition(".")
+    try:
+        module = importlib.import_module(module_name)
+    except (ImportError, ValueError) as error:
+        raise ValueError(f"Cannot import the class '{class_path}': {error}. Expected package.module.Class.") from error
+    if not hasattr(module, name):
+        raise unknown(f"class in {module_name}", name, [n for n in dir(module) if n[:1].isupper()])
+    return getattr(module, name)
+
+
+def _arguments(cls: Any) -> set[str]:
+    target = cls.__init__ if isinstance(cls, type) else cls
+    parameters = inspect.signature(target).parameters
+    if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values()) and isinstance(cls, type):
+        bases = (base for base in cls.__mro__[1:] if base is not object)
+        return set(parameters).union(*(_arguments(base) for base in bases)) - {"self"}
+    return set(parameters) - {"self"}
+
+
+def _known(what: str, given: Iterable[Any], names: Iterable[str]) -> None:
+    allowed = set(names)
+    for name in given:
+        if name not in allowed:
+            raise unknown(what, str(name), allowed)
+
+
+def stage_config(chain: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Give the settings of one stage in the form that ``fit`` takes; its inputs are still missing."""
+    stage = chain["stages"][name]
+    return {
+        "seed_everything": chain["seed"],
+        "trainer": merge(chain.get("trainer") or {}, stage.get("trainer") or {}),
+        "model": copy.deepcopy(stage["model"]),
+        "data": merge({**chain["data"], "init_args": {**chain["data"]["init_args"], "seed": chain["seed"]}},
+                      stage.get("data") or {}),
+    }

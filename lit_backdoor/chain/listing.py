@@ -1,0 +1,70 @@
+"""``lit-backdoor list``: what there is, found by looking."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Iterable
+from types import ModuleType
+
+import yaml
+from rich.console import Console
+from rich.table import Table
+
+import lit_backdoor.data.sources
+import lit_backdoor.defenses
+import lit_backdoor.models
+from lit_backdoor.presets import list_configs
+from lit_backdoor.stages import Stage
+
+__all__ = ["print_list"]
+
+
+def print_list(kinds: Iterable[str]) -> None:
+    """Print a table for each of ``attacks``, ``defenses``, ``datasets``, ``models``, ``chains``."""
+    finders = {
+        "attacks": lambda: _configs("attacks"),
+        "chains": lambda: _configs("chains"),
+        "defenses": lambda: _classes(lit_backdoor.defenses, Stage),
+        "datasets": lambda: _classes(lit_backdoor.data.sources, lit_backdoor.data.sources.Source),
+        "models": lambda: _classes(lit_backdoor.models, lit_backdoor.models.Classifier),
+    }
+    console = Console(highlight=False)
+    for kind in kinds:
+        table = Table(title=kind, title_justify="left", box=None, show_header=False, padding=(0, 2, 0, 0))
+        table.add_column(no_wrap=True)
+        table.add_column(style="dim")
+        for name, text in finders[kind]():
+            table.add_row(name, text)
+        console.print(table, soft_wrap=False)
+
+
+def _configs(kind: str) -> list[tuple[str, str]]:
+    found = []
+    for name, path in list_configs(kind).items():
+        text = path.read_text()
+        described = (yaml.safe_load(text) or {}).get("description") if kind == "chains" else None
+        found.append((name, described or text.partition("\n")[0].removeprefix("#").strip()))
+    return found
+
+
+def _classes(package: ModuleType, base: type) -> list[tuple[str, str]]:
+    found = {}
+    for info in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+        module = importlib.import_module(info.name)
+        for name in getattr(module, "__all__", ()):
+            value = getattr(module, name)
+            if inspect.isclass(value) and issubclass(value, base) and not inspect.isabstract(value):
+                found[f"{_public(value)}"] = (inspect.getdoc(value) or "").partition("\n")[0]
+    return sorted(found.items())
+
+
+def _public(cls: type) -> str:
+    """Give the shortest import path that a configuration can name."""
+    parts = cls.__module__.split(".")
+    for length in range(1, len(parts) + 1):
+        name = ".".join(parts[:length])
+        if getattr(importlib.import_module(name), cls.__name__, None) is cls:
+            return f"{name}.{cls.__name__}"
+    return f"{cls.__module__}.{cls.__name__}"

@@ -1,0 +1,108 @@
+"""``results.json``: the stable record of a chain, written last and by rename."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import lightning
+import torch
+import torchvision
+
+from lit_backdoor import __version__
+from lit_backdoor.metrics import der, dem
+
+if TYPE_CHECKING:
+    from lit_backdoor.chain.run import StageResult
+
+__all__ = ["collect"]
+
+FORMAT = 1
+
+
+def collect(chain: Mapping[str, Any], name: str, out: Path, stages: Sequence[StageResult]) -> dict[str, Any]:
+    """Write ``results.json`` in the chain's folder and give its contents."""
+    from lit_backdoor.chain.testing import build_data
+
+    data = build_data(chain["data"])
+    counts = data.counts
+    attack = data.attack
+    results = {
+        "format": FORMAT,
+        "chain": name,
+        "seed": chain["seed"],
+        "data": {
+            "source": chain["data"]["init_args"]["source"]["class_path"],
+            "attack": type(attack.trigger).__name__ if attack else None,
+            "policy": type(attack.policy).__name__ if attack else None,
+            "target": attack.target if attack else None,
+            "rate": attack.rate if attack else None,
+            "n_train": counts["train"],
+            "n_root": counts["root"],
+        },
+        "counts": {"clean": counts["clean"], "triggered": counts["triggered"]},
+        "versions": {
+            "lit_backdoor": __version__,
+            "torch": torch.__version__,
+            "torchvision": torchvision.__version__,
+            "lightning": lightning.__version__,
+            "python": platform.python_version(),
+        },
+        "hardware": _hardware(),
+        "stages": [
+            {
+                "name": stage.name,
+                "kind": stage.bundle.kind,
+                "class_path": stage.class_path,
+                "status": stage.status,
+                "seconds": stage.seconds,
+                "key": stage.key,
+                "hash": stage.bundle.hash,
+                "inputs": stage.inputs,
+                "bundle": stage.name,
+                "metrics": stage.metrics,
+            }
+            for stage in stages
+        ],
+        "summary": _summary(chain.get("summary") or {}, {stage.name: stage.metrics for stage in stages}),
+    }
+    results = json_ready(results)
+    part = out / f".results.json.{os.getpid()}.part"
+    part.write_text(json.dumps(results, indent=1, allow_nan=False) + "\n")
+    part.rename(out / "results.json")
+    return results
+
+
+def _summary(summary: Mapping[str, Any], metrics: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    def row(role: str) -> dict[str, Any] | None:
+        name = summary.get(role)
+        return None if name is None else {key: metrics[name].get(key) for key in ("acc", "asr", "ra")}
+
+    before, after = row("before"), row("after")
+    rates: dict[str, Any] = {"der": None, "dem": None}
+    if before and after and None not in (before["acc"], before["asr"], after["acc"], after["asr"]):
+        numbers = (before["acc"], before["asr"], after["acc"], after["asr"])
+        rates = {"der": der(*numbers), "dem": dem(*numbers)}
+    return {"before": before, "after": after, **rates}
+
+
+def json_ready(value: Any) -> Any:
+    """Turn tensors into numbers and numbers that do not exist into null."""
+    if isinstance(value, torch.Tensor):
+        value = value.tolist()
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): json_ready(item) for key, item in value.items()}
+    return [json_ready(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _hardware() -> str:
+    if torch.cuda.is_available():
+        return f"{torch.cuda.device_count()} x {torch.cuda.get_device_name()}"
+    return f"{os.cpu_count()} CPU cores ({platform.machine()})"

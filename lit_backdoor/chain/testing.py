@@ -1,0 +1,61 @@
+"""Test of a finished bundle, in one process."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+from jsonargparse import ArgumentParser
+
+from lit_backdoor.bundle import Bundle
+from lit_backdoor.data import BackdoorDataModule
+from lit_backdoor.data.sources import Source
+from lit_backdoor.stages import evaluation_of
+
+__all__ = ["build", "build_data", "test_bundle"]
+
+_KEPT = ("accelerator", "precision")
+
+
+def build(described: Mapping[str, Any], kind: type = Source) -> Any:
+    """Build an object from its ``class_path`` and ``init_args``, by the parser that ``fit`` uses."""
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--it", type=kind)
+    return parser.instantiate(parser.parse_object({"it": dict(described)})).it
+
+
+def build_data(described: Mapping[str, Any]) -> BackdoorDataModule:
+    """Build a data module from its description."""
+    return build(described, BackdoorDataModule)  # type: ignore[no-any-return]
+
+
+def test_bundle(bundle: Bundle, data: Mapping[str, Any], trainer: Mapping[str, Any], work: Path) -> dict[str, Any]:
+    """Run the test that fits a bundle's kind.
+
+    Args:
+        bundle: What to test; a kind without a test gives no numbers.
+        data: Description of the data module.
+        trainer: The chain's Trainer arguments, of which accelerator and precision are kept.
+        work: Folder for the Trainer.
+
+    Returns:
+        The metrics by name, without ``test/``.
+    """
+    if bundle.kind not in ("suspect", "generator", "selection"):
+        return {}
+    tester = pl.Trainer(
+        **{key: trainer[key] for key in _KEPT if key in trainer},
+        devices=1,
+        logger=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        enable_progress_bar=False,
+        default_root_dir=work,
+    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*does not have many workers.*")
+        tester.test(evaluation_of(str(bundle.path)), datamodule=build_data(data), verbose=False)
+    return {name.removeprefix("test/"): float(value) for name, value in tester.callback_metrics.items()}

@@ -1,0 +1,115 @@
+"""The command line: a light parser, so that ``--help`` needs no torch; ``fit``, ``test`` … go to LightningCLI."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from lit_backdoor import __version__
+
+__all__ = ["main"]
+
+_LIGHTNING = ("fit", "validate", "test", "predict")
+_LISTED = ("attacks", "defenses", "datasets", "models", "chains")
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run the command line; gives the exit code: 0, 1 where a run was stopped, 2 where the input was wrong."""
+    arguments = list(sys.argv[1:] if args is None else args)
+    try:
+        if arguments and arguments[0] in _LIGHTNING:
+            return _lightning(arguments)
+        given = _parser().parse_args(arguments)
+        return int(given.run(given))
+    except SystemExit as stop:  # argparse and jsonargparse have printed what was wrong
+        return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+    except KeyboardInterrupt:
+        return _fail("stopped.", 130)
+    except Exception as error:
+        return _report(error)
+
+
+def _report(error: Exception) -> int:
+    """Say in one line what a person can mend; anything else is a bug and keeps its traceback."""
+    import pickle
+
+    from lightning.fabric.utilities.exceptions import MisconfigurationException
+
+    from lit_backdoor.errors import DivergedError, RunStoppedError
+
+    if os.environ.get("LIT_BACKDOOR_TRACEBACK"):
+        raise error
+    text = str(error)
+    if isinstance(error, pickle.UnpicklingError):
+        named = re.search(r"(?:GLOBAL|global) ([\w.]+\.[\w.]+)", text)
+        what = f"it names '{named.group(1)}', which would be executed" if named else "it is not a plain checkpoint"
+        return _fail(f"The checkpoint was refused: {what}. Only tensors and plain values are loaded.")
+    if isinstance(error, RuntimeError) and ("PytorchStreamWriter" in text or "iostream error" in text):
+        return _fail(f"Could not write a checkpoint; is the disk full? ({text.splitlines()[0]})")
+    if isinstance(error, ValueError | OSError | MisconfigurationException | DivergedError | RunStoppedError):
+        return _fail(text, 1 if isinstance(error, DivergedError | RunStoppedError) else 2)
+    raise error
+
+
+def _fail(text: str, code: int = 2) -> int:
+    sys.stderr.write(f"lit-backdoor: {text}\n")
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="lit-backdoor",
+        description="Backdoor attacks on image classifiers, and defenses against them.",
+        epilog="fit, validate, test and predict run one stage: lit-backdoor fit --config FILE; see fit --help.",
+    )
+    parser.add_argument("--version", action="version", version=f"lit-backdoor {__version__}")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    demo = commands.add_parser("demo", help="ATClean on embedded traffic signs, in minutes on a CPU")
+    demo.set_defaults(run=_chain, name="demo", settings=[], launcher=None, no_cache=True, trust_cache=False, dry_run=False)
+    chain = commands.add_parser("chain", help="run a chain of stages, by name or file")
+    chain.set_defaults(run=_chain)
+    chain.add_argument("name", metavar="NAME|FILE", help="a shipped chain (lit-backdoor list chains) or a YAML file")
+    for command in (demo, chain):
+        command.add_argument("--out", type=Path, help="folder to write; default runs/NAME-seedN")
+        command.add_argument("--seed", type=int, help="seed of split, poison plan, weights and order")
+    chain.add_argument(
+        "--set", dest="settings", metavar="a.b.c=value", action="append", default=[], help="set a key of the chain"
+    )
+    chain.add_argument("--launcher", help='start stages on several devices: "torchrun --nproc-per-node 8", "srun …"')
+    chain.add_argument("--no-cache", action="store_true", help="train victims anew instead of taking cached ones")
+    chain.add_argument("--trust-cache", action="store_true", help="take results of other versions of the code as well")
+    chain.add_argument("--dry-run", action="store_true", help="check everything and print the plan")
+
+    listing = commands.add_parser("list", help="what there is: attacks, defenses, datasets, models, chains")
+    listing.set_defaults(run=_list)
+    listing.add_argument("what", nargs="?", choices=_LISTED)
+
+    for name, text in zip(_LIGHTNING, ("train one stage", "validate", "test, or --bundle DIR", "predict"), strict=True):
+        commands.add_parser(name, help=f"{text}, by LightningCLI", add_help=False)
+    return parser
+
+
+def _lightning(arguments: list[str]) -> int:
+    """Hand a subcommand to LightningCLI; ``--bundle DIR`` stands for the evaluation that fits it."""
+    from lit_backdoor.lightning_cli import BackdoorCLI, with_bundle
+
+    BackdoorCLI(with_bundle(arguments))
+    return 0
+
+
+def _chain(given: argparse.Namespace) -> int:
+    from lit_backdoor.chain.command import run_chain
+
+    return run_chain(given)
+
+
+def _list(given: argparse.Namespace) -> int:
+    from lit_backdoor.chain.listing import print_list
+
+    print_list([given.what] if given.what else list(_LISTED))
+    return 0

@@ -1,0 +1,10 @@
+"""ATClean: remove a backdoor by training on images whose features collide with the trigger's.
+
+Train a suspect, select the rows it fits best, train a generator whose images collide with them in the suspect's last
+layers, and fine-tune the suspect on generated images under their true labels.
+"""
+
+from lit_backdoor.defenses.atclean.collision import StampedFineTune
+from lit_backdoor.defenses.atclean.generator import CollisionGenerator, DetectorFreeGenerator, UntrainedGenerator
+
+__all__ = ["CollisionGenerator", "DetectorFreeGenerator", "StampedFineTune", "UntrainedGenerator"]

@@ -1,0 +1,178 @@
+"""ATClean, step 3: train a generator of images that collide with suspicious samples in feature space."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+import torch
+from lightning.pytorch.cli import OptimizerCallable
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812
+
+from lit_backdoor.functional.collision import DISTANCES, locate_loss
+from lit_backdoor.models import Classifier, UNet
+from lit_backdoor.stages.base import Batch, Outcome, Stage
+from lit_backdoor.stages.generator_training import GeneratorTraining
+from lit_backdoor.stages.optim import Schedule
+
+__all__ = ["CollisionGenerator", "DetectorFreeGenerator", "UntrainedGenerator"]
+
+
+class CollisionGenerator(GeneratorTraining):
+    """Minimize MSE(x, B(x)) + alpha * locate(B(x), suspicious) over root images x (ATClean, Eq. 1-3, Alg. 1).
+
+    The suspect's last layers see generated root images and suspicious samples; their features' distance is weighted
+    by decay^(k-1) for the k-th last layer. Features of suspicious samples are computed once. Deviations from the
+    paper: each layer's distance is normalized by itself (see `functional.collision`), pixels are in [0, 1].
+
+    Args:
+        suspect: Path of a suspect bundle, or a classifier; frozen in eval mode.
+        generator: The net to train; default `UNet` with spatial attention.
+        alpha: Weight of the locate term, dimensionless, >= 0. Paper: .1 for CIFAR-10, 10 for Tiny ImageNet.
+        distance: ``mmd``, ``gram`` or ``mean``.
+        layers: How many of the last layers are compared.
+        kind_of_layer: ``conv`` layers, or ``block`` s, which transformers need.
+        decay: Weight of a layer over that of the next later one. Paper: .1.
+        cache_rows: At most so many suspicious rows are kept; the lowest losses come first.
+        optimizer: Makes the optimizer; default Adam 1e-3.
+        schedule: What the learning rate does over the run.
+
+    Raises:
+        ValueError: If the distance is unknown or compares rows that have no partners here.
+    """
+
+    def __init__(
+        self,
+        suspect: str | Classifier,
+        generator: UNet | None = None,
+        alpha: float = 0.1,
+        distance: Literal["mmd", "gram", "mean"] = "mmd",
+        layers: int = 4,
+        kind_of_layer: Literal["conv", "block"] = "conv",
+        decay: float = 0.1,
+        cache_rows: int = 1024,
+        optimizer: OptimizerCallable = lambda p: torch.optim.Adam(p, lr=1e-3),
+        schedule: Schedule = "constant",
+    ) -> None:
+        super().__init__(suspect, generator, optimizer, schedule)
+        self.alpha = alpha
+        self.distance = DISTANCES[distance]
+        self.layers = layers
+        self.kind_of_layer = kind_of_layer
+        self.decay = decay
+        self.cache_rows = cache_rows
+
+    def build(self) -> None:
+        """Open the suspect and find its last layers."""
+        super().build()
+        self.names = self.net.module.last_layers(self.layers, self.kind_of_layer)
+
+    def on_fit_start(self) -> None:
+        """Compute the features of the suspicious samples."""
+        super().on_fit_start()
+        parts: dict[str, list[Tensor]] = {name: [] for name in self.names}
+        seen = 0
+        with torch.no_grad():
+            for batch in self.passes("suspicious"):
+                if seen >= self.cache_rows:
+                    break
+                taps = self.taps(batch["image"][batch["valid"]][: self.cache_rows - seen])
+                seen += len(taps[0])
+                for name, tap in zip(self.names, taps, strict=True):
+                    parts[name].append(self.distance.prepare(tap).detach())
+        self.suspicious = [torch.cat(parts[name]) for name in self.names]
+
+    def taps(self, images: Tensor) -> list[Tensor]:
+        """Give the suspect's outputs at the last layers, last first."""
+        taps = self.net.module.taps(images, self.names)
+        return [taps[name] for name in self.names]
+
+    def objective(self, batch: Batch, generated: Tensor) -> dict[str, Tensor]:
+        """Compute Eq. 3 on one batch of root images, against as many suspicious rows drawn with replacement."""
+        rows = torch.randint(len(self.suspicious[0]), (len(generated),)).to(generated.device)
+        mse = F.mse_loss(generated.float(), batch["image"])
+        locate = locate_loss(self.taps(generated), [part[rows] for part in self.suspicious], self.distance, self.decay)
+        return {"loss": mse + self.alpha * locate, "mse": mse, "locate": locate}
+
+
+class DetectorFreeGenerator(GeneratorTraining):
+    """Train without suspicious samples: move the features of root images as far as a small change of pixels can.
+
+    ATClean, Sec. 5, gives the idea, not the formula. Here: minimize -log of the relative feature distance
+    sum_k decay^(k-1) |phi_k(B(x)) - phi_k(x)|^2 / |phi_k(x)|^2, plus a hinge that holds MSE(x, B(x)) below ``bound``.
+
+    Args:
+        suspect: Path of a suspect bundle, or a classifier; frozen in eval mode.
+        generator: The net to train; default `UNet` that starts near, not at, the identity: there the gradient is zero.
+        bound: Largest mean squared change of a pixel, pixels in [0, 1].
+        layers: How many of the last layers are compared.
+        kind_of_layer: ``conv`` layers, or ``block`` s.
+        decay: Weight of a layer over that of the next later one.
+        optimizer: Makes the optimizer; default Adam 1e-3.
+        schedule: What the learning rate does over the run.
+    """
+
+    def __init__(
+        self,
+        suspect: str | Classifier,
+        generator: UNet | None = None,
+        bound: float = 0.01,
+        layers: int = 4,
+        kind_of_layer: Literal["conv", "block"] = "conv",
+        decay: float = 0.1,
+        optimizer: OptimizerCallable = lambda p: torch.optim.Adam(p, lr=1e-3),
+        schedule: Schedule = "constant",
+    ) -> None:
+        super().__init__(suspect, generator or UNet(start="small"), optimizer, schedule)
+        self.bound = bound
+        self.layers = layers
+        self.kind_of_layer = kind_of_layer
+        self.decay = decay
+
+    def build(self) -> None:
+        """Open the suspect and find its last layers."""
+        super().build()
+        self.names = self.net.module.last_layers(self.layers, self.kind_of_layer)
+
+    def objective(self, batch: Batch, generated: Tensor) -> dict[str, Tensor]:
+        """Compute the loss on one batch of root images."""
+        images = batch["image"]
+        mse = F.mse_loss(generated.float(), images)
+        moved = self.net.module.taps(generated, self.names)
+        with torch.no_grad():
+            original = self.net.module.taps(images, self.names)
+        divergence = torch.stack([
+            self.decay**k * F.mse_loss(moved[name].float(), original[name].float()) / original[name].float().pow(2).mean()
+            for k, name in enumerate(self.names)
+        ]).sum()  # fmt: skip
+        hinge = 10 * F.relu(mse / self.bound - 1)
+        return {"loss": hinge - torch.log(divergence + 1e-6), "mse": mse, "divergence": divergence}
+
+
+class UntrainedGenerator(Stage):
+    """Hand on a generator with random weights in every layer: the ablation without step 3.
+
+    Args:
+        suspect: Path of a suspect bundle, or a classifier; DoF is measured against it.
+        generator: The net; default `UNet` with ``start="random"``.
+    """
+
+    views: ClassVar[tuple[str, ...]] = ("root",)
+    verb: ClassVar[Literal["fit", "predict"]] = "predict"
+    kind: ClassVar[str] = "generator"
+
+    def __init__(self, suspect: str | Classifier, generator: UNet | None = None) -> None:
+        super().__init__()
+        self.suspect = suspect
+        self.generator = generator or UNet(start="random")
+
+    def build(self) -> None:
+        """Open the suspect, so that the bundle names it."""
+        self.open("suspect", self.suspect, "suspect")
+
+    def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Do nothing: there is nothing to train."""
+
+    def outcome(self) -> Outcome:
+        """Hand on the generator as it began."""
+        return Outcome(module=self.generator)

@@ -1,0 +1,51 @@
+"""Where the configuration files are: in the wheel beside the package, or at the top of a checkout."""
+
+from __future__ import annotations
+
+import os
+from importlib.resources import files
+from pathlib import Path
+
+from lit_backdoor.errors import unknown
+
+__all__ = ["cache_folder", "config_folder", "find_config", "list_configs"]
+
+
+def config_folder() -> Path:
+    """Give the folder of the shipped configurations.
+
+    Raises:
+        FileNotFoundError: If the installation lacks it.
+    """
+    package = Path(str(files("lit_backdoor")))
+    for folder in (package / "configs", package.parent / "configs"):
+        if (folder / "chains").is_dir():
+            return folder
+    raise FileNotFoundError(f"Expected the shipped configs beside {package}, found none. Install lit_backdoor again.")
+
+
+def list_configs(kind: str) -> dict[str, Path]:
+    """Give the shipped configurations of one kind (``attacks``, ``chains`` …), by name."""
+    return {path.stem: path for path in sorted((config_folder() / kind).rglob("*.yaml"))}
+
+
+def find_config(kind: str, name: str) -> Path:
+    """Find a configuration by its shipped name, or as a file.
+
+    Raises:
+        ValueError: If there is none; names the nearest.
+    """
+    if name.endswith((".yaml", ".yml")):
+        if Path(name).is_file():
+            return Path(name)
+        raise ValueError(f"Expected a file at '{name}', found none.")
+    known = list_configs(kind)
+    if name not in known:
+        raise unknown(kind.removesuffix("s"), name, known)
+    return known[name]
+
+
+def cache_folder() -> Path:
+    """Give the folder of things worth keeping between runs: ``LIT_BACKDOOR_CACHE``, or one in the user's cache."""
+    named = os.environ.get("LIT_BACKDOOR_CACHE")
+    return Path(named) if named else Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "lit_backdoor"

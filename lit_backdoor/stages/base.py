@@ -1,0 +1,249 @@
+"""The base of every stage: builds its nets once, evaluates on clean and triggered images, leaves one bundle."""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Literal, cast
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torchmetrics import Metric
+
+from lit_backdoor import __version__
+from lit_backdoor.bundle import Bundle, open_bundle, save_bundle
+from lit_backdoor.errors import DivergedError
+from lit_backdoor.metrics import Accuracy, AttackSuccessRate, RobustAccuracy
+
+__all__ = ["Batch", "Outcome", "Stage", "evaluating"]
+
+Batch = dict[str, Any]
+
+
+@dataclass
+class Outcome:
+    """What a stage hands on: a net or tensors, and numbers about them."""
+
+    module: nn.Module | None = None
+    tensors: Mapping[str, Tensor] | None = None
+    numbers: dict[str, Any] = field(default_factory=dict)
+
+
+class Stage(pl.LightningModule):
+    """One step of an attack or a defense, run by any Trainer.
+
+    A subclass names the data it trains on (`views`), how it runs (`verb`), the `kind` of bundle it leaves, makes its
+    nets in `build`, says in `logits` what is evaluated and in `outcome` what is handed on. Randomness in a training
+    step is a function of (seed, epoch, batch, rank) alone, so a run resumed at an epoch's end equals one that was not.
+
+    No hyperparameters are saved in checkpoints: a checkpoint resumes the same stage under the same configuration.
+    """
+
+    views: ClassVar[tuple[str, ...]] = ("root",)
+    verb: ClassVar[Literal["fit", "predict"]] = "fit"
+    kind: ClassVar[str] = "suspect"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._built = False
+        self._ready = False  # whether the weights were trained or loaded
+        self._sources: dict[str, Bundle] = {}  # the bundles that this stage was made from, by argument name
+        self.eval_metrics = nn.ModuleDict({split: nn.ModuleDict(self.metrics()) for split in ("val", "test")})
+
+    # What a subclass says.
+
+    def build(self) -> None:
+        """Make the nets. Called once, by `configure_model`."""
+
+    def logits(self, images: Tensor) -> Tensor:
+        """Classify images ``[B, C, H, W]`` in [0, 1] by what is evaluated; gives ``[B, num_classes]``."""
+        raise TypeError(f"{type(self).__name__} has no classifier to evaluate.")
+
+    def outcome(self) -> Outcome:
+        """Say what is handed on."""
+        raise TypeError(f"{type(self).__name__} leaves nothing.")
+
+    def metrics(self) -> dict[str, Metric]:
+        """Make the metrics of `evaluate`, by name."""
+        return {"acc": Accuracy(), "asr": AttackSuccessRate(), "ra": RobustAccuracy()}
+
+    def evaluate(self, batch: Batch, metrics: Mapping[str, Metric]) -> list[str]:
+        """Update the metrics by one batch of the ``clean`` or ``triggered`` view; name those that it concerned."""
+        logits = self.logits(batch["image"]).float()
+        if batch["view"] == "clean":
+            metrics["acc"].update(logits, batch["label"], batch["valid"])
+            return ["acc"]
+        counted = batch["valid"] & batch["eligible"]
+        metrics["asr"].update(logits, batch["label"], counted)
+        metrics["ra"].update(logits, batch["clean_label"], counted)
+        return ["asr", "ra"]
+
+    # What every stage shares.
+
+    def configure_model(self) -> None:
+        """Build the nets, once and from a seed of their own; Lightning calls this before every run."""
+        if not self._built:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(self.seed)
+                self.build()
+            self._built = True
+
+    @property
+    def seed(self) -> int:
+        """Seed of the run: the data module's, or 0 without one."""
+        datamodule = getattr(self._trainer, "datamodule", None) if self._trainer is not None else None
+        return int(getattr(datamodule, "seed", 0))
+
+    @property
+    def data(self) -> Any:
+        """The data module of the run.
+
+        Raises:
+            ValueError: If the Trainer was given plain loaders.
+        """
+        datamodule = getattr(self.trainer, "datamodule", None)
+        if datamodule is None or not hasattr(datamodule, "loader"):
+            raise ValueError(
+                f"{type(self).__name__} makes passes of its own over the data: give the Trainer datamodule= a "
+                "BackdoorDataModule (or RootDataModule) instead of loaders."
+            )
+        return datamodule
+
+    def passes(self, view: str) -> Iterator[Batch]:
+        """Go once over a view in order, prepared and on the stage's device."""
+        for batch in self.data.loader(view, shuffle=False):
+            yield self.data.images({k: v.to(self.device) if isinstance(v, Tensor) else v for k, v in batch.items()})
+
+    def open(self, name: str, value: str | nn.Module, kind: str) -> nn.Module:
+        """Take a net that was given as the path of a bundle, or as an object (which is copied, not changed)."""
+        if isinstance(value, nn.Module):
+            return copy.deepcopy(value)
+        self._sources[name] = open_bundle(value, kind)
+        return self._sources[name].build()
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Make the step's randomness a function of seed, epoch, batch and rank."""
+        words = np.random.SeedSequence((self.seed, self.current_epoch, batch_idx, self.global_rank)).generate_state(2)
+        torch.manual_seed((int(words[0]) << 31) ^ int(words[1]))
+
+    def on_before_backward(self, loss: Tensor) -> None:
+        """Stop at a loss that is not finite, before it reaches the weights.
+
+        Raises:
+            DivergedError: With epoch and step.
+        """
+        if not torch.isfinite(loss):
+            raise DivergedError(
+                f"The training loss of {type(self).__name__} became {loss.item()} in epoch {self.current_epoch}, step "
+                f"{self.global_step}. The checkpoint of the last finished epoch is kept. Lower the learning rate, or "
+                "use --trainer.precision 32-true."
+            )
+
+    def on_fit_start(self) -> None:
+        """Note that this process trains the stage, so that it may be tested afterwards."""
+        self._ready = True
+
+    def on_validation_start(self) -> None:
+        """Refuse to evaluate weights that were never trained or loaded."""
+        self._check_ready()
+
+    def on_test_start(self) -> None:
+        """Refuse to evaluate weights that were never trained or loaded."""
+        self._check_ready()
+
+    def on_predict_start(self) -> None:
+        """Refuse to predict by weights that were never trained or loaded."""
+        if self.verb == "fit":
+            self._check_ready()
+
+    def _check_ready(self) -> None:
+        if not self._ready:
+            raise ValueError(
+                f"{type(self).__name__} has no trained weights here. Give --ckpt_path a checkpoint of this stage, or "
+                "evaluate what it exported: lit-backdoor test --bundle DIR --data …"
+            )
+
+    def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Evaluate one batch."""
+        self._evaluate(batch, "val")
+
+    def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Evaluate one batch."""
+        self._evaluate(batch, "test")
+
+    def _evaluate(self, batch: Batch, split: str) -> None:
+        metrics = cast("Mapping[str, Metric]", self.eval_metrics[split])
+        for name in self.evaluate(batch, metrics):
+            self.log(f"{split}/{name}", metrics[name], add_dataloader_idx=False, batch_size=len(batch["label"]))
+
+    def log_train(self, batch_size: int, **values: Tensor | float) -> None:
+        """Log training numbers, averaged over the epoch; ``loss`` also goes to the progress bar."""
+        for name, value in values.items():
+            self.log(
+                f"train/{name}", value, on_step=False, on_epoch=True, prog_bar=name == "loss", batch_size=batch_size
+            )
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Say which stage wrote the checkpoint, so that no other takes it."""
+        cls = type(self)
+        checkpoint["lit_backdoor"] = {"stage": f"{cls.__module__}.{cls.__qualname__}", "version": __version__}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse the checkpoint of another stage.
+
+        Raises:
+            ValueError: If another stage wrote it.
+        """
+        mine = f"{type(self).__module__}.{type(self).__qualname__}"
+        wrote = checkpoint.get("lit_backdoor", {}).get("stage", "a program that is not lit_backdoor")
+        if wrote != mine:
+            raise ValueError(
+                f"Expected a checkpoint of {mine}, got one of {wrote}. --ckpt_path resumes the same stage; hand results "
+                "to another stage as a bundle, for example --model.suspect DIR."
+            )
+        self._ready = True
+
+    def export(self, path: str | Path, key: str | None = None) -> None:
+        """Write what the stage hands on as a bundle at ``path``; all processes call it, the first one writes."""
+        outcome = self.outcome()
+        datamodule = getattr(self.trainer, "datamodule", None) if self._trainer is not None else None
+        if self.global_rank == 0:
+            save_bundle(
+                path,
+                kind=self.kind,
+                module=outcome.module,
+                tensors=outcome.tensors,
+                numbers=outcome.numbers,
+                attack=getattr(datamodule, "attack", None),
+                inputs={
+                    name: {"hash": bundle.hash, "path": Path(os.path.relpath(bundle.path, path)).as_posix()}
+                    for name, bundle in self._sources.items()
+                },
+                key=key,
+                meta={
+                    "stage": f"{type(self).__module__}.{type(self).__qualname__}",
+                    "class_names": list(getattr(datamodule, "class_names", ())),
+                },
+            )
+        if self._trainer is not None:
+            self.trainer.strategy.barrier()
+
+
+@contextmanager
+def evaluating(*modules: nn.Module) -> Iterator[None]:
+    """Hold modules in eval mode and restore each submodule's own mode after."""
+    modes = [(m, m.training) for module in modules for m in module.modules()]
+    for module in modules:
+        module.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+

@@ -1,0 +1,127 @@
+"""Evaluation of bundles: every number of a result comes from here, in one process, never from the run that trained."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+from lit_backdoor.bundle import Bundle, open_bundle
+from lit_backdoor.metrics import DegreeOfFeatureCollisions, SelectionScores
+from lit_backdoor.models import Classifier, Frozen
+from lit_backdoor.stages.base import Batch, Stage
+from lit_backdoor.stages.generator_training import update_dof
+from lit_backdoor.triggers import Role
+
+__all__ = ["Evaluation", "GeneratorEvaluation", "SelectionEvaluation", "evaluation_of"]
+
+
+class Evaluation(Stage):
+    """Test a suspect on the clean and the triggered view: ACC, ASR, RA.
+
+    Args:
+        bundle: Path of a suspect bundle, or a classifier.
+    """
+
+    views: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, bundle: str | Classifier) -> None:
+        super().__init__()
+        self.bundle = bundle
+        self._ready = True
+
+    def build(self) -> None:
+        """Open the suspect."""
+        self.net = Frozen(self.open("bundle", self.bundle, "suspect"))
+
+    def logits(self, images: Tensor) -> Tensor:
+        """Classify by the suspect."""
+        return self.net(images)  # type: ignore[no-any-return]
+
+
+class GeneratorEvaluation(Evaluation):
+    """Test a generator against the suspect it was trained on, which its bundle names: DoF.
+
+    Args:
+        bundle: Path of a generator bundle.
+    """
+
+    def __init__(self, bundle: str) -> None:
+        super().__init__(bundle)
+
+    def metrics(self) -> dict[str, Metric]:
+        """Measure DoF."""
+        return {"dof": DegreeOfFeatureCollisions()}
+
+    def build(self) -> None:
+        """Open the generator and its suspect."""
+        self.generator = Frozen(self.open("bundle", self.bundle, "generator"))
+        source = input_of(self._sources["bundle"], "suspect")
+        self.net = Frozen(self.open("suspect", str(source.path), "suspect"))
+
+    def evaluate(self, batch: Batch, metrics: Any) -> list[str]:
+        """Compare logits on triggered and generated images (ATClean, Eq. 6), over all test rows."""
+        return update_dof(batch, metrics["dof"], self.net, self.generator)
+
+
+class SelectionEvaluation(Evaluation):
+    """Compare a selection with the attack's plan: precision, recall and F1 of poisoned rows.
+
+    Args:
+        bundle: Path of a selection bundle.
+    """
+
+    def __init__(self, bundle: str) -> None:
+        super().__init__(bundle)
+
+    def metrics(self) -> dict[str, Metric]:
+        """Measure precision, recall, F1."""
+        return {}
+
+    def build(self) -> None:
+        """Open the selection."""
+        self.selected = open_bundle(str(self.bundle), "selection").tensors()["indices"]
+        self.scores = SelectionScores()
+
+    def evaluate(self, batch: Batch, metrics: Any) -> list[str]:
+        """Do nothing with test images: a selection is about training rows."""
+        return []
+
+    def on_test_epoch_end(self) -> None:
+        """Compare with the plan, where there is an attack."""
+        if self.data.attack is None:
+            return
+        questioned = self.data.get_view("questioned")
+        self.scores.update(torch.isin(questioned.index, self.selected), questioned.role == Role.POISON)
+        for name, value in self.scores.compute().items():
+            self.log(f"test/selection_{name}", value)
+
+
+def input_of(bundle: Bundle, name: str) -> Bundle:
+    """Open a bundle that another one was made from.
+
+    Raises:
+        ValueError: If it is not there any more, or is another one by now.
+    """
+    noted = bundle.info["inputs"].get(name)
+    if noted is None:
+        raise ValueError(f"The bundle {bundle.path} does not say from which {name} it was made.")
+    source = open_bundle(bundle.path / noted["path"])
+    if source.hash != noted["hash"]:
+        raise ValueError(f"The {name} at {source.path} is not the one that {bundle.path} was made from. Make it anew.")
+    return source
+
+
+def evaluation_of(path: str) -> Evaluation:
+    """Make the evaluation that fits a bundle's kind.
+
+    Raises:
+        ValueError: If there is nothing to test about that kind.
+    """
+    kinds = {"suspect": Evaluation, "generator": GeneratorEvaluation, "selection": SelectionEvaluation}
+    bundle = open_bundle(path)
+    if bundle.kind not in kinds:
+        raise ValueError(f"There is no test of a bundle of kind '{bundle.kind}'. Kinds with one: {', '.join(kinds)}.")
+    return kinds[bundle.kind](path)

@@ -1,0 +1,116 @@
+"""Fine-tuning of a suspect on root data: plain, and with generated triggered images under their true labels."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch.cli import OptimizerCallable
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
+
+from lit_backdoor.models import Classifier, Frozen, UNet
+from lit_backdoor.stages.base import Batch, Outcome, Stage
+from lit_backdoor.stages.optim import Schedule, scheduled
+
+__all__ = ["FineTune", "UnlearningFineTune"]
+
+
+class FineTune(Stage):
+    """Fine-tune every weight of a suspect on clean root data; the control beside every defense.
+
+    Args:
+        suspect: Path of a suspect bundle, or a classifier (a copy of it is tuned).
+        optimizer: Makes the optimizer; default Adam 1e-4.
+        schedule: What the learning rate does over the run.
+        batch_norm: ``train`` uses and updates batch statistics, ``eval`` keeps the suspect's running ones.
+    """
+
+    def __init__(
+        self,
+        suspect: str | Classifier,
+        optimizer: OptimizerCallable = lambda p: torch.optim.Adam(p, lr=1e-4),
+        schedule: Schedule = "constant",
+        batch_norm: Literal["train", "eval"] = "train",
+    ) -> None:
+        super().__init__()
+        self.suspect = suspect
+        self.optimizer = optimizer
+        self.schedule = schedule
+        self.batch_norm = batch_norm
+
+    def build(self) -> None:
+        """Open the suspect and take its gradients on."""
+        self.classifier = self.open("suspect", self.suspect, "suspect").requires_grad_(True).train()
+
+    def configure_optimizers(self) -> Any:
+        """Make the optimizer and its schedule."""
+        return scheduled(self, self.optimizer(self.classifier.parameters()), self.schedule)
+
+    def on_train_epoch_start(self) -> None:
+        """Set the mode of batch norm, which Lightning's train mode would undo."""
+        if self.batch_norm == "eval":
+            for module in self.classifier.modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    module.eval()
+
+    def logits(self, images: Tensor) -> Tensor:
+        """Classify by the suspect as tuned so far."""
+        return self.classifier(images)  # type: ignore[no-any-return]
+
+    def lesson(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Give the images and labels to learn from."""
+        return batch["image"], batch["label"]
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Learn from one batch."""
+        images, labels = self.lesson(batch)
+        loss = F.cross_entropy(self.classifier(images).float(), labels)
+        self.log_train(len(images), loss=loss)
+        return loss
+
+    def outcome(self) -> Outcome:
+        """Hand on the tuned classifier."""
+        return Outcome(module=self.classifier)
+
+
+class UnlearningFineTune(FineTune):
+    """Fine-tune a suspect on generated triggered images under their true labels (ATClean, Eq. 4).
+
+    Args:
+        suspect: Path of a suspect bundle, or a classifier (a copy of it is tuned).
+        generator: Path of a generator bundle, or a net from images to triggered images; frozen.
+        mix: ``generated``: each image is replaced by its generated one (the equation to the letter); ``mixed``: half of
+            each batch is; ``both``: every image comes twice, clean and generated (what works at small scale).
+        optimizer: Makes the optimizer; default Adam 1e-4, ATClean's for CIFAR-10.
+        schedule: What the learning rate does over the run.
+        batch_norm: ``train`` uses and updates batch statistics, ``eval`` keeps the suspect's running ones.
+    """
+
+    def __init__(
+        self,
+        suspect: str | Classifier,
+        generator: str | UNet,
+        mix: Literal["generated", "mixed", "both"] = "both",
+        optimizer: OptimizerCallable = lambda p: torch.optim.Adam(p, lr=1e-4),
+        schedule: Schedule = "constant",
+        batch_norm: Literal["train", "eval"] = "train",
+    ) -> None:
+        super().__init__(suspect, optimizer, schedule, batch_norm)
+        self.generator = generator
+        self.mix = mix
+
+    def build(self) -> None:
+        """Open the suspect and the generator."""
+        super().build()
+        self.maker = Frozen(self.open("generator", self.generator, "generator"))
+
+    def lesson(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Put generated images into the batch."""
+        images, labels = batch["image"], batch["label"]
+        if self.mix == "generated":
+            return self.maker(images), labels
+        if self.mix == "mixed":
+            half = (len(images) + 1) // 2
+            return torch.cat((self.maker(images[:half]), images[half:])), labels
+        return torch.cat((images, self.maker(images))), labels.repeat(2)

@@ -1,0 +1,119 @@
+"""Training of a suspect on the questioned dataset, as a user does who does not know that it is poisoned."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+from lightning.pytorch.cli import OptimizerCallable
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812
+from torch.optim import Optimizer
+
+from lit_backdoor.functional.abl import flooding, local_gradient_ascent
+from lit_backdoor.models import Classifier
+from lit_backdoor.stages.base import Batch, Outcome, Stage
+from lit_backdoor.stages.optim import Schedule, scheduled
+
+__all__ = ["FloodingTraining", "LocalGradientAscentTraining", "PoisonedTraining"]
+
+
+class PoisonedTraining(Stage):
+    """Train a classifier by cross-entropy on the questioned dataset; the result is a suspect.
+
+    Args:
+        classifier: The net to train.
+        optimizer: Makes the optimizer; default SGD, Nesterov .9, learning rate .1, weight decay 5e-4.
+        schedule: What the learning rate does over the run.
+        label_smoothing: Share of the label's mass spread over all classes, in [0, 1).
+
+    Raises:
+        ValueError: When run, if the classifier's number of classes is not the data's.
+    """
+
+    views: ClassVar[tuple[str, ...]] = ("train",)
+
+    def __init__(
+        self,
+        classifier: Classifier,
+        optimizer: OptimizerCallable = lambda p: torch.optim.SGD(
+            p, lr=0.1, momentum=0.9, nesterov=True, weight_decay=5e-4
+        ),
+        schedule: Schedule = "one_cycle",
+        label_smoothing: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.classifier = classifier
+        self.optimizer = optimizer
+        self.schedule = schedule
+        self.label_smoothing = label_smoothing
+
+    def setup(self, stage: str) -> None:
+        """Check the classifier against the data."""
+        classes = getattr(getattr(self.trainer, "datamodule", None), "num_classes", self.classifier.num_classes)
+        if classes != self.classifier.num_classes:
+            raise ValueError(
+                f"Expected a classifier for the data's {classes} classes, got one for {self.classifier.num_classes}. "
+                f"Set model.init_args.classifier.init_args.num_classes={classes}."
+            )
+
+    def configure_optimizers(self) -> Any:
+        """Make the optimizer and its schedule."""
+        optimizer: Optimizer = self.optimizer(self.classifier.parameters())
+        return scheduled(self, optimizer, self.schedule)
+
+    def logits(self, images: Tensor) -> Tensor:
+        """Classify by the net in training."""
+        return self.classifier(images)  # type: ignore[no-any-return]
+
+    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Cross-entropy, the mean over the batch."""
+        return F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Train on one poisoned batch."""
+        logits = self.classifier(batch["image"]).float()
+        loss = self.loss(logits, batch["label"])
+        self.log_train(len(logits), loss=loss, acc=(logits.argmax(1) == batch["label"]).float().mean())
+        return loss
+
+    def outcome(self) -> Outcome:
+        """Hand on the classifier."""
+        return Outcome(module=self.classifier)
+
+
+class LocalGradientAscentTraining(PoisonedTraining):
+    """Training that keeps the loss of most rows near ``gamma``, so that poisoned rows stand out by a lower one.
+
+    Anti-Backdoor Learning, Li et al. 2021, Eq. 3: sign(loss - gamma) * loss. What it trains feeds a selection.
+
+    Args:
+        classifier: The net to train.
+        gamma: Loss level that rows are held at, in nats.
+        optimizer: Makes the optimizer.
+        schedule: What the learning rate does over the run.
+    """
+
+    def __init__(
+        self,
+        classifier: Classifier,
+        gamma: float = 0.5,
+        optimizer: OptimizerCallable = lambda p: torch.optim.SGD(
+            p, lr=0.1, momentum=0.9, nesterov=True, weight_decay=5e-4
+        ),
+        schedule: Schedule = "one_cycle",
+    ) -> None:
+        super().__init__(classifier, optimizer, schedule)
+        self.gamma = gamma
+
+    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Local gradient ascent, on the mean loss of the batch."""
+        return local_gradient_ascent(logits, labels, self.gamma)
+
+
+class FloodingTraining(LocalGradientAscentTraining):
+    """The same by flooding: abs(loss - gamma) + gamma (Ishida et al. 2020), BackdoorBench's default for ABL."""
+
+    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Flooding, on the mean loss of the batch."""
+        return flooding(logits, labels, self.gamma)
