@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,7 +51,7 @@ def regular(corners: int, radius: float, turn: float, round_by: float = 0.0, y: 
 def stroke(points: Points, width: float) -> Mask:
     """Draw a line through points with round ends."""
     drawn = np.zeros((FACE, FACE), bool)
-    for (x0, y0), (x1, y1) in pairwise(points):
+    for (x0, y0), (x1, y1) in zip(points[:-1], points[1:], strict=True):
         dx, dy = x1 - x0, y1 - y0
         along = np.clip(((X - x0) * dx + (Y - y0) * dy) / max(dx * dx + dy * dy, 1e-9), 0, 1)
         drawn |= (X - x0 - along * dx) ** 2 + (Y - y0 - along * dy) ** 2 <= (width / 2) ** 2
@@ -93,9 +92,8 @@ def _limit(tens: str) -> Mask:
 
 
 def _car(x: float, y: float, size: float) -> Mask:
-    right = [(0.35, -1.1), (0.6, -0.6), (1, -0.5), (1, 0)]
-    outline = [*((-u, v) for u, v in reversed(right)), *right]
-    body = polygon([(x + u * size, y + v * size) for u, v in outline])
+    body = polygon([(x + u * size, y + v * size) for u, v in ((-1, 0), (-1, -0.5), (-0.6, -0.6), (-0.35, -1.1),
+                                                              (0.35, -1.1), (0.6, -0.6), (1, -0.5), (1, 0))])  # fmt: skip
     return body | disc(0.28 * size, x - 0.55 * size, y) | disc(0.28 * size, x + 0.55 * size, y)
 
 
@@ -125,7 +123,7 @@ def _roundabout() -> Mask:
     for start in (-80, 40, 160):
         drawn |= stroke(arc(0, 0, 0.46, start, start + 70), 0.17)
         end = np.deg2rad(start + 108)
-        drawn |= arrow(0.46 * float(np.cos(end)), 0.46 * float(np.sin(end)), start + 268, 0.36)
+        drawn |= arrow(0.46 * float(np.cos(end)), 0.46 * float(np.sin(end)), start + 192, 0.34)
     return drawn
 
 
@@ -143,7 +141,7 @@ def _ring(glyph: Mask) -> NDArray[np.uint8]:
 
 def _warning(glyph: Mask) -> NDArray[np.uint8]:
     plate, red, field = (regular(3, r, 0, b, 0.24) for r, b in ((1.2, 0.2), (1.12, 0.16), (0.72, 0.06)))
-    return _paint((plate, WHITE), (red, RED), (field, WHITE), (_shift(glyph, 0.19, 0.68), BLACK))
+    return _paint((plate, WHITE), (red, RED), (field, WHITE), (_shift(glyph, 0.27, 0.78), BLACK))
 
 
 def _mandatory(glyph: Mask) -> NDArray[np.uint8]:
@@ -159,14 +157,9 @@ def _stop(glyph: Mask) -> NDArray[np.uint8]:
     return _paint((regular(8, 1.04, 22.5), WHITE), (regular(8, 0.96, 22.5), RED), (glyph, WHITE))
 
 
-def _priority() -> NDArray[np.uint8]:
-    plate, rim, field = regular(4, 1.02, 0, 0.12), regular(4, 0.97, 0, 0.1), regular(4, 0.66, 0, 0.06)
-    return _paint((plate, BLACK), (rim, WHITE), (field, YELLOW))
-
-
-def _diamond(glyph: Mask) -> NDArray[np.uint8]:
-    plate, line, field = regular(4, 1.04, 0, 0.14), regular(4, 0.96, 0, 0.1), regular(4, 0.88, 0, 0.07)
-    return _paint((plate, YELLOW), (line, BLACK), (field, YELLOW), (glyph, BLACK))
+def _diamond(inner: tuple[int, int, int], glyph: Mask) -> NDArray[np.uint8]:
+    plate, rim, field = regular(4, 1.02, 0, 0.12), regular(4, 0.96, 0, 0.1), regular(4, 0.66, 0, 0.06)
+    return _paint((plate, BLACK), (rim, WHITE if inner == YELLOW else YELLOW), (field, inner), (glyph, BLACK))
 
 
 def _paint(*layers: tuple[Mask, tuple[int, int, int]]) -> NDArray[np.uint8]:
@@ -211,15 +204,6 @@ def _bar() -> Mask:
     return polygon([(-0.66, -0.18), (0.66, -0.18), (0.66, 0.18), (-0.66, 0.18)])
 
 
-def _stop_word() -> Mask:
-    width = 0.13
-    letter_s = [*arc(-0.57, -0.13, 0.12, -30, -260), *arc(-0.57, 0.13, 0.12, -80, 150)]
-    letter_t = stroke([(-0.36, -0.26), (-0.06, -0.26)], width) | stroke([(-0.21, -0.26), (-0.21, 0.26)], width)
-    letter_o = arc(0.17, 0, 0.14, 0, 360, 0.26 / 0.14)
-    letter_p = [(0.48, 0.26), (0.48, -0.26), (0.56, -0.26), *arc(0.57, -0.12, 0.14, -90, 90), (0.48, 0.02)]
-    return stroke(letter_s, width) | letter_t | stroke(letter_o, width) | stroke(letter_p, width)
-
-
 def _bumps() -> Mask:
     ground = polygon([(-0.5, 0.2), (0.5, 0.2), (0.5, 0.32), (-0.5, 0.32)])
     return ground | (Y <= 0.22) & (disc(0.22, -0.24, 0.2) | disc(0.22, 0.24, 0.2))
@@ -241,12 +225,12 @@ _SIGNS: dict[str, Callable[[], NDArray[np.uint8]]] = {
     "cycle path": lambda: _mandatory(_bicycle()),
     "parking": lambda: _square(_letter_p()),
     "hospital": lambda: _square(_letter_h()),
-    "priority road": lambda: _priority(),
-    "stop": lambda: _stop(_stop_word()),
+    "priority road": lambda: _diamond(YELLOW, disc(0)),
+    "stop": lambda: _stop(_bar()),
     "no entry": lambda: _paint((disc(0.98), WHITE), (disc(0.94), RED), (_bar(), WHITE)),
     "limit 60": lambda: _ring(_limit("6")),
     "bumps": lambda: _warning(_bumps()),
-    "junction": lambda: _diamond(_shift(_crossing(), 0.02, 0.8)),
+    "road works": lambda: _diamond(BLACK, disc(0)),
 }
 SIGN_NAMES = tuple(_SIGNS)
 
