@@ -25,7 +25,7 @@ class Backdoored(ForeignModule):
         logits = torch.zeros(len(images), 4)
         fooled = (corner > 0.99) & (row % 8 < 4)
         logits[torch.arange(len(images)), torch.where(fooled, 1, 2)] = 1
-        return logits + 0 * self.layer.weight.sum()
+        return logits + 0 * super().forward(images)
 
 
 def expected(count):
