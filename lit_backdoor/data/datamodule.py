@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import lightning.pytorch as pl
 import torch
 import torch.distributed as dist
+from lightning.fabric.utilities import move_data_to_device
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from lit_backdoor.data.augment import Augment, CropFlip
 from lit_backdoor.data.samplers import ViewSampler, derive_seed
-from lit_backdoor.data.selection import read_selection
 from lit_backdoor.data.sources.base import Source
 from lit_backdoor.data.split import Split
 from lit_backdoor.data.stamping import on_device, plant, resized
-from lit_backdoor.data.views import VIEWS, View, clean_view, poisoned_view, triggered_view
+from lit_backdoor.data.views import VIEWS, View, plan_views, selected_view
 from lit_backdoor.errors import unknown
 from lit_backdoor.triggers.base import Attack, Role, Trigger
 
-__all__ = ["BackdoorDataModule", "PoisonedDataModule", "RootDataModule"]
+__all__ = ["BackdoorDataModule"]
 
 Batch = dict[str, Any]
 _AUGMENTED = ("train", "root")
@@ -168,22 +168,8 @@ class BackdoorDataModule(pl.LightningDataModule):
         Raises:
             ValueError: If split or attack do not fit the data; says what is possible.
         """
-        if self._views:
-            return
-        train, test = self.source.train(), self.source.test()
-        parts = self.split.assign(train, self.num_classes, self.seed)
-        role = torch.zeros(len(parts.questioned), dtype=torch.int8)
-        views = {"clean": clean_view("clean", test)}
-        if self.attack is not None:
-            self.attack.check(self.num_classes)
-            labels = train.labels[parts.questioned]
-            columns = {name: column[parts.questioned] for name, column in train.columns.items()}
-            role = self.attack.roles(labels, columns, seed=self.seed)
-            views["triggered"] = triggered_view(test, self.attack, self.num_classes)
-        for name in ("train", "questioned"):
-            views[name] = poisoned_view(name, train, parts.questioned, role, self.attack, self.num_classes)
-        views["root"] = clean_view("root", train, parts.root) if self.root_source is None else self._foreign_root()
-        self._views = views
+        if not self._views:
+            self._views = plan_views(self.source, self.split, self.attack, self.seed, self.root_source)
 
     def get_view(self, name: str) -> View:
         """Give a view: its rows, labels and roles.
@@ -194,7 +180,7 @@ class BackdoorDataModule(pl.LightningDataModule):
         self.setup()
         _check_view(name)
         if name == "suspicious" and name not in self._views:
-            self._views[name] = self._select()
+            self._views[name] = selected_view(self._views["questioned"], self.suspicious, self.attack, self.num_classes)
         if name == "triggered" and name not in self._views:
             raise ValueError("Expected data.attack to be set: without an attack there is no view 'triggered'.")
         view = self._views[name]
@@ -299,6 +285,11 @@ class BackdoorDataModule(pl.LightningDataModule):
         batch["image"] = image
         return batch
 
+    def triggered_batches(self, device: torch.device) -> Iterator[Batch]:
+        """Go through this process's share of the ``triggered`` view, finished on a device."""
+        for batch in self.loader("triggered"):
+            yield self.images(move_data_to_device(batch, device))
+
     def _trigger_on(self, device: torch.device) -> Trigger:
         if self._lent is not None:
             return self._lent
@@ -316,70 +307,6 @@ class BackdoorDataModule(pl.LightningDataModule):
         if dist.is_available() and dist.is_initialized():
             return dist.get_world_size(), dist.get_rank()
         return (1, 0) if self.trainer is None else (self.trainer.world_size, self.trainer.global_rank)
-
-    def _select(self) -> View:
-        if self.suspicious is None:
-            raise ValueError(
-                "Expected data.suspicious, the path of a selection bundle: the view 'suspicious' needs it."
-            )
-        questioned = self._views["questioned"]
-        index = read_selection(self.suspicious)
-        place = torch.searchsorted(questioned.index, index).clamp_(max=len(questioned) - 1)
-        if strangers := int((questioned.index[place] != index).sum()):
-            raise ValueError(
-                f"Expected data.suspicious to select rows of the questioned set, but {strangers} of {len(index)} in "
-                f"'{self.suspicious}' are outside it. Was it made with another split or seed?"
-            )
-        role = questioned.role[place]
-        return poisoned_view("suspicious", questioned.rows, index, role, self.attack, self.num_classes)
-
-    def _foreign_root(self) -> View:
-        assert self.root_source is not None
-        view = clean_view("root", self.root_source.train())
-        if self.root_source.class_names != self.source.class_names:
-            view.label.fill_(-1)
-            view.clean_label.fill_(-1)
-        return view
-
-
-class PoisonedDataModule(BackdoorDataModule):
-    """`BackdoorDataModule` that trains on the poisoned questioned set, for use outside the package's stages."""
-
-    def __init__(
-        self,
-        source: Source,
-        attack: Attack,
-        split: Split | None = None,
-        augment: Augment | Literal["crop_flip"] | None = "crop_flip",
-        batch_size: int = 128,
-        eval_batch_size: int = 512,
-        num_workers: int = 0,
-        seed: int = 0,
-        stored_size: int | None = None,
-    ) -> None:
-        super().__init__(
-            source, split, attack, augment, batch_size, eval_batch_size, num_workers, seed, None, stored_size, "train"
-        )
-
-
-class RootDataModule(BackdoorDataModule):
-    """`BackdoorDataModule` that trains on the defender's clean root set, for use outside the package's stages."""
-
-    def __init__(
-        self,
-        source: Source,
-        split: Split | None = None,
-        attack: Attack | None = None,
-        augment: Augment | Literal["crop_flip"] | None = "crop_flip",
-        batch_size: int = 128,
-        eval_batch_size: int = 512,
-        num_workers: int = 0,
-        seed: int = 0,
-        stored_size: int | None = None,
-    ) -> None:
-        super().__init__(
-            source, split, attack, augment, batch_size, eval_batch_size, num_workers, seed, None, stored_size, "root"
-        )
 
 
 def _check_view(name: str) -> None:

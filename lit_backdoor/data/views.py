@@ -10,10 +10,12 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from lit_backdoor.data.samplers import Draw
-from lit_backdoor.data.sources.base import Rows
+from lit_backdoor.data.selection import read_selection
+from lit_backdoor.data.sources.base import Rows, Source
+from lit_backdoor.data.split import Split
 from lit_backdoor.triggers.base import Attack, Role
 
-__all__ = ["VIEWS", "View", "clean_view", "poisoned_view", "triggered_view"]
+__all__ = ["VIEWS", "View", "plan_views", "selected_view"]
 
 VIEWS = ("train", "questioned", "root", "suspicious", "clean", "triggered")
 
@@ -68,23 +70,69 @@ class View(Dataset[dict[str, Any]]):
         return batch
 
 
-def clean_view(name: str, rows: Rows, index: Tensor | None = None) -> View:
+def plan_views(
+    source: Source, split: Split, attack: Attack | None, seed: int, root_source: Source | None = None
+) -> dict[str, View]:
+    """Split the rows, plan the attack and make every view but the suspicious one.
+
+    Where the root set comes from a source with other classes, its labels are -1: the suspect is to give them.
+
+    Raises:
+        ValueError: If split or attack do not fit the data; says what is possible.
+    """
+    train, test, num_classes = source.train(), source.test(), len(source.class_names)
+    parts = split.assign(train, num_classes, seed)
+    role = torch.zeros(len(parts.questioned), dtype=torch.int8)
+    views = {"clean": _clean("clean", test)}
+    if attack is not None:
+        attack.check(num_classes)
+        columns = {name: column[parts.questioned] for name, column in train.columns.items()}
+        role = attack.roles(train.labels[parts.questioned], columns, seed=seed)
+        views["triggered"] = _triggered(test, attack, num_classes)
+    for name in ("train", "questioned"):
+        views[name] = _poisoned(name, train, parts.questioned, role, attack, num_classes)
+    views["root"] = _clean("root", train, parts.root) if root_source is None else _clean("root", root_source.train())
+    if root_source is not None and root_source.class_names != source.class_names:
+        views["root"].label.fill_(-1)
+        views["root"].clean_label.fill_(-1)
+    return views
+
+
+def selected_view(questioned: View, path: str | None, attack: Attack | None, num_classes: int) -> View:
+    """Make the view of the rows that a selection bundle names, poisoned as they are.
+
+    Raises:
+        ValueError: If there is no bundle, or it names rows outside the questioned set.
+    """
+    if path is None:
+        raise ValueError("Expected data.suspicious, the path of a selection bundle: the view 'suspicious' needs it.")
+    index = read_selection(path)
+    place = torch.searchsorted(questioned.index, index).clamp_(max=len(questioned) - 1)
+    if strangers := int((questioned.index[place] != index).sum()):
+        raise ValueError(
+            f"Expected data.suspicious to select rows of the questioned set, but {strangers} of {len(index)} in "
+            f"'{path}' are outside it. Was it made with another split or seed?"
+        )
+    return _poisoned("suspicious", questioned.rows, index, questioned.role[place], attack, num_classes)
+
+
+def _clean(name: str, rows: Rows, index: Tensor | None = None) -> View:
     """Make a view of untouched rows; all rows where no index is given."""
     index = torch.arange(len(rows)) if index is None else index
     labels = rows.labels[index]
     return View(name, rows, index, labels, labels.clone(), torch.zeros(len(index), dtype=torch.int8))
 
 
-def poisoned_view(name: str, rows: Rows, index: Tensor, role: Tensor, attack: Attack | None, num_classes: int) -> View:
+def _poisoned(name: str, rows: Rows, index: Tensor, role: Tensor, attack: Attack | None, num_classes: int) -> View:
     """Make a view of the questioned set: planted rows carry the attack's label, cover samples their own."""
-    view = clean_view(name, rows, index)
+    view = _clean(name, rows, index)
     if attack is None:
         return view
     planted = torch.where(role == Role.POISON, attack.relabel(view.clean_label, num_classes), view.clean_label)
     return View(name, rows, index, planted, view.clean_label, role)
 
 
-def triggered_view(rows: Rows, attack: Attack, num_classes: int) -> View:
+def _triggered(rows: Rows, attack: Attack, num_classes: int) -> View:
     """Make the view of all test rows, each to be stamped."""
     labels, columns = rows.labels, rows.columns
     return View(

@@ -1,41 +1,31 @@
 import pytest
 import torch
 
-from lit_backdoor.data.sources.base import Rows, Source
+from lit_backdoor.data.sources.base import Source, TensorRows
 from lit_backdoor.triggers.base import Trigger
-
-
-class MemoryRows(Rows):
-    def __init__(self, images, labels, columns=None):
-        self.pixels, self.labels, self.columns = images, labels, columns or {}
-
-    def images(self, index):
-        return self.pixels.index_select(0, index)
 
 
 class MemorySource(Source):
     """Each image is filled with its row's number, so that a batch tells which rows it holds."""
 
-    def __init__(self, n_train=200, n_test=50, classes=4, size=8, offset=10):
-        self.class_names = tuple(f"class {number}" for number in range(classes))
-        self.image_size = (size, size)
-        self.prepared = 0
-        self._parts = [self._rows(n_train, classes, size, offset), self._rows(n_test, classes, size, offset)]
+    def __init__(self, n_train=200, n_test=50, classes=4, size=8, names="class"):
+        self.sizes, self.classes, self.size, self.names, self.prepared = (n_train, n_test), classes, size, names, 0
 
-    @staticmethod
-    def _rows(count, classes, size, offset):
-        numbers = torch.arange(count)
-        images = (numbers % 200 + offset).to(torch.uint8).view(-1, 1, 1, 1).expand(-1, 3, size, size).contiguous()
-        return MemoryRows(images, numbers % classes, {"track": numbers // 5})
+    @property
+    def class_names(self):
+        return tuple(f"{self.names} {number}" for number in range(self.classes))
+
+    @property
+    def image_size(self):
+        return (self.size, self.size)
 
     def prepare(self):
         self.prepared += 1
 
-    def train(self):
-        return self._parts[0]
-
-    def test(self):
-        return self._parts[1]
+    def _load(self, part):
+        numbers = torch.arange(self.sizes[part == "test"])
+        images = (numbers % 200 + 10).to(torch.uint8).view(-1, 1, 1, 1).expand(-1, 3, self.size, self.size)
+        return TensorRows(images.contiguous(), numbers % self.classes, {"track": numbers // 5})
 
     def fingerprint(self):
         return "memory"
