@@ -148,7 +148,7 @@ def cached_pixels(key: str, count: int, make: Callable[[], Tensor]) -> Tensor:
     if count < CACHE_FROM:
         return make()
     path = cache_folder() / "pixels" / f"{key}.npy"
-    with contextlib.suppress(OSError, ValueError):
+    with contextlib.suppress(OSError, ValueError, EOFError):
         # copy-on-write, as torch wants writable memory
         kept = np.load(path, mmap_mode="c", allow_pickle=False)
         if kept.dtype == np.uint8 and kept.ndim == 4 and len(kept) == count:

@@ -152,12 +152,13 @@ class ImageFolderSource(FileSource):
         return find(self._folders[part], f"Image folder '{self._folders[part]}'")
 
     def _list(self, part: Part) -> list[tuple[Path, int]]:
+        labels = {name: number for number, name in enumerate(self.class_names)}
         folder = self._folder(part)
         present = sorted(entry.name for entry in folder.iterdir() if entry.is_dir())
-        strange = [name for name in present if name not in self.class_names]
+        strange = [name for name in present if name not in labels]
         if strange:
             raise ValueError(f"'{folder}' has the class '{strange[0]}', which the training part has not.")
-        files = [(path, self.class_names.index(name)) for name in present for path in image_files(folder / name)]
+        files = [(path, labels[name]) for name in present for path in image_files(folder / name)]
         if not files:
             raise ValueError(f"'{folder}' has no images in its class folders.")
         return files

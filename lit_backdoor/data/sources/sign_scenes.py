@@ -72,7 +72,7 @@ def photograph(labels: NDArray[np.int64], num_classes: int, size: int, seed: tup
     x, y = _pixels(size)
     scene = _background(draws, x, y)
     center_x, center_y = draws.uniform(-0.18, 0.18, 1), draws.uniform(-0.18, 0.18, 1)
-    radius = draws.uniform(0.52, 0.86, 1)
+    radius = draws.uniform(0.47, 0.86, 1)
     _cover(scene, np.abs(x - center_x) - 0.07 * radius, draws.uniform(90, 170, 1) * (y > center_y), size, y > center_y)
     sign, alpha = _sign(draws, labels, num_classes, size, center_x, center_y, radius)
     scene *= 1 - alpha
@@ -182,12 +182,12 @@ def _expose(draws: _Draws, scene: Floats, x: Floats, y: Floats) -> NDArray[np.ui
     scene *= 1 - np.clip(edge + np.float32(0.5), 0, 1) * draws.uniform(0.2, 0.55, 1) * draws.chance(0.35)
     haze = draws.uniform(0, 0.4, 1) * draws.chance(0.4)
     scene += (draws.uniform(150, 225, 1) - scene) * haze
-    scene *= draws.uniform(0.4, 1.2, 1) * draws.uniform(0.9, 1.1, 3)
+    scene *= draws.uniform(0.4, 1.3, 1) * draws.uniform(0.9, 1.1, 3)
     for axis in (2, 3):
         strength = draws.uniform(0, 0.66, 1)
         for _ in range(2):
             scene = _blur(scene, axis, strength)
     grain = np.frombuffer(draws.rng.bytes(scene.size * 2), np.uint8).reshape(2, *scene.shape)
     noise = (grain[0].astype(np.float32) - grain[1]) * np.float32(1 / 104)  # triangular, standard deviation 1
-    scene = scene + noise * draws.uniform(1, 12, 1)
+    scene = scene + noise * draws.uniform(1, 15, 1)
     return (np.clip(scene, 0, 255) + np.float32(0.5)).astype(np.uint8)
