@@ -63,7 +63,7 @@ def test_columns_have_a_value_per_row():
 
 
 def test_test_images_of_another_size_are_refused():
-    with pytest.raises(ValueError, match="4x4.*5x5"):
+    with pytest.raises(ValueError, match=r"4x4.*5x5"):
         source(test=(images(2, size=5), torch.tensor([0, 1])))
 
 

@@ -51,13 +51,13 @@ def test_size_is_height_and_width():
 
 @pytest.mark.parametrize("data", [b"", b"no image", encoded(Image.effect_noise((40, 40), 90))[:200]])
 def test_broken_images_are_named(data):
-    with pytest.raises(ValueError, match="file.parquet, row 7"):
+    with pytest.raises(ValueError, match=r"file\.parquet, row 7"):
         files.decode(data, "file.parquet, row 7")
 
 
 def test_images_of_different_sizes_need_a_size():
     data = [encoded(Image.new("L", (3, 3))), encoded(Image.new("L", (4, 3)))]
-    with pytest.raises(ValueError, match="row 1: the image is 3x4.*Give a `size`"):
+    with pytest.raises(ValueError, match=r"row 1: the image is 3x4.*Give a `size`"):
         files.decode_all(2, lambda row: (data[row], f"row {row}"))
     assert files.decode_all(2, lambda row: (data[row], f"row {row}"), (3, 3)).shape == (2, 3, 3, 3)
 

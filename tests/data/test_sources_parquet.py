@@ -80,13 +80,13 @@ def test_class_names_come_from_the_metadata(folder):
 def test_images_are_resized(folder):
     write(folder / "train.parquet", images=[png(1), png(2, size=7), png(3)])
     assert source(folder, size=5).train().images(torch.arange(3)).shape == (3, 3, 5, 5)
-    with pytest.raises(ValueError, match="row 1: the image is 7x7.*Give a `size`"):
+    with pytest.raises(ValueError, match=r"row 1: the image is 7x7.*Give a `size`"):
         source(folder).train()
 
 
 def test_parts_of_different_sizes_need_a_size(folder):
     write(folder / "test.parquet", images=[png(1, size=7)] * 3)
-    with pytest.raises(ValueError, match="7x7.*Give a `size`"):
+    with pytest.raises(ValueError, match=r"7x7.*Give a `size`"):
         source(folder).test()
 
 
@@ -186,7 +186,7 @@ def test_cifar10_is_found_below_the_data_folder(folder, monkeypatch):
 
 
 def test_cifar10_that_is_nowhere_names_the_data_folder(folder):
-    with pytest.raises(FileNotFoundError, match="CIFAR10.*LIT_BACKDOOR_DATA"):
+    with pytest.raises(FileNotFoundError, match=r"CIFAR10.*LIT_BACKDOOR_DATA"):
         Cifar10(root=str(folder)).train()
 
 
@@ -218,7 +218,7 @@ def test_tiny_imagenet_is_read_from_the_extracted_archive(folder):
 
 
 def test_tiny_imagenet_that_is_nowhere_names_the_data_folder(folder):
-    with pytest.raises(FileNotFoundError, match="Tiny ImageNet.*LIT_BACKDOOR_DATA"):
+    with pytest.raises(FileNotFoundError, match=r"Tiny ImageNet.*LIT_BACKDOOR_DATA"):
         TinyImageNet(root=str(folder)).train()
 
 

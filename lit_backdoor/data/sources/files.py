@@ -95,7 +95,7 @@ def decode(data: bytes | Path, where: str, size: tuple[int, int] | None = None) 
             if size is not None and image.size != size[::-1]:
                 image = image.resize(size[::-1], Image.Resampling.BILINEAR)
             return np.asarray(image)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except Exception as error:  # Pillow's readers raise errors of many kinds
         raise ValueError(f"{where}: not a readable image ({error}). Replace or remove it.") from error
 
 

@@ -13,7 +13,7 @@ from lit_backdoor.data.sources.parquet import ParquetSource
 
 __all__ = ["TinyImageNet"]
 
-_PARQUET = ("tiny-imagenet", "tiny-imagenet-200", "tiny-imagenet-50")
+_PARQUET = "tiny-imagenet-50"
 _EXTRACTED = "tiny-imagenet-200"
 
 
@@ -35,14 +35,14 @@ class TinyImageNet(DelegatedSource):
 
     def _find(self) -> Source:
         folders = data_folders(self.root)
-        for folder in (folder / name for folder in folders for name in _PARQUET):
-            parts = folder / "train.parquet", folder / "val.parquet"
-            if parts[0].exists():
-                return ParquetSource(str(parts[0]), str(parts[1]), class_names=_class_file(folder / "classes.csv"))
         for folder in folders:
+            place = folder / _PARQUET
+            if (place / "train.parquet").exists():
+                parts = str(place / "train.parquet"), str(place / "val.parquet")
+                return ParquetSource(*parts, class_names=_class_file(place / "classes.csv"))
             if (folder / _EXTRACTED / "wnids.txt").exists():
                 return _Extracted(folder / _EXTRACTED)
-        raise not_found("Tiny ImageNet", [folder / name for folder in folders for name in _PARQUET])
+        raise not_found("Tiny ImageNet", [folder / name for folder in folders for name in (_PARQUET, _EXTRACTED)])
 
 
 class _Extracted(FileSource):
