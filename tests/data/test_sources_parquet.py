@@ -53,7 +53,13 @@ def test_images_may_be_structs_of_bytes_and_path(folder):
 
 
 def test_whole_numbers_and_truth_values_become_columns(folder):
-    write(folder / "train.parquet", glasses=[0, 1, 1], smiles=[True, False, True], person=["a", "b", "c"])
+    write(
+        folder / "train.parquet",
+        glasses=[0, 1, 1],
+        smiles=[True, False, True],
+        person=["a", "b", "c"],
+        age=[1, None, 2],
+    )
     columns = source(folder).train().columns
     assert set(columns) == {"glasses", "smiles"}
     assert columns["glasses"].tolist() == [0, 1, 1]

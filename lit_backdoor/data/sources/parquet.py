@@ -24,7 +24,7 @@ class ParquetSource(Source):
     """Two parquet files with encoded images, decoded once into memory (and kept in the cache folder).
 
     ``image`` holds encoded bytes, or a struct of ``bytes`` and ``path``; ``label`` holds whole numbers. Further
-    integer and bool columns become `Rows.columns`; others are left out.
+    integer and bool columns without gaps become `Rows.columns`; others are left out.
 
     Args:
         train: Path of the training part, as it is or below ``$LIT_BACKDOOR_DATA``.
@@ -77,8 +77,10 @@ class ParquetSource(Source):
         return height, width
 
     def fingerprint(self) -> str:
-        """Hash the files' content, the size and the names."""
-        return digest("parquet", self._file_hash("train"), self._file_hash("test"), self._size, self.class_names)
+        """Hash the files' content, the columns' names, the size and the class names."""
+        columns = self._image_column, self._label_column
+        files = self._file_hash("train"), self._file_hash("test")
+        return digest("parquet", *files, *columns, self._size, self.class_names)
 
     def _path(self, part: Part) -> Path:
         return find(self._paths[part], f"Parquet file '{self._paths[part]}'")
@@ -103,7 +105,7 @@ class ParquetSource(Source):
         further = self._numbers(path)
         table = _read(path, [self._label_column, *further])
         labels = check_labels(_column(table, self._label_column, path), self.num_classes, f"'{path}'")
-        columns = {name: _column(table, name, path) for name in further}
+        columns = {name: _column(table, name, path) for name in further if not table.column(name).null_count}
 
         def make() -> Tensor:
             encoded = _encoded(_read(path, [self._image_column]).column(0), path)
