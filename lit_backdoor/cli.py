@@ -70,7 +70,9 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
     demo = commands.add_parser("demo", help="ATClean on embedded traffic signs, in minutes on a CPU")
-    demo.set_defaults(run=_chain, name="demo", settings=[], launcher=None, no_cache=True, trust_cache=False, dry_run=False)
+    demo.set_defaults(
+        run=_chain, name="demo", settings=[], launcher=None, no_cache=True, trust_cache=False, dry_run=False
+    )
     chain = commands.add_parser("chain", help="run a chain of stages, by name or file")
     chain.set_defaults(run=_chain)
     chain.add_argument("name", metavar="NAME|FILE", help="a shipped chain (lit-backdoor list chains) or a YAML file")

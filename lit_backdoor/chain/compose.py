@@ -222,6 +222,8 @@ def stage_config(chain: Mapping[str, Any], name: str) -> dict[str, Any]:
         "seed_everything": chain["seed"],
         "trainer": merge(chain.get("trainer") or {}, stage.get("trainer") or {}),
         "model": copy.deepcopy(stage["model"]),
-        "data": merge({**chain["data"], "init_args": {**chain["data"]["init_args"], "seed": chain["seed"]}},
-                      stage.get("data") or {}),
+        "data": merge(
+            {**chain["data"], "init_args": {**chain["data"]["init_args"], "seed": chain["seed"]}},
+            stage.get("data") or {},
+        ),
     }

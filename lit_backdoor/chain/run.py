@@ -221,9 +221,7 @@ class ChainRun:
         """Run a stage as a command of its own; it inherits the folder's lock, so an orphan keeps it."""
         launcher = shlex.split(self.launcher or "")
         run = ["-m", "lit_backdoor"] if Path(launcher[0]).name == "torchrun" else [sys.executable, "-m", "lit_backdoor"]
-        process = subprocess.Popen(
-            [*launcher, *run, *arguments], pass_fds=[self._lock_file], start_new_session=True
-        )
+        process = subprocess.Popen([*launcher, *run, *arguments], pass_fds=[self._lock_file], start_new_session=True)
         old = {
             number: signal.signal(number, lambda n, _: os.killpg(process.pid, n))
             for number in (signal.SIGTERM, signal.SIGINT)
