@@ -175,6 +175,17 @@ def test_lent_trigger_is_used_instead(data, Corner):
     assert (whole(data, "triggered")["image"][..., 0, 0] == 1).all()
 
 
+def test_trigger_first_used_in_validation_still_serves_in_training(source, Corner):
+    trigger = Corner()
+    trigger.color = nn.Parameter(torch.ones(3))
+    trigger.train()
+    data = BackdoorDataModule(source, attack=Attack(trigger, rate=0.1))
+    with torch.inference_mode():
+        whole(data, "triggered")
+    assert not trigger.training
+    (trigger.color * torch.rand(3, requires_grad=True)).sum().backward()
+
+
 def test_lending_needs_an_attack(source, Corner):
     with pytest.raises(ValueError, match=r"data\.attack to be set"):
         BackdoorDataModule(source).lend(Corner())
