@@ -72,7 +72,7 @@ def _pool_tokens(tokens: Tensor, size: int) -> Tensor:
     count = tokens.shape[1]
     side = math.isqrt(count)
     if side * side == count:
-        return pool_features(tokens.transpose(1, 2).unflatten(2, (side, side)), size)
+        return pool_features(tokens.transpose(1, 2).reshape(len(tokens), -1, side, side), size)
     if math.isqrt(count - 1) ** 2 == count - 1:
         return torch.cat([tokens[:, 0], _pool_tokens(tokens[:, 1:], size)], dim=1)
     return F.adaptive_avg_pool1d(tokens.transpose(1, 2), min(count, size * size)).flatten(1)

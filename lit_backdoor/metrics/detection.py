@@ -172,8 +172,13 @@ class InputDetectionScores(Metric):
         rows = counting(mask, scores)
         self.hits += count_hits(flags, triggered, rows)
         self.scores.append(scores[rows].float())
-        self.triggered.append(triggered[rows])
+        self.triggered.append(triggered[rows].float())  # a process without rows sends an empty float tensor
 
     def compute(self) -> dict[str, Tensor]:
         """Return the four scores over all inputs that counted."""
-        return scores_of_hits(self.hits) | {"auroc": auroc(dim_zero_cat(self.scores), dim_zero_cat(self.triggered))}
+        return scores_of_hits(self.hits) | {
+            "auroc": auroc(self._joined(self.scores), self._joined(self.triggered).bool())
+        }
+
+    def _joined(self, state: Tensor | list[Tensor]) -> Tensor:
+        return dim_zero_cat(state) if len(state) else torch.empty(0, device=self.device)

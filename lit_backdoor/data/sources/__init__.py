@@ -2,18 +2,23 @@
 
 from lit_backdoor.data.sources.base import Rows, Source, TensorRows
 from lit_backdoor.data.sources.cifar import Cifar10
+from lit_backdoor.data.sources.folder import ImageFolderSource, UnlabeledFolder
 from lit_backdoor.data.sources.parquet import ParquetSource
 from lit_backdoor.data.sources.signs import SyntheticSigns
 from lit_backdoor.data.sources.tensors import TensorSource
+from lit_backdoor.data.sources.tiny_imagenet import TinyImageNet
 from lit_backdoor.data.sources.torchvision_source import TorchvisionSource
 
 __all__ = [
     "Cifar10",
+    "ImageFolderSource",
     "ParquetSource",
     "Rows",
     "Source",
     "SyntheticSigns",
     "TensorRows",
     "TensorSource",
+    "TinyImageNet",
     "TorchvisionSource",
+    "UnlabeledFolder",
 ]

@@ -84,7 +84,7 @@ class Source(ABC):
         """Number of classes."""
         return len(self.class_names)
 
-    def prepare(self) -> None:
+    def prepare(self) -> None:  # noqa: B027 - most sources have nothing to download
         """Download what is missing, nothing else. Runs in one process only."""
 
     def train(self) -> Rows:

@@ -95,7 +95,7 @@ def decode(data: bytes | Path, where: str, size: tuple[int, int] | None = None) 
             if size is not None and image.size != size[::-1]:
                 image = image.resize(size[::-1], Image.Resampling.BILINEAR)
             return np.asarray(image)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except Exception as error:  # Pillow's readers raise errors of many kinds
         raise ValueError(f"{where}: not a readable image ({error}). Replace or remove it.") from error
 
 
@@ -148,7 +148,7 @@ def cached_pixels(key: str, count: int, make: Callable[[], Tensor]) -> Tensor:
     if count < CACHE_FROM:
         return make()
     path = cache_folder() / "pixels" / f"{key}.npy"
-    with contextlib.suppress(OSError, ValueError):
+    with contextlib.suppress(OSError, ValueError, EOFError):
         # copy-on-write, as torch wants writable memory
         kept = np.load(path, mmap_mode="c", allow_pickle=False)
         if kept.dtype == np.uint8 and kept.ndim == 4 and len(kept) == count:

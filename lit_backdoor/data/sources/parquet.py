@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import PIL
 import torch
 from torch import Tensor
@@ -23,7 +24,7 @@ class ParquetSource(Source):
     """Two parquet files with encoded images, decoded once into memory (and kept in the cache folder).
 
     ``image`` holds encoded bytes, or a struct of ``bytes`` and ``path``; ``label`` holds whole numbers. Further
-    integer and bool columns become `Rows.columns`; others are left out.
+    integer and bool columns without gaps become `Rows.columns`; others are left out.
 
     Args:
         train: Path of the training part, as it is or below ``$LIT_BACKDOOR_DATA``.
@@ -62,8 +63,8 @@ class ParquetSource(Source):
         named = _metadata_names(_open(path).schema_arrow, self._label_column)
         if named is not None:
             return named
-        labels = self._column(_read(path, [self._label_column]), self._label_column, path)
-        return tuple(str(label) for label in range(int(labels.max()) + 1)) if len(labels) else ()
+        labels = _column(_read(path, [self._label_column]), self._label_column, path)
+        return tuple(str(label) for label in range(int(labels.max()) + 1))
 
     @cached_property
     def image_size(self) -> tuple[int, int]:
@@ -71,16 +72,15 @@ class ParquetSource(Source):
         if self._size is not None:
             return self._size
         path = self._path("train")
-        self._check_columns(path)
-        batch = next(_open(path).iter_batches(1, columns=[self._image_column]), None)
-        if batch is None:
-            raise ValueError(f"'{path}' has no rows.")
-        height, width, _ = decode(_encoded(batch.column(0), path)(0), f"'{path}', row 0").shape
+        first = _read(path, [self._image_column], limit=1)
+        height, width, _ = decode(_encoded(first.column(0), path)(0), f"'{path}', row 0").shape
         return height, width
 
     def fingerprint(self) -> str:
-        """Hash the files' content, the size and the names."""
-        return digest("parquet", self._file_hash("train"), self._file_hash("test"), self._size, self.class_names)
+        """Hash the files' content, the columns' names, the size and the class names."""
+        columns = self._image_column, self._label_column
+        files = self._file_hash("train"), self._file_hash("test")
+        return digest("parquet", *files, *columns, self._size, self.class_names)
 
     def _path(self, part: Part) -> Path:
         return find(self._paths[part], f"Parquet file '{self._paths[part]}'")
@@ -92,28 +92,23 @@ class ParquetSource(Source):
                 hashes[part] = hashlib.file_digest(file, "sha256").hexdigest()
         return hashes[part]
 
-    def _check_columns(self, path: Path) -> list[str]:
-        """Return the columns to read."""
+    def _numbers(self, path: Path) -> list[str]:
+        """List the further columns that hold whole numbers or truth values."""
         import pyarrow as pa
 
-        schema = _open(path).schema_arrow
-        for name in (self._image_column, self._label_column):
-            if name not in schema.names:
-                raise ValueError(f"'{path}' has no column '{name}'. It has: {', '.join(schema.names)}.")
-        numbers = [f.name for f in schema if pa.types.is_integer(f.type) or pa.types.is_boolean(f.type)]
-        return [self._image_column, self._label_column, *(n for n in numbers if n != self._label_column)]
+        own = (self._image_column, self._label_column)
+        fields = (field for field in _open(path).schema_arrow if field.name not in own)
+        return [field.name for field in fields if pa.types.is_integer(field.type) or pa.types.is_boolean(field.type)]
 
     def _load(self, part: Part) -> Rows:
         path = self._path(part)
-        wanted = self._check_columns(path)
-        table = _read(path, wanted[1:])
-        if not table.num_rows:
-            raise ValueError(f"'{path}' has no rows.")
-        labels = check_labels(self._column(table, self._label_column, path), self.num_classes, f"'{path}'")
-        columns = {name: self._column(table, name, path) for name in wanted[2:]}
+        further = self._numbers(path)
+        table = _read(path, [self._label_column, *further])
+        labels = check_labels(_column(table, self._label_column, path), self.num_classes, f"'{path}'")
+        columns = {name: _column(table, name, path) for name in further if not table.column(name).null_count}
 
         def make() -> Tensor:
-            encoded = _encoded(_read(path, wanted[:1]).column(0), path)
+            encoded = _encoded(_read(path, [self._image_column]).column(0), path)
             return decode_all(len(labels), lambda row: (encoded(row), f"'{path}', row {row}"), self._size)
 
         # Pillow's version is in the key because decoders differ in the last bit
@@ -126,21 +121,6 @@ class ParquetSource(Source):
             )
         return TensorRows(pixels, labels, columns)
 
-    def _column(self, table: Any, name: str, path: Path) -> Tensor:
-        """Read an integer or bool column as int64 or bool ``[N]``."""
-        import numpy as np
-        import pyarrow as pa
-        import pyarrow.compute as pc
-
-        column = table.column(name)
-        if not (pa.types.is_integer(column.type) or pa.types.is_boolean(column.type)):
-            raise ValueError(f"'{path}': expected whole numbers in column '{name}', got {column.type}.")
-        if column.null_count:
-            row = pc.index(pc.is_null(column), True).as_py()
-            raise ValueError(f"'{path}', row {row}: column '{name}' is empty.")
-        kind = np.bool_ if pa.types.is_boolean(column.type) else np.int64
-        return torch.from_numpy(np.array(column.to_numpy(), dtype=kind))
-
 
 def _open(path: Path) -> Any:
     import pyarrow as pa
@@ -152,17 +132,37 @@ def _open(path: Path) -> Any:
         raise ValueError(f"'{path}' ({path.stat().st_size} bytes) is not a readable parquet file: {error}") from error
 
 
-def _read(path: Path, columns: Sequence[str]) -> Any:
+def _read(path: Path, columns: Sequence[str], limit: int | None = None) -> Any:
+    """Read columns into a table; of ``limit`` rows, if given."""
     import pyarrow as pa
 
     file = _open(path)
     missing = [name for name in columns if name not in file.schema_arrow.names]
     if missing:
         raise ValueError(f"'{path}' has no column '{missing[0]}'. It has: {', '.join(file.schema_arrow.names)}.")
+    if not file.metadata.num_rows:
+        raise ValueError(f"'{path}' has no rows.")
     try:
-        return file.read(columns=list(columns))
+        if limit is None:
+            return file.read(columns=list(columns))
+        return pa.Table.from_batches([next(file.iter_batches(limit, columns=list(columns)))])
     except (pa.ArrowException, OSError) as error:
         raise ValueError(f"'{path}' is damaged: {error}") from error
+
+
+def _column(table: Any, name: str, path: Path) -> Tensor:
+    """Read an integer or bool column as int64 or bool ``[N]``."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    column = table.column(name)
+    if not (pa.types.is_integer(column.type) or pa.types.is_boolean(column.type)):
+        raise ValueError(f"'{path}': expected whole numbers in column '{name}', got {column.type}.")
+    if column.null_count:
+        row = pc.index(pc.is_null(column), True).as_py()
+        raise ValueError(f"'{path}', row {row}: column '{name}' is empty.")
+    kind = np.bool_ if pa.types.is_boolean(column.type) else np.int64
+    return torch.from_numpy(np.array(column.to_numpy(), dtype=kind))
 
 
 def _encoded(column: Any, path: Path) -> Any:

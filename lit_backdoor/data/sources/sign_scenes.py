@@ -52,7 +52,8 @@ class _Draws:
     def color(self) -> Floats:
         """Draw a color of the scenery ``[count, 3, 1, 1]``, somewhat off."""
         chosen = _SCENERY[(self.rng.random(self.count) * len(_SCENERY)).astype(int)][:, :, None, None]
-        return chosen * self.uniform(0.7, 1.2, 1) + self.uniform(-18, 18, 3)
+        color: Floats = chosen * self.uniform(0.7, 1.2, 1) + self.uniform(-18, 18, 3)
+        return color
 
 
 def photograph(labels: NDArray[np.int64], num_classes: int, size: int, seed: tuple[int, ...]) -> NDArray[np.uint8]:
@@ -71,7 +72,7 @@ def photograph(labels: NDArray[np.int64], num_classes: int, size: int, seed: tup
     x, y = _pixels(size)
     scene = _background(draws, x, y)
     center_x, center_y = draws.uniform(-0.18, 0.18, 1), draws.uniform(-0.18, 0.18, 1)
-    radius = draws.uniform(0.52, 0.86, 1)
+    radius = draws.uniform(0.47, 0.86, 1)
     _cover(scene, np.abs(x - center_x) - 0.07 * radius, draws.uniform(90, 170, 1) * (y > center_y), size, y > center_y)
     sign, alpha = _sign(draws, labels, num_classes, size, center_x, center_y, radius)
     scene *= 1 - alpha
@@ -113,8 +114,8 @@ def _sign(
     for row in range(_OVER):
         for col in range(_OVER):
             total += fine[:, :, row, :, col]
-    mean = total.transpose(0, 3, 1, 2).astype(np.float32) / np.float32(_OVER * _OVER)
-    return mean[:, :3], mean[:, 3:] / 255
+    mean: Floats = total.transpose(0, 3, 1, 2).astype(np.float32) / np.float32(_OVER * _OVER)
+    return mean[:, :3], mean[:, 3:] / np.float32(255)
 
 
 def _noise(draws: _Draws, cells: int, channels: int, size: int) -> Floats:
@@ -124,7 +125,8 @@ def _noise(draws: _Draws, cells: int, channels: int, size: int) -> Floats:
     low = place.astype(int)
     share = place - low
     rows = values[:, :, low] * (1 - share)[:, None] + values[:, :, low + 1] * share[:, None]
-    return rows[..., low] * (1 - share) + rows[..., low + 1] * share
+    noise: Floats = rows[..., low] * (1 - share) + rows[..., low + 1] * share
+    return noise
 
 
 def _background(draws: _Draws, x: Floats, y: Floats) -> Floats:
@@ -132,7 +134,7 @@ def _background(draws: _Draws, x: Floats, y: Floats) -> Floats:
     size = x.shape[-1]
     top, bottom = draws.color(), draws.color()
     horizon = np.clip((y - draws.uniform(-0.6, 0.8, 1)) * draws.uniform(0.5, 12, 1) + 0.5, 0, 1)
-    scene = top + (bottom - top) * (horizon + 0 * x)
+    scene: Floats = top + (bottom - top) * (horizon + 0 * x)
     for _ in range(3):
         slope = draws.uniform(-0.35, 0.35, 1)
         across = np.abs(x + slope * y - draws.uniform(-1, 1, 1)) - draws.uniform(0.08, 0.5, 1)
@@ -144,7 +146,9 @@ def _background(draws: _Draws, x: Floats, y: Floats) -> Floats:
     return scene
 
 
-def _cover(scene: Floats, distance: Floats, color: Floats, size: int, where: NDArray[np.bool_] | float = 1.0) -> None:
+def _cover(
+    scene: Floats, distance: Floats, color: Floats, size: int, where: Floats | NDArray[np.bool_] | float = 1.0
+) -> None:
     """Paint a shape given by its signed distance (in half sides), its edge one pixel soft."""
     alpha = np.clip(np.float32(0.5) - distance * np.float32(size / 2), 0, 1) * where
     scene += (color - scene) * alpha
@@ -178,12 +182,12 @@ def _expose(draws: _Draws, scene: Floats, x: Floats, y: Floats) -> NDArray[np.ui
     scene *= 1 - np.clip(edge + np.float32(0.5), 0, 1) * draws.uniform(0.2, 0.55, 1) * draws.chance(0.35)
     haze = draws.uniform(0, 0.4, 1) * draws.chance(0.4)
     scene += (draws.uniform(150, 225, 1) - scene) * haze
-    scene *= draws.uniform(0.4, 1.2, 1) * draws.uniform(0.9, 1.1, 3)
+    scene *= draws.uniform(0.4, 1.3, 1) * draws.uniform(0.9, 1.1, 3)
     for axis in (2, 3):
         strength = draws.uniform(0, 0.66, 1)
         for _ in range(2):
             scene = _blur(scene, axis, strength)
     grain = np.frombuffer(draws.rng.bytes(scene.size * 2), np.uint8).reshape(2, *scene.shape)
     noise = (grain[0].astype(np.float32) - grain[1]) * np.float32(1 / 104)  # triangular, standard deviation 1
-    scene = scene + noise * draws.uniform(1, 12, 1)
+    scene = scene + noise * draws.uniform(1, 15, 1)
     return (np.clip(scene, 0, 255) + np.float32(0.5)).astype(np.uint8)

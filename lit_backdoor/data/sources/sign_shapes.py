@@ -132,7 +132,8 @@ def _shift(mask: Mask, down: float, scale: float = 1.0) -> Mask:
     rows = np.round((np.arange(FACE) + 0.5 - FACE / 2 * (1 + down)) / scale + FACE / 2 - 0.5).astype(int)
     cols = np.round((np.arange(FACE) + 0.5 - FACE / 2) / scale + FACE / 2 - 0.5).astype(int)
     inside = ((rows >= 0) & (rows < FACE))[:, None] & ((cols >= 0) & (cols < FACE))
-    return mask[rows.clip(0, FACE - 1)][:, cols.clip(0, FACE - 1)] & inside
+    moved: Mask = mask[rows.clip(0, FACE - 1)][:, cols.clip(0, FACE - 1)] & inside
+    return moved
 
 
 def _ring(glyph: Mask) -> NDArray[np.uint8]:

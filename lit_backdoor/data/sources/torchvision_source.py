@@ -45,8 +45,8 @@ class TorchvisionSource(Source):
     def prepare(self) -> None:
         """Download both parts unless they are there."""
         self.root.mkdir(parents=True, exist_ok=True)
-        for part in ("train", "test"):
-            self._open(part, download=True)  # type: ignore[arg-type]
+        self._open("train", download=True)
+        self._open("test", download=True)
 
     @cached_property
     def class_names(self) -> tuple[str, ...]:
@@ -91,7 +91,8 @@ class TorchvisionSource(Source):
             sizes = sorted({image.shape[:2] for image, _ in pairs})
             if len(sizes) > 1:
                 raise ValueError(
-                    f"{self.name} has images from {sizes[0]} to {sizes[-1]} (height, width). Give a `size` to resize all to."
+                    f"{self.name} has images from {sizes[0]} to {sizes[-1]} (height, width). Give a `size` to resize "
+                    "all to."
                 )
             pixels = np.stack([image for image, _ in pairs]).transpose(0, 3, 1, 2)
             labels = torch.tensor([int(label) for _, label in pairs])

@@ -1,0 +1,45 @@
+"""Classifiers made of classifiers."""
+
+from __future__ import annotations
+
+from typing import cast
+
+from torch import Tensor, nn
+
+from lit_backdoor.models.base import Classifier
+
+__all__ = ["Purified"]
+
+
+class Purified(Classifier):
+    """A classifier that looks at images through a purifier: ``f(P(x))``.
+
+    Its split, layers and sizes are those of the classifier.
+
+    Args:
+        purifier: Image in [0, 1] to image in [0, 1], of the same shape.
+        classifier: What classifies the purified images.
+    """
+
+    def __init__(self, purifier: nn.Module, classifier: Classifier) -> None:
+        super().__init__(classifier.num_classes, classifier.input_size, classifier.mean, classifier.std)
+        self.purifier = purifier
+        self.classifier = classifier
+        self.memory_format = classifier.memory_format
+
+    @property
+    def net(self) -> nn.Module:  # type: ignore[override]
+        """The classifier's net."""
+        return self.classifier.net
+
+    def features(self, images: Tensor) -> Tensor:
+        """Give the classifier's features of the purified images."""
+        return self.classifier.features(cast(Tensor, self.purifier(images)))
+
+    def head(self, features: Tensor) -> Tensor:
+        """Give the classifier's logits."""
+        return self.classifier.head(features)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Give the classifier's logits of the purified images."""
+        return cast(Tensor, self.classifier(self.purifier(images)))

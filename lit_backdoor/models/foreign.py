@@ -1,0 +1,152 @@
+"""Nets that are not ours: any module, cut at a layer by name."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from typing import Any, cast
+
+from torch import Tensor, nn
+
+from lit_backdoor.errors import unknown
+from lit_backdoor.models.base import Classifier
+from lit_backdoor.models.split import check_split, features_at, head_from
+
+__all__ = ["ForeignClassifier", "WrappedClassifier", "resolve", "wrap_classifier"]
+
+
+class WrappedClassifier(Classifier):
+    """A net object as a classifier. It cannot be written into a bundle; `ForeignClassifier` can.
+
+    Args:
+        net: Normalized images to logits; a LightningModule is called by its forward.
+        split: Name of the layer that ends S_a; everything behind it must follow from its output.
+        num_classes: Number of classes.
+        input_size: Side of the images in pixels.
+        mean: Mean of each channel; zeros if the net normalizes images itself.
+        std: Standard deviation of each channel; ones if the net normalizes images itself.
+        channels_last: Whether images and weights are laid out channels last.
+
+    Raises:
+        ValueError: If the net cannot be cut there or its output is not ``[B, num_classes]``.
+    """
+
+    def __init__(
+        self,
+        net: nn.Module,
+        split: str,
+        num_classes: int,
+        input_size: int,
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+        channels_last: bool = True,
+    ) -> None:
+        super().__init__(num_classes, input_size, mean, std, channels_last)
+        self.net = net.to(memory_format=self.memory_format)
+        self.split = split
+        check_split(net, split, (len(mean), input_size, input_size), outputs=num_classes)
+
+    def features(self, images: Tensor) -> Tensor:
+        """Give the output of the layer `split`."""
+        return features_at(self.net, self.split, self.normalize(images))
+
+    def head(self, features: Tensor) -> Tensor:
+        """Give the net's output with that of the layer `split` replaced."""
+        return head_from(self.net, self.split, features, self.normalize(self.example()))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Give the logits, ``[B, num_classes]``."""
+        return cast(Tensor, self.net(self.normalize(images)))
+
+
+class ForeignClassifier(WrappedClassifier):
+    """A net made by a function or class of another package, named by its dotted path.
+
+    The function is called as it is named: a path from an untrusted file must be checked before it comes here.
+
+    Args:
+        factory: Dotted path, such as ``"torchvision.models.mobilenet_v3_small"``.
+        factory_args: Its arguments; the number of classes is among them.
+        split: Name of the layer that ends S_a.
+        num_classes: Number of classes.
+        input_size: Side of the images in pixels.
+        mean: Mean of each channel.
+        std: Standard deviation of each channel.
+        channels_last: Whether images and weights are laid out channels last.
+
+    Raises:
+        ValueError: If the path leads nowhere or its result is not a net, and as `WrappedClassifier` does.
+    """
+
+    def __init__(
+        self,
+        factory: str,
+        factory_args: dict[str, Any],
+        split: str,
+        num_classes: int,
+        input_size: int,
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+        channels_last: bool = True,
+    ) -> None:
+        net = resolve(factory)(**factory_args)
+        if not isinstance(net, nn.Module):
+            raise ValueError(f"Expected '{factory}' to make a torch.nn.Module, got {type(net).__name__}.")
+        super().__init__(net, split, num_classes, input_size, mean, std, channels_last)
+
+
+def wrap_classifier(
+    net: nn.Module,
+    *,
+    split: str,
+    num_classes: int,
+    input_size: int,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    recipe: dict[str, Any] | None = None,
+) -> WrappedClassifier:
+    """Make a classifier of a net object; the object itself is used, not a copy.
+
+    Args:
+        net: Normalized images to logits.
+        split: Name of the layer that ends S_a.
+        num_classes: Number of classes.
+        input_size: Side of the images in pixels.
+        mean: Mean of each channel.
+        std: Standard deviation of each channel.
+        recipe: How to make such a net, ``{"class_path": ..., "init_args": {...}}``, without which the classifier cannot
+            be written into a bundle.
+
+    Raises:
+        ValueError: As `ForeignClassifier` does, and if the recipe makes a net with other weights.
+    """
+    if recipe is None:
+        return WrappedClassifier(net, split, num_classes, input_size, mean, std)
+    path, args = recipe["class_path"], recipe.get("init_args", {})
+    classifier = ForeignClassifier(path, args, split, num_classes, input_size, mean, std)
+    shapes, made = ({key: value.shape for key, value in part.state_dict().items()} for part in (net, classifier.net))
+    if shapes != made:
+        odd = sorted(key for key in shapes.keys() | made.keys() if shapes.get(key) != made.get(key))
+        raise ValueError(f"Expected '{path}' to make a net like the given one, but these weights differ: {odd[:8]}.")
+    check_split(net, split, (len(mean), input_size, input_size), outputs=num_classes)
+    classifier.net = net.to(memory_format=classifier.memory_format)
+    return classifier
+
+
+def resolve(path: str) -> Callable[..., Any]:
+    """Find a function or class by its dotted path; imports its module and does nothing else.
+
+    Raises:
+        ValueError: If there is no such module or name, or what it names cannot be called.
+    """
+    module_name, _, name = path.rpartition(".")
+    try:
+        module = importlib.import_module(module_name)
+    except (ImportError, ValueError) as error:
+        raise ValueError(f"Expected a path such as 'torchvision.models.resnet18', got '{path}': {error}.") from error
+    found = getattr(module, name, None)
+    if found is None:
+        raise unknown(f"name in {module_name}", name, (known for known in vars(module) if not known.startswith("_")))
+    if not callable(found):
+        raise ValueError(f"Expected '{path}' to be a function or class, got {type(found).__name__}.")
+    return cast(Callable[..., Any], found)

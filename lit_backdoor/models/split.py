@@ -1,0 +1,140 @@
+"""The hook split: any net cut at a layer by name, without a change to its code."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from lit_backdoor.errors import unknown
+from lit_backdoor.models.base import evaluating
+
+__all__ = ["check_split", "features_at", "head_from"]
+
+
+class _Reached(Exception):
+    """Ends a forward pass at the split: nothing behind it is needed."""
+
+
+def features_at(net: nn.Module, split: str, inputs: Tensor) -> Tensor:
+    """Give the output of the layer ``split``; what comes behind it does not run."""
+    found: list[Tensor] = []
+
+    def stop(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
+        found.append(output)
+        raise _Reached
+
+    handle = net.get_submodule(split).register_forward_hook(stop)
+    try:
+        net(inputs)
+    except _Reached:
+        pass
+    finally:
+        handle.remove()
+    return found[0]
+
+
+def head_from(net: nn.Module, split: str, features: Tensor, dummy: Tensor) -> Tensor:
+    """Run a net with the output of the layer ``split`` replaced.
+
+    The trunk runs on ``dummy``, in eval mode and without gradients, so that neither its batch statistics nor the
+    random state move; at the split every module gets its own mode back.
+
+    Args:
+        net: The net.
+        split: Name of the layer.
+        features: What stands in for the layer's output, ``[B, ...]``. It is not changed.
+        dummy: Input of the trunk, of one image.
+
+    Returns:
+        The net's output, ``[B, ...]``.
+    """
+    modes = [(module, module.training) for module in net.modules()]
+    gradients = torch.is_grad_enabled()
+
+    def resume() -> None:
+        torch.set_grad_enabled(gradients)
+        for module, mode in modes:
+            module.training = mode
+
+    def replace(_module: nn.Module, _inputs: Any, _output: Any) -> Tensor:
+        resume()
+        return features.clone()  # the next layer may work in place
+
+    handle = net.get_submodule(split).register_forward_hook(replace)
+    try:
+        torch.set_grad_enabled(False)
+        for module, _ in modes:
+            module.training = False
+        return cast(Tensor, net(dummy))
+    finally:
+        handle.remove()
+        resume()
+
+
+def check_split(net: nn.Module, split: str, shape: tuple[int, ...], outputs: int | None = None) -> None:
+    """Check that a net can be cut at a layer: that everything behind it follows from its output.
+
+    Args:
+        net: The net; left as it is.
+        split: Name of the layer.
+        shape: Shape of one input, ``[C, H, W]``.
+        outputs: Number of values that the net gives for one input, if that is to be checked too.
+
+    Raises:
+        ValueError: If there is no such layer, it does not run exactly once, its output is not a tensor or a skip
+            connection goes around it; names layers that can be used.
+    """
+    names = [name for name, _ in net.named_modules() if name]
+    if split not in names:
+        raise unknown("layer", split, names)
+    with evaluating(net):
+        if outputs is not None:
+            _check_outputs(net, shape, outputs)
+        reason = _fault(net, split, shape)
+        if reason is None:
+            return
+        usable = [name for name in names if name.count(".") < 2 and _fault(net, name, shape) is None]
+    advice = f"Give one of {', '.join(usable[-6:])}" if usable else "No layer of this net can be its split"
+    raise ValueError(f"Expected a split through which everything flows, got layer '{split}': {reason}. {advice}.")
+
+
+def _noise(net: nn.Module, shape: tuple[int, ...], batch: int) -> Tensor:
+    noise = torch.randn(batch, *shape, generator=torch.Generator().manual_seed(0))
+    return noise.to(next(net.parameters(), noise))
+
+
+def _check_outputs(net: nn.Module, shape: tuple[int, ...], outputs: int) -> None:
+    result = net(_noise(net, shape, 2))
+    if not isinstance(result, Tensor) or result.shape != (2, outputs):
+        got = tuple(result.shape) if isinstance(result, Tensor) else type(result).__name__
+        raise ValueError(f"Expected {type(net).__name__} to give (2, {outputs}) logits for 2 images, got {got}.")
+
+
+def _fault(net: nn.Module, split: str, shape: tuple[int, ...]) -> str | None:
+    noise = _noise(net, shape, 4)
+    images, dummies = noise[:2], (noise[2:3], noise[3:])
+    outputs: list[Any] = []
+    handle = net.get_submodule(split).register_forward_hook(lambda _m, _i, output: outputs.append(output))
+    try:
+        expected = net(images)
+    finally:
+        handle.remove()
+    if len(outputs) != 1:
+        return f"it runs {len(outputs)} times in a forward pass"
+    if not isinstance(outputs[0], Tensor):
+        return f"its output is a {type(outputs[0]).__name__}, not a tensor"
+    features = features_at(net, split, images)
+    if features.shape[0] != len(images):
+        return f"its output {tuple(features.shape)} does not begin with the batch"
+    try:
+        first, second = (head_from(net, split, features, dummy) for dummy in dummies)
+    except (RuntimeError, ValueError, AssertionError) as error:
+        return f"the net does not run on its output alone ({str(error).splitlines()[0][:120]})"
+    scale = float(expected.abs().max())
+    if first.shape != expected.shape or not torch.allclose(first, second, rtol=1e-6, atol=1e-7 * scale):
+        return "a skip connection goes around it"
+    if not torch.allclose(first, expected, rtol=1e-3, atol=1e-4 * scale):
+        return f"head(features(x)) differs from f(x) by {float((first - expected).abs().max()):.2g}"
+    return None

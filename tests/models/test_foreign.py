@@ -1,0 +1,100 @@
+import copy
+
+import lightning.pytorch as pl
+import pytest
+import torch
+from torch import nn
+
+from lit_backdoor.models.foreign import ForeignClassifier, resolve, wrap_classifier
+from lit_backdoor.recipe import recipe
+
+UNIT = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
+VIT = {"image_size": 32, "patch_size": 8, "num_layers": 2, "num_heads": 2, "hidden_dim": 16, "mlp_dim": 16}
+NETS = {
+    "resnet18": ({}, "layer4", (512, 1, 1)),
+    "densenet121": ({}, "features", (1024, 1, 1)),
+    "vgg11_bn": ({}, "features", (512, 1, 1)),
+    "mobilenet_v3_small": ({}, "features", (576, 1, 1)),
+    "VisionTransformer": (VIT, "encoder.layers", (17, 16)),
+}
+
+
+def images(batch=4):
+    return torch.rand(batch, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+
+
+class Net(pl.LightningModule):
+    def __init__(self, width=8):
+        super().__init__()
+        self.trunk = nn.Sequential(nn.Conv2d(3, width, 3), nn.BatchNorm2d(width), nn.ReLU(inplace=True))
+        self.classify = nn.Linear(width, 10)
+
+    def forward(self, x):
+        return self.classify(self.trunk(x).mean((2, 3)))
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_torchvisions_nets_are_cut_by_layer_name(name):
+    args, split, shape = NETS[name]
+    classifier = ForeignClassifier(f"torchvision.models.{name}", {"num_classes": 10, **args}, split, 10, 32, **UNIT)
+    classifier.eval()
+    features = classifier.features(images())
+    assert features.shape == (4, *shape)
+    torch.testing.assert_close(classifier.head(features), classifier(images()))
+    assert classifier.final_linear.out_features == 10
+    assert len(classifier.last_layers(2)) == 2
+
+
+def test_train_mode_counts_batches_once_and_equals_the_net():
+    torch.manual_seed(0)
+    one = wrap_classifier(Net(), split="trunk", num_classes=10, input_size=32, **UNIT).train()
+    other = copy.deepcopy(one)
+    torch.testing.assert_close(one.head(one.features(images())), other(images()))
+    assert all(torch.equal(a, b) for a, b in zip(one.buffers(), other.buffers(), strict=True))
+
+
+def test_a_lightning_module_is_wrapped_not_copied():
+    net = Net()
+    classifier = wrap_classifier(net, split="trunk", num_classes=10, input_size=32, mean=(0.5,) * 3, std=(0.2,) * 3)
+    assert classifier.net is net
+    torch.testing.assert_close(classifier.eval()(images()), net((images() - 0.5) / 0.2))
+
+
+def test_the_recipe_makes_the_same_net():
+    args = ("torchvision.models.squeezenet1_1", {"num_classes": 10}, "features", 10, 32, (0.0,) * 3, (1.0,) * 3)
+    classifier = ForeignClassifier(*args)
+    again = ForeignClassifier(**recipe(classifier)["init_args"])
+    assert again.state_dict().keys() == classifier.state_dict().keys()
+
+
+def test_a_wrapped_net_is_written_only_with_its_recipe():
+    net = Net(4)
+    kwargs = {"split": "trunk", "num_classes": 10, "input_size": 32, **UNIT}
+    with pytest.raises(ValueError, match="'net' of WrappedClassifier is a Net object"):
+        recipe(wrap_classifier(net, **kwargs))
+    described = {"class_path": f"{__name__}.Net", "init_args": {"width": 4}}
+    classifier = wrap_classifier(net, **kwargs, recipe=described)
+    assert classifier.net is net
+    assert recipe(classifier)["init_args"]["factory_args"] == {"width": 4}
+    described["init_args"]["width"] = 5
+    with pytest.raises(ValueError, match=r"these weights differ: \['classify.weight'"):
+        wrap_classifier(net, **kwargs, recipe=described)
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("torchvision.models.resnet81", "Did you mean 'resnet"),
+        ("no_such_package.net", "No module named"),
+        ("net", "dotted path|path such as"),
+        ("math.pi", "to be a function or class, got float"),
+    ],
+)
+def test_a_path_that_leads_nowhere_is_an_error(path, message):
+    with pytest.raises(ValueError, match=message):
+        resolve(path)
+
+
+def test_a_factory_that_makes_no_net_is_an_error():
+    with pytest.raises(ValueError, match=r"to make a torch.nn.Module, got dict"):
+        ForeignClassifier("builtins.dict", {}, "x", 10, 32, **UNIT)
