@@ -24,7 +24,8 @@ def on_device(trigger: Trigger, device: torch.device) -> Trigger:
     """Move a trigger, if it is not there yet, and put it in eval mode."""
     first = next(chain(trigger.parameters(), trigger.buffers()), None)
     if trigger.training or (first is not None and first.device != device):
-        trigger.to(device).eval()
+        with torch.inference_mode(False):  # moved while validating, it must still serve in training
+            trigger.to(device).eval()
     return trigger
 
 

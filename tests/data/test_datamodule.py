@@ -7,6 +7,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from lit_backdoor.data import BackdoorDataModule, ByRole, CropFlip, NoAugment, PoisonedDataModule, RootDataModule, Split
+from lit_backdoor.data.stamping import on_device
 from lit_backdoor.triggers.base import AllToAll, Attack, Role
 
 
@@ -173,6 +174,16 @@ def test_lent_trigger_is_used_instead(data, Corner):
     assert (whole(data, "triggered")["image"][..., 7] == 0.5).all()
     data.lend(None)
     assert (whole(data, "triggered")["image"][..., 0, 0] == 1).all()
+
+
+def test_trigger_moved_in_validation_still_serves_in_training(Corner):
+    trigger = Corner()
+    trigger.register_buffer("color", torch.ones(3))
+    with torch.inference_mode():
+        on_device(trigger, torch.device("meta"))
+    assert trigger.color.is_meta
+    assert not trigger.color.is_inference()
+    assert not trigger.training
 
 
 def test_lending_needs_an_attack(source, Corner):

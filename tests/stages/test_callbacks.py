@@ -1,8 +1,7 @@
 import pytest
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint
-
 from foreign_parts import MEAN, STD, ForeignData, ForeignModule, normalized, trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
 
 from lit_backdoor.data import BackdoorDataModule, TensorSource, wrap
 from lit_backdoor.stages.callbacks import AttackSuccessCallback
