@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterable
 from contextvars import ContextVar
 from typing import Any, cast
 
+from lit_backdoor.errors import unknown
+
 __all__ = ["Recorded", "load_factory", "rebuild", "rebuilding", "recipe"]
 
 
@@ -167,6 +169,9 @@ def _load(name: str, always: tuple[str, ...]) -> Any:
             f"The bundle names '{name}', which is not on the allow-list. If you trust it, name its package with trust=."
         )
     try:
-        return getattr(importlib.import_module(module_name), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
+        module = importlib.import_module(module_name)
+    except (ImportError, ValueError) as error:
         raise ValueError(f"Expected a dotted name such as 'package.module.Class', got '{name}': {error}") from error
+    if not hasattr(module, attribute):
+        raise unknown(f"name in {module_name}", attribute, (known for known in dir(module) if known[0] != "_"))
+    return getattr(module, attribute)

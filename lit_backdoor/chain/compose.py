@@ -54,7 +54,7 @@ def compose(name: str, settings: Iterable[str] = (), seed: int | None = None) ->
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        chain = yaml.safe_load(path.read_text())
+        chain: dict[str, Any] = yaml.safe_load(path.read_text())
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"The chain file {path} is not YAML: {error}") from error
     if not isinstance(chain, dict) or chain.get("format") != FORMAT:
@@ -114,6 +114,7 @@ def set_value(chain: dict[str, Any], key: str, value: Any) -> None:
 
 
 def expand_attack(data: dict[str, Any]) -> None:
+    """Replace an attack's name by what its file says."""
     attack = data.get("attack")
     if isinstance(attack, str):
         data["attack"] = yaml.safe_load(find_config("attacks", attack).read_text())
@@ -200,7 +201,7 @@ def load_class(class_path: Any) -> Any:
 
 
 def _arguments(cls: Any) -> set[str]:
-    target = cls.__init__ if isinstance(cls, type) else cls
+    target = inspect.getattr_static(cls, "__init__") if isinstance(cls, type) else cls
     parameters = inspect.signature(target).parameters
     if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values()) and isinstance(cls, type):
         bases = (base for base in cls.__mro__[1:] if base is not object)

@@ -15,7 +15,7 @@ import torch
 import torchvision
 
 from lit_backdoor import __version__
-from lit_backdoor.metrics import der, dem
+from lit_backdoor.metrics import dem, der
 
 if TYPE_CHECKING:
     from lit_backdoor.chain.run import StageResult
@@ -71,7 +71,7 @@ def collect(chain: Mapping[str, Any], name: str, out: Path, stages: Sequence[Sta
         ],
         "summary": _summary(chain.get("summary") or {}, {stage.name: stage.metrics for stage in stages}),
     }
-    results = json_ready(results)
+    results = dict(json_ready(results))
     part = out / f".results.json.{os.getpid()}.part"
     part.write_text(json.dumps(results, indent=1, allow_nan=False) + "\n")
     part.rename(out / "results.json")

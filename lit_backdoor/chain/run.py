@@ -90,7 +90,7 @@ class ChainRun:
         """Parse every stage as ``fit`` would and give (name, verb, class path); nothing is run."""
         plan = []
         for name, stage in self.chain["stages"].items():
-            config = self._config(name, {argument: "-" for argument in stage.get("inputs", {})})
+            config = self._config(name, dict.fromkeys(stage.get("inputs", {}), "-"))
             self._resolve(name, config)
             plan.append((name, self._verb(name), config["model"]["class_path"]))
         return plan
@@ -119,7 +119,7 @@ class ChainRun:
             if not sources and self.use_cache:
                 self._store(bundle, key)
         metrics = self._metrics(name, bundle, work)
-        inputs = {argument: source for argument, source in stage.get("inputs", {}).items()}
+        inputs = dict(stage.get("inputs", {}))
         seconds = round(time.monotonic() - started, 2)
         return StageResult(name, config["model"]["class_path"], bundle, key, status, seconds, inputs, metrics)
 

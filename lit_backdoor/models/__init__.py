@@ -1,1 +1,19 @@
-"""."""
+"""Nets: classifiers behind one interface, generators, frozen and composed forms."""
+
+from lit_backdoor.models.base import Classifier
+from lit_backdoor.models.compose import Purified
+from lit_backdoor.models.foreign import ForeignClassifier, WrappedClassifier, wrap_classifier
+from lit_backdoor.models.frozen import Frozen
+from lit_backdoor.models.timm_classifier import TimmClassifier
+from lit_backdoor.models.unet import UNet
+
+__all__ = [
+    "Classifier",
+    "ForeignClassifier",
+    "Frozen",
+    "Purified",
+    "TimmClassifier",
+    "UNet",
+    "WrappedClassifier",
+    "wrap_classifier",
+]

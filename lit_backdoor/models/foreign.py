@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Callable
 from typing import Any, cast
 
 from torch import Tensor, nn
 
-from lit_backdoor.errors import unknown
 from lit_backdoor.models.base import Classifier
 from lit_backdoor.models.split import check_split, features_at, head_from
+from lit_backdoor.recipe import load_factory, rebuilding
 
-__all__ = ["ForeignClassifier", "WrappedClassifier", "resolve", "wrap_classifier"]
+__all__ = ["ForeignClassifier", "WrappedClassifier", "wrap_classifier"]
 
 
 class WrappedClassifier(Classifier):
@@ -62,7 +60,7 @@ class WrappedClassifier(Classifier):
 class ForeignClassifier(WrappedClassifier):
     """A net made by a function or class of another package, named by its dotted path.
 
-    The function is called as it is named: a path from an untrusted file must be checked before it comes here.
+    While a bundle is rebuilt only torchvision's model builders and what the user trusts are called.
 
     Args:
         factory: Dotted path, such as ``"torchvision.models.mobilenet_v3_small"``.
@@ -89,7 +87,9 @@ class ForeignClassifier(WrappedClassifier):
         std: tuple[float, ...],
         channels_last: bool = True,
     ) -> None:
-        net = resolve(factory)(**factory_args)
+        # An untrusted bundle must not start a download of weights; its own come anyway.
+        kept = {k: v for k, v in factory_args.items() if not rebuilding() or k not in ("weights", "pretrained")}
+        net = load_factory(factory)(**kept)
         if not isinstance(net, nn.Module):
             raise ValueError(f"Expected '{factory}' to make a torch.nn.Module, got {type(net).__name__}.")
         super().__init__(net, split, num_classes, input_size, mean, std, channels_last)
@@ -131,22 +131,3 @@ def wrap_classifier(
     check_split(net, split, (len(mean), input_size, input_size), outputs=num_classes)
     classifier.net = net.to(memory_format=classifier.memory_format)
     return classifier
-
-
-def resolve(path: str) -> Callable[..., Any]:
-    """Find a function or class by its dotted path; imports its module and does nothing else.
-
-    Raises:
-        ValueError: If there is no such module or name, or what it names cannot be called.
-    """
-    module_name, _, name = path.rpartition(".")
-    try:
-        module = importlib.import_module(module_name)
-    except (ImportError, ValueError) as error:
-        raise ValueError(f"Expected a path such as 'torchvision.models.resnet18', got '{path}': {error}.") from error
-    found = getattr(module, name, None)
-    if found is None:
-        raise unknown(f"name in {module_name}", name, (known for known in vars(module) if not known.startswith("_")))
-    if not callable(found):
-        raise ValueError(f"Expected '{path}' to be a function or class, got {type(found).__name__}.")
-    return cast(Callable[..., Any], found)

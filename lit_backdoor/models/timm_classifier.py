@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from lit_backdoor.errors import unknown
 from lit_backdoor.models.base import CIFAR_MEAN, CIFAR_STD, Classifier
 from lit_backdoor.models.split import check_split, features_at, head_from
+from lit_backdoor.recipe import rebuilding
 
 __all__ = ["TimmClassifier"]
 
@@ -66,6 +67,7 @@ class TimmClassifier(Classifier):
         net_args: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(num_classes, input_size, mean, std, channels_last)
+        pretrained = pretrained and not rebuilding()  # an untrusted bundle must not start a download
         _check_name(name, pretrained)
         if channels is not None and (channels < 2 or channels % 2 or pretrained):
             raise ValueError(

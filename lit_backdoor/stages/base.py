@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal, cast
@@ -20,8 +19,9 @@ from lit_backdoor import __version__
 from lit_backdoor.bundle import Bundle, open_bundle, save_bundle
 from lit_backdoor.errors import DivergedError
 from lit_backdoor.metrics import Accuracy, AttackSuccessRate, RobustAccuracy
+from lit_backdoor.models import Classifier
 
-__all__ = ["Batch", "Outcome", "Stage", "evaluating"]
+__all__ = ["Batch", "Outcome", "Stage"]
 
 Batch = dict[str, Any]
 
@@ -53,6 +53,7 @@ class Stage(pl.LightningModule):
         super().__init__()
         self._built = False
         self._ready = False  # whether the weights were trained or loaded
+        self._given: dict[str, str | nn.Module] = {}
         self._sources: dict[str, Bundle] = {}  # the bundles that this stage was made from, by argument name
         self.eval_metrics = nn.ModuleDict({split: nn.ModuleDict(self.metrics()) for split in ("val", "test")})
 
@@ -120,12 +121,21 @@ class Stage(pl.LightningModule):
         for batch in self.data.loader(view, shuffle=False):
             yield self.data.images({k: v.to(self.device) if isinstance(v, Tensor) else v for k, v in batch.items()})
 
-    def open(self, name: str, value: str | nn.Module, kind: str) -> nn.Module:
-        """Take a net that was given as the path of a bundle, or as an object (which is copied, not changed)."""
+    def given(self, **nets: str | nn.Module) -> None:
+        """Note nets that were given, as paths of bundles or objects, without making them parts of the stage."""
+        self._given |= nets
+
+    def open(self, name: str, kind: str) -> nn.Module:
+        """Take a net that was given: build it from its bundle, or copy the object, which stays as it is."""
+        value = self._given[name]
         if isinstance(value, nn.Module):
             return copy.deepcopy(value)
         self._sources[name] = open_bundle(value, kind)
         return self._sources[name].build()
+
+    def open_classifier(self, name: str = "suspect") -> Classifier:
+        """Take a suspect that was given."""
+        return cast("Classifier", self.open(name, "suspect"))
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Make the step's randomness a function of seed, epoch, batch and rank."""
@@ -204,8 +214,8 @@ class Stage(pl.LightningModule):
         wrote = checkpoint.get("lit_backdoor", {}).get("stage", "a program that is not lit_backdoor")
         if wrote != mine:
             raise ValueError(
-                f"Expected a checkpoint of {mine}, got one of {wrote}. --ckpt_path resumes the same stage; hand results "
-                "to another stage as a bundle, for example --model.suspect DIR."
+                f"Expected a checkpoint of {mine}, got one of {wrote}. --ckpt_path resumes the same stage; hand "
+                "results on as a bundle, for example --model.suspect DIR."
             )
         self._ready = True
 
@@ -233,16 +243,3 @@ class Stage(pl.LightningModule):
             )
         if self._trainer is not None:
             self.trainer.strategy.barrier()
-
-
-@contextmanager
-def evaluating(*modules: nn.Module) -> Iterator[None]:
-    """Hold modules in eval mode and restore each submodule's own mode after."""
-    modes = [(m, m.training) for module in modules for m in module.modules()]
-    for module in modules:
-        module.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode

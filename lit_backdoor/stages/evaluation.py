@@ -29,12 +29,12 @@ class Evaluation(Stage):
 
     def __init__(self, bundle: str | Classifier) -> None:
         super().__init__()
-        self.bundle = bundle
+        self.given(bundle=bundle)
         self._ready = True
 
     def build(self) -> None:
         """Open the suspect."""
-        self.net = Frozen(self.open("bundle", self.bundle, "suspect"))
+        self.net = Frozen(self.open_classifier("bundle"))
 
     def logits(self, images: Tensor) -> Tensor:
         """Classify by the suspect."""
@@ -57,9 +57,10 @@ class GeneratorEvaluation(Evaluation):
 
     def build(self) -> None:
         """Open the generator and its suspect."""
-        self.generator = Frozen(self.open("bundle", self.bundle, "generator"))
+        self.generator = Frozen(self.open("bundle", "generator"))
         source = input_of(self._sources["bundle"], "suspect")
-        self.net = Frozen(self.open("suspect", str(source.path), "suspect"))
+        self.given(suspect=str(source.path))
+        self.net = Frozen(self.open_classifier())
 
     def evaluate(self, batch: Batch, metrics: Any) -> list[str]:
         """Compare logits on triggered and generated images (ATClean, Eq. 6), over all test rows."""
@@ -82,7 +83,7 @@ class SelectionEvaluation(Evaluation):
 
     def build(self) -> None:
         """Open the selection."""
-        self.selected = open_bundle(str(self.bundle), "selection").tensors()["indices"]
+        self.selected = open_bundle(str(self._given["bundle"]), "selection").tensors()["indices"]
         self.scores = SelectionScores()
 
     def evaluate(self, batch: Batch, metrics: Any) -> list[str]:

@@ -36,5 +36,5 @@ class BundleWriter(Callback):
             self._write(trainer, pl_module)
 
     def _write(self, trainer: pl.Trainer, stage: Stage) -> None:
-        if not trainer.fast_dev_run:
+        if not getattr(trainer, "fast_dev_run", False):
             stage.export(self.path or Path(trainer.default_root_dir) / "bundle", self.key)

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import torch
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 from lit_backdoor.models import Classifier, Frozen, UNet
 from lit_backdoor.stages.base import Batch, Outcome, Stage
@@ -34,14 +34,14 @@ class FineTune(Stage):
         batch_norm: Literal["train", "eval"] = "train",
     ) -> None:
         super().__init__()
-        self.suspect = suspect
+        self.given(suspect=suspect)
         self.optimizer = optimizer
         self.schedule = schedule
         self.batch_norm = batch_norm
 
     def build(self) -> None:
         """Open the suspect and take its gradients on."""
-        self.classifier = self.open("suspect", self.suspect, "suspect").requires_grad_(True).train()
+        self.classifier = self.open_classifier().requires_grad_(True).train()
 
     def configure_optimizers(self) -> Any:
         """Make the optimizer and its schedule."""
@@ -97,13 +97,13 @@ class UnlearningFineTune(FineTune):
         batch_norm: Literal["train", "eval"] = "train",
     ) -> None:
         super().__init__(suspect, optimizer, schedule, batch_norm)
-        self.generator = generator
+        self.given(generator=generator)
         self.mix = mix
 
     def build(self) -> None:
         """Open the suspect and the generator."""
         super().build()
-        self.maker = Frozen(self.open("generator", self.generator, "generator"))
+        self.maker = Frozen(self.open("generator", "generator"))
 
     def lesson(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Put generated images into the batch."""

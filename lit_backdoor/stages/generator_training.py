@@ -40,14 +40,14 @@ class GeneratorTraining(Stage):
         schedule: Schedule = "constant",
     ) -> None:
         super().__init__()
-        self.suspect = suspect
+        self.given(suspect=suspect)
         self.generator = generator or UNet()
         self.optimizer = optimizer
         self.schedule = schedule
 
     def build(self) -> None:
         """Open the suspect."""
-        self.net = Frozen(self.open("suspect", self.suspect, "suspect"))
+        self.net = Frozen(self.open_classifier())
 
     def configure_optimizers(self) -> Any:
         """Make the optimizer and its schedule."""

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import torch
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 from torch.optim import Optimizer
 
 from lit_backdoor.functional.abl import flooding, local_gradient_ascent

@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
@@ -57,13 +57,13 @@ class SuspiciousSelection(Stage):
 
     def __init__(self, suspect: str | Classifier, share: float = 0.01) -> None:
         super().__init__()
-        self.suspect = suspect
+        self.given(suspect=suspect)
         self.share = check_share("the share of rows to select", share)
         self.collected = _Scores()
 
     def build(self) -> None:
         """Open the suspect."""
-        self.net = Frozen(self.open("suspect", self.suspect, "suspect"))
+        self.net = Frozen(self.open_classifier())
 
     def logits(self, images: Tensor) -> Tensor:
         """Classify by the suspect."""
@@ -123,7 +123,8 @@ class OracleSelection(SuspiciousSelection):
         generator = torch.Generator().manual_seed(self.seed)
         limit = int(batch["index"].max()) + 1
         draws = torch.rand(limit, generator=generator)[batch["index"].cpu()].to(batch["index"].device)
-        return draws + (batch["role"] != Role.POISON)
+        clean: Tensor = batch["role"] != Role.POISON
+        return draws + clean
 
     def outcome(self) -> Outcome:
         """Keep as many of each as the precision asks for."""

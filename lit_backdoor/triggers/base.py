@@ -215,7 +215,7 @@ class Attack(Recorded):
             )
         if covers > len(labels) - poisons:
             raise ValueError(
-                f"Expected at most {len(labels) - poisons} cover samples, got {covers} (cover rate {self.cover_rate:g})."
+                f"Expected at most {len(labels) - poisons} cover samples, got {covers} (rate {self.cover_rate:g})."
             )
         generator = torch.Generator().manual_seed(self.seed if self.seed is not None else seed)
         roles = torch.zeros(len(labels), dtype=torch.int8)

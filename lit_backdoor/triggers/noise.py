@@ -42,9 +42,11 @@ class NoisyCover(Trigger):
 
     def cover(self, images: Tensor, index: Tensor) -> Tensor:
         """Stamp the trigger and add the row's noise."""
-        return (self.trigger.poison(images, index) + self.noise(images, index)).clamp(0, 1)
+        covered: Tensor = self.trigger.poison(images, index) + self.noise(images, index)
+        return covered.clamp(0, 1)
 
     def noise(self, images: Tensor, index: Tensor) -> Tensor:
         """Give each row's noise, ``[B, C, H, W]``, of L2 norm ``norm`` per image."""
         draws = row_noise(index, images[0].numel(), self.seed)
-        return (self.norm * draws / draws.norm(dim=1, keepdim=True)).view_as(images).to(images.dtype)
+        scaled: Tensor = self.norm * draws / draws.norm(dim=1, keepdim=True)
+        return scaled.view_as(images).to(images.dtype)

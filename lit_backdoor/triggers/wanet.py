@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 from lit_backdoor.triggers.base import Trigger
 from lit_backdoor.triggers.patterns import row_noise
@@ -15,7 +15,7 @@ __all__ = ["WaNet"]
 class WaNet(Trigger):
     """Warp the image by a smooth random field; covers get a noise of their own on top ("noise mode").
 
-    The field is a k x k grid of uniform draws, divided by its mean absolute value and enlarged bicubically, times s / H;
+    The field is a k x k grid of uniform draws, divided by its mean size and enlarged bicubically, times s / H;
     images are sampled bilinearly at clip(identity + field, -1, 1). A cover's noise is drawn from (seed, row), so the
     same row is covered alike in every epoch: here the attacker only supplies data.
 

@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch import nn
 
-from lit_backdoor.models.foreign import ForeignClassifier, resolve, wrap_classifier
-from lit_backdoor.recipe import recipe
+from lit_backdoor.models.foreign import ForeignClassifier, wrap_classifier
+from lit_backdoor.recipe import load_factory, recipe
 
 UNIT = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
 VIT = {"image_size": 32, "patch_size": 8, "num_layers": 2, "num_heads": 2, "hidden_dim": 16, "mlp_dim": 16}
@@ -92,7 +92,7 @@ def test_a_wrapped_net_is_written_only_with_its_recipe():
 )
 def test_a_path_that_leads_nowhere_is_an_error(path, message):
     with pytest.raises(ValueError, match=message):
-        resolve(path)
+        load_factory(path)
 
 
 def test_a_factory_that_makes_no_net_is_an_error():

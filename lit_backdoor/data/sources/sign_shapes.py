@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 
@@ -51,7 +52,7 @@ def regular(corners: int, radius: float, turn: float, round_by: float = 0.0, y: 
 def stroke(points: Points, width: float) -> Mask:
     """Draw a line through points with round ends."""
     drawn = np.zeros((FACE, FACE), bool)
-    for (x0, y0), (x1, y1) in zip(points[:-1], points[1:], strict=True):
+    for (x0, y0), (x1, y1) in itertools.pairwise(points):
         dx, dy = x1 - x0, y1 - y0
         along = np.clip(((X - x0) * dx + (Y - y0) * dy) / max(dx * dx + dy * dy, 1e-9), 0, 1)
         drawn |= (X - x0 - along * dx) ** 2 + (Y - y0 - along * dy) ** 2 <= (width / 2) ** 2
@@ -92,8 +93,8 @@ def _limit(tens: str) -> Mask:
 
 
 def _car(x: float, y: float, size: float) -> Mask:
-    body = polygon([(x + u * size, y + v * size) for u, v in ((-1, 0), (-1, -0.5), (-0.6, -0.6), (-0.35, -1.1),
-                                                              (0.35, -1.1), (0.6, -0.6), (1, -0.5), (1, 0))])  # fmt: skip
+    outline = ((-1, 0), (-1, -0.5), (-0.6, -0.6), (-0.35, -1.1), (0.35, -1.1), (0.6, -0.6), (1, -0.5), (1, 0))
+    body = polygon([(x + u * size, y + v * size) for u, v in outline])
     return body | disc(0.28 * size, x - 0.55 * size, y) | disc(0.28 * size, x + 0.55 * size, y)
 
 

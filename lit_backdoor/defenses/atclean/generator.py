@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 import torch
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 from lit_backdoor.functional.collision import DISTANCES, locate_loss
 from lit_backdoor.models import Classifier, UNet
@@ -141,10 +141,9 @@ class DetectorFreeGenerator(GeneratorTraining):
         moved = self.net.module.taps(generated, self.names)
         with torch.no_grad():
             original = self.net.module.taps(images, self.names)
-        divergence = torch.stack([
-            self.decay**k * F.mse_loss(moved[name].float(), original[name].float()) / original[name].float().pow(2).mean()
-            for k, name in enumerate(self.names)
-        ]).sum()  # fmt: skip
+        pairs = [(moved[name].float(), original[name].float()) for name in self.names]
+        terms = [self.decay**k * F.mse_loss(new, old) / old.pow(2).mean() for k, (new, old) in enumerate(pairs)]
+        divergence = torch.stack(terms).sum()
         hinge = 10 * F.relu(mse / self.bound - 1)
         return {"loss": hinge - torch.log(divergence + 1e-6), "mse": mse, "divergence": divergence}
 
@@ -163,12 +162,12 @@ class UntrainedGenerator(Stage):
 
     def __init__(self, suspect: str | Classifier, generator: UNet | None = None) -> None:
         super().__init__()
-        self.suspect = suspect
+        self.given(suspect=suspect)
         self.generator = generator or UNet(start="random")
 
     def build(self) -> None:
         """Open the suspect, so that the bundle names it."""
-        self.open("suspect", self.suspect, "suspect")
+        self.open_classifier()
 
     def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Do nothing: there is nothing to train."""
