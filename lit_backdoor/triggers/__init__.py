@@ -10,5 +10,28 @@ from lit_backdoor.triggers.base import (
     Role,
     Trigger,
 )
+from lit_backdoor.triggers.batt import Rotation
+from lit_backdoor.triggers.blend import Blend
+from lit_backdoor.triggers.filter import Filter
+from lit_backdoor.triggers.noise import NoisyCover
+from lit_backdoor.triggers.patch import Patch
+from lit_backdoor.triggers.sig import Sig
+from lit_backdoor.triggers.wanet import WaNet
 
-__all__ = ["AllToAll", "AllToOne", "Attack", "CleanLabel", "LabelPolicy", "OneToOne", "Role", "Trigger"]
+__all__ = [
+    "AllToAll",
+    "AllToOne",
+    "Attack",
+    "Blend",
+    "CleanLabel",
+    "Filter",
+    "LabelPolicy",
+    "NoisyCover",
+    "OneToOne",
+    "Patch",
+    "Role",
+    "Rotation",
+    "Sig",
+    "Trigger",
+    "WaNet",
+]
