@@ -39,7 +39,11 @@ def render(template: str, **values: Any) -> Markup:
 def _environment() -> Environment:
     folder = Path(__file__).parent / "templates"
     environment = Environment(
-        loader=FileSystemLoader(folder), autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined
+        loader=FileSystemLoader(folder),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=StrictUndefined,
     )
     environment.filters |= {name: getattr(words, name) for name in ("call", "count", "duration", "label", "percent")}
     environment.filters |= {"number": words.number, "short": words.short}

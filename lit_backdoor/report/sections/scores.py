@@ -30,7 +30,9 @@ def scores(run: Run) -> Section | None:
     role = _roles(run, tensors["rows"])
     values = tensors["scores"].double()
     chosen = torch.isin(tensors["rows"], tensors["indices"])
-    logarithmic = bool((values >= 0).all()) and float(values.max()) > 100 * float(values.clamp(min=_FLOOR).quantile(0.05))
+    logarithmic = bool((values >= 0).all()) and float(values.max()) > 100 * float(
+        values.clamp(min=_FLOOR).quantile(0.05)
+    )
     placed = values.clamp(min=_FLOOR).log10() if logarithmic else values
     edges = _edges(placed)
     groups = [
