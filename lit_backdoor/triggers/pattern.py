@@ -95,7 +95,7 @@ def gaussian_per_index(index: Tensor, count: int, seed: int) -> Tensor:
     """
     half = (count + 1) // 2
     uniform = uniform_per_index(index, 2 * half, seed)
-    radius = uniform[:, :half].neg().log1p_().mul_(-2).sqrt_()  # log(1 - u), where u is never 1
+    radius = uniform[:, :half].neg().add_(1).log_().mul_(-2).sqrt_()  # of 1 - u, which is exact and never 0
     angle = uniform[:, half:].mul(2 * torch.pi)
     return torch.cat([radius * angle.cos(), radius * angle.sin()], dim=1)[:, :count]
 
