@@ -32,14 +32,18 @@ class Section:
 
 def render(template: str, **values: Any) -> Markup:
     """Fill a template; all text is escaped."""
-    return Markup(_environment().get_template(template).render(**values))  # noqa: S704
+    return Markup(_environment().get_template(template).render(**values))
 
 
 @cache
 def _environment() -> Environment:
     folder = Path(__file__).parent / "templates"
     environment = Environment(
-        loader=FileSystemLoader(folder), autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined
+        loader=FileSystemLoader(folder),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=StrictUndefined,
     )
     environment.filters |= {name: getattr(words, name) for name in ("call", "count", "duration", "label", "percent")}
     environment.filters |= {"number": words.number, "short": words.short}
