@@ -67,7 +67,7 @@ def gallery(run: Run) -> Section | None:
     if not len(rows):
         return None
     batch = run.data.images(view[Draw(rows, torch.ones(len(rows), dtype=torch.bool), 0, 0)])
-    clean: Tensor = batch.get("original", batch["image"])
+    clean: Tensor = batch["original"] if "original" in batch else batch["image"]
     stamped: Tensor | None = batch["image"] if run.data.attack else None
     maker = run.last("generator")
     kinds = _kinds(clean, stamped, maker.build()(clean).clamp(0, 1) if maker else None)
