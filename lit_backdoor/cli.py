@@ -43,7 +43,7 @@ def _report(error: Exception) -> int:
 
     if os.environ.get("LIT_BACKDOOR_TRACEBACK"):
         raise error
-    text = str(error)
+    text = _plain(str(error))
     if isinstance(error, pickle.UnpicklingError):
         named = re.search(r"(?:GLOBAL|global) ([\w.]+\.[\w.]+)", text)
         what = f"it names '{named.group(1)}', which would be executed" if named else "it is not a plain checkpoint"
@@ -53,6 +53,13 @@ def _report(error: Exception) -> int:
     if isinstance(error, ValueError | OSError | MisconfigurationException | DivergedError | RunStoppedError):
         return _fail(text, 1 if isinstance(error, DivergedError | RunStoppedError) else 2)
     raise error
+
+
+def _plain(text: str) -> str:
+    """Pick what our classes said out of a parser's message about types that did not fit."""
+    said = [line.strip(" -") for line in text.splitlines() if line.strip(" -").startswith(("Expected ", "Unknown "))]
+    ours = [line for line in said if not line.startswith("Expected a <class")]
+    return ours[0] if "Does not validate" in text and ours else text
 
 
 def _fail(text: str, code: int = 2) -> int:

@@ -89,8 +89,9 @@ class Split:
 
 
 def _check_size(name: str, size: int | float) -> int | float:
-    if isinstance(size, float):
+    if isinstance(size, float) and (size < 1 or not size.is_integer()):
         return check_share(name, size)
+    size = int(size)  # a parser may have read rows as a float
     if size < 0:
         raise ValueError(f"Expected {name} to be a number of rows (0 or more) or a share in (0, 1), got {size}.")
     return size
