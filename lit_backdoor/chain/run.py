@@ -82,6 +82,7 @@ class ChainRun:
 
     def run(self) -> dict[str, Any]:
         """Run what is not done yet and write ``results.json``; gives its contents."""
+        self.plan()  # what is wrong with the last stage shows before the first one starts
         self.out.mkdir(parents=True, exist_ok=True)
         with self._lock():
             for name in self.chain["stages"]:
@@ -157,16 +158,19 @@ class ChainRun:
             views=stage.views,
             verb=self._verb(name),
             inputs=inputs,
-            fingerprint=self._fingerprint(config["data"]),
+            fingerprint=self._fingerprint(config["data"]["init_args"], stage.views),
             trust_cache=self.trust_cache,
         )
 
-    def _fingerprint(self, data: Mapping[str, Any]) -> str:
+    def _fingerprint(self, data: Mapping[str, Any], views: tuple[str, ...]) -> str:
         from lit_backdoor.chain.testing import build
 
-        source = build(data["init_args"]["source"])
-        source.prepare()
-        return str(source.fingerprint())
+        sources = [build(data["source"])]
+        if "root" in views and data.get("root_source"):
+            sources.append(build(data["root_source"]))
+        for source in sources:
+            source.prepare()
+        return " ".join(source.fingerprint() for source in sources)
 
     # Bundles that are there already.
 
