@@ -2,6 +2,7 @@
 
 import lightning.pytorch as pl
 import torch
+import yaml
 
 from lit_backdoor.data import BackdoorDataModule, Split, TensorSource
 from lit_backdoor.models import TimmClassifier, UNet
@@ -66,3 +67,68 @@ def tensors(module):
 def moved(before, after):
     """Names of the floating tensors that changed."""
     return {name for name, value in before.items() if value.is_floating_point() and not torch.equal(value, after[name])}
+
+
+SIGNS = {
+    "class_path": "lit_backdoor.data.SyntheticSigns",
+    "init_args": {"num_classes": CLASSES, "train_per_class": 30, "test_per_class": 8, "size": SIZE},
+}
+NET = {
+    "class_path": "lit_backdoor.models.TimmClassifier",
+    "init_args": {"name": "resnet18", "num_classes": CLASSES, "input_size": SIZE, "channels": 4},
+}
+UNET = {"class_path": "lit_backdoor.models.UNet", "init_args": {"base": 4, "downs": 2}}
+QUIET = {
+    "accelerator": "cpu", "devices": 1, "num_sanity_val_steps": 0, "enable_model_summary": False, "logger": False,
+    "enable_progress_bar": False, "limit_val_batches": 0,
+}  # fmt: skip
+
+
+def chain(**changes):
+    """A chain of the demo's shape that runs in a second or two."""
+    return {
+        "format": 1,
+        "seed": 5,
+        "data": {
+            "class_path": "lit_backdoor.data.BackdoorDataModule",
+            "init_args": {
+                "source": SIGNS,
+                "split": {"root_pool": 24},
+                "attack": "badnets_3x3",
+                "batch_size": 32,
+                "augment": {"class_path": "lit_backdoor.data.CropFlip", "init_args": {"padding": 1, "flip": False}},
+            },
+        },
+        "trainer": QUIET,
+        "stages": {
+            "victim": {
+                "model": {"class_path": "lit_backdoor.stages.PoisonedTraining", "init_args": {"classifier": NET}},
+                "trainer": {"max_epochs": 3},
+            },
+            "select": {
+                "run": "predict",
+                "model": {"class_path": "lit_backdoor.stages.LowestLoss", "init_args": {"share": 0.1}},
+                "inputs": {"model.suspect": "victim"},
+            },
+            "generate": {
+                "model": {
+                    "class_path": "lit_backdoor.defenses.atclean.CollisionGenerator",
+                    "init_args": {"generator": UNET, "layers": 2},
+                },
+                "inputs": {"model.suspect": "victim", "data.suspicious": "select"},
+                "trainer": {"max_epochs": 2},
+            },
+            "clean": {
+                "model": {"class_path": "lit_backdoor.stages.UnlearningFineTune"},
+                "inputs": {"model.suspect": "victim", "model.generator": "generate"},
+                "trainer": {"max_epochs": 2},
+            },
+        },
+        "summary": {"before": "victim", "after": "clean"},
+        **changes,
+    }
+
+
+def write_chain(path, **changes):
+    path.write_text(yaml.safe_dump(chain(**changes), sort_keys=False))
+    return str(path)

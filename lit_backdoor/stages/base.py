@@ -117,8 +117,8 @@ class Stage(pl.LightningModule):
         return datamodule
 
     def passes(self, view: str) -> Iterator[Batch]:
-        """Go once over a view in order, prepared and on the stage's device."""
-        for batch in self.data.loader(view, shuffle=False):
+        """Go once over all rows of a view in order, in every process, prepared and on the stage's device."""
+        for batch in self.data.loader(view, shuffle=False, world_size=1, rank=0):
             yield self.data.images({k: v.to(self.device) if isinstance(v, Tensor) else v for k, v in batch.items()})
 
     def given(self, **nets: str | nn.Module) -> None:

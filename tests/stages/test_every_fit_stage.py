@@ -180,11 +180,9 @@ def test_defender_does_not_know_the_attack(name, victim, selection, tmp_path):
     del ignorant._views["triggered"]
     stamped = {int(i): image for i, image in zip(poisoned["index"], poisoned["image"], strict=True)}
 
-    class Blind:
-        """The data as the defender holds it: images that are stamped already, under the labels they came with."""
-
     original = ignorant.images
 
+    # the data as the defender holds it: images that are stamped already, under the labels they came with
     def images(batch, training=False):
         finished = original({k: v for k, v in batch.items() if k not in ("poison_rows", "cover_rows")}, training)
         if finished["view"] == "suspicious":
