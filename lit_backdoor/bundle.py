@@ -30,7 +30,7 @@ from lit_backdoor.recipe import Recorded, rebuild, recipe
 __all__ = ["FORMAT", "KINDS", "Bundle", "open_bundle", "save_bundle"]
 
 FORMAT = 1
-KINDS = ("suspect", "generator", "trigger", "decoder", "selection", "targets")
+KINDS = ("suspect", "generator", "trigger", "detector", "decoder", "selection", "targets")
 _JSON, _WEIGHTS = "bundle.json", "weights.safetensors"
 
 
@@ -165,12 +165,12 @@ def save_bundle(
     return Bundle(target, kind, info["hash"], info)
 
 
-def open_bundle(path: str | Path, kind: str | None = None) -> Bundle:
+def open_bundle(path: str | Path, kind: str | tuple[str, ...] | None = None) -> Bundle:
     """Open a bundle and check that it is whole.
 
     Args:
         path: Its folder.
-        kind: The kind that is needed; None takes any.
+        kind: The kind that is needed, or several that would do; None takes any.
 
     Raises:
         FileNotFoundError: If there is none.
@@ -190,8 +190,9 @@ def open_bundle(path: str | Path, kind: str | None = None) -> Bundle:
         raise ValueError(
             f"Expected bundle format {FORMAT}, got {stated_format!r} in {folder}. Make it with this version."
         )
-    if kind is not None and stated_kind != kind:
-        raise ValueError(f"Expected a bundle of kind '{kind}', got '{stated_kind}' at {folder}.")
+    kinds = KINDS if kind is None else (kind,) if isinstance(kind, str) else kind
+    if stated_kind not in kinds:
+        raise ValueError(f"Expected a bundle of kind {' or '.join(map(repr, kinds))}, got '{stated_kind}' at {folder}.")
     if not (folder / _WEIGHTS).is_file():
         raise ValueError(f"The bundle {folder} is damaged: {_WEIGHTS} is missing. Make it anew.")
     if stated_hash != _hash(info):
