@@ -133,7 +133,7 @@ def save_bundle(
     state = {f"tensor.{k}": v for k, v in (tensors or {}).items()}
     state |= {f"model.{k}": v for k, v in (module.state_dict() if module is not None else {}).items()}
     state |= {f"trigger.{k}": v for k, v in (attack.trigger.state_dict() if attack is not None else {}).items()}
-    state, tied = _untie({k: v.detach().cpu() for k, v in state.items()})
+    state, tied = _untie({k: v.detach() for k, v in state.items()})
     info: dict[str, Any] = {
         "format": FORMAT,
         "kind": kind,
@@ -151,7 +151,7 @@ def save_bundle(
     part = target.parent / f".{target.name}.{secrets.token_hex(4)}.part"
     part.mkdir()
     try:
-        save_file({k: v.contiguous() for k, v in state.items()}, part / _WEIGHTS)
+        save_file(state, part / _WEIGHTS)
         (part / _WEIGHTS).chmod(0o666 & ~_umask())  # safetensors makes it private; a group shares its results
         info["weights"] = _sha256(part / _WEIGHTS)
         info["hash"] = _hash(info)
@@ -207,12 +207,12 @@ def _untie(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]
     first: dict[tuple[Any, ...], str] = {}
     kept, tied = {}, {}
     for name, value in state.items():
-        where = (value.data_ptr(), value.shape, value.stride(), value.dtype)
+        where = (value.device, value.data_ptr(), value.shape, value.stride(), value.dtype)
         if value.numel() and where in first:
             tied[name] = first[where]
         else:
             first[where] = name
-            kept[name] = value.clone(memory_format=torch.contiguous_format)
+            kept[name] = value.cpu().clone(memory_format=torch.contiguous_format)
     return kept, tied
 
 

@@ -6,6 +6,7 @@ import argparse
 import itertools
 import json
 import logging
+import shlex
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +17,8 @@ from rich.table import Table
 
 from lit_backdoor.chain.compose import compose, set_value
 from lit_backdoor.chain.run import ChainRun
+from lit_backdoor.chain.testing import build_data
+from lit_backdoor.data import BackdoorDataModule
 from lit_backdoor.report import write_report
 
 __all__ = ["run_chain", "sweep"]
@@ -46,7 +49,7 @@ def run_chain(given: argparse.Namespace) -> int:
                 console.print(f"{stage}: {verb} {class_path}")
             continue
         results = run.run()
-        report = write_report(run.out, variant)
+        report = write_report(run.out, _data(variant), _command(given, chain["seed"]))
         _table(console, results)
         console.print(f"results  {run.out / 'results.json'}\nreport   {report}", soft_wrap=True)
         summaries.append({"run": label, "summary": results["summary"]})
@@ -75,6 +78,18 @@ def compose_variant(chain: dict[str, Any]) -> dict[str, Any]:
     expand_attack(chain["data"]["init_args"])
     check_names(chain)
     return chain
+
+
+def _data(chain: Mapping[str, Any]) -> BackdoorDataModule:
+    """Build the data module that the stages had: seeded by the chain."""
+    arguments = {**chain["data"]["init_args"], "seed": chain["seed"]}
+    return build_data({**chain["data"], "init_args": arguments})
+
+
+def _command(given: argparse.Namespace, seed: int) -> str:
+    """Write the command line that repeats the run, wherever it writes and whatever it finds in the cache."""
+    settings = [word for text in given.settings for word in ("--set", text)]
+    return shlex.join(["lit-backdoor", "chain", str(given.name), "--seed", str(seed), *settings])
 
 
 def _table(console: Console, results: Mapping[str, Any]) -> None:

@@ -66,12 +66,22 @@ def _read(path: Path) -> dict[str, Any]:
         chain = merge(base, chain)
         for key, value in sorted(settings.items(), key=lambda item: item[0].count(".")):
             set_value(chain, key, value)
+    chain = _without_null(chain)
     for needed in ("data", "stages"):
         if not isinstance(chain.get(needed), dict):
             raise ValueError(f"Expected the chain file {path} to have a section '{needed}'.")
     chain.setdefault("seed", 0)
     chain["data"].setdefault("init_args", {})
     return chain
+
+
+def _without_null(chain: dict[str, Any]) -> dict[str, Any]:
+    """Drop stages and inputs that a variant sets to null: that is how it takes them out of its base."""
+    stages = {name: stage for name, stage in (chain.get("stages") or {}).items() if stage is not None}
+    for stage in stages.values():
+        if isinstance(stage, dict) and stage.get("inputs"):
+            stage["inputs"] = {name: source for name, source in stage["inputs"].items() if source is not None}
+    return {**chain, "stages": stages} if stages else chain
 
 
 def _beside(path: Path, base: str) -> Path:

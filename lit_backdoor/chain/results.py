@@ -86,8 +86,12 @@ def _summary(summary: Mapping[str, Any], metrics: Mapping[str, Mapping[str, Any]
     before, after = row("before"), row("after")
     rates: dict[str, Any] = {"der": None, "dem": None}
     if before and after and None not in (before["acc"], before["asr"], after["acc"], after["asr"]):
-        numbers = (before["acc"], before["asr"], after["acc"], after["asr"])
-        rates = {"der": der(*numbers), "dem": dem(*numbers)}
+        numbers = {
+            f"{role}_{name}": row[name]
+            for role, row in (("before", before), ("after", after))
+            for name in ("asr", "acc")
+        }
+        rates = {"der": float(der(**numbers)), "dem": float(dem(**numbers))}
     return {"before": before, "after": after, **rates}
 
 

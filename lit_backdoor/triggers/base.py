@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from enum import IntEnum
@@ -23,6 +24,9 @@ __all__ = [
     "Role",
     "Trigger",
 ]
+
+
+_STREAM = 0x706C616E
 
 
 class Role(IntEnum):
@@ -181,13 +185,15 @@ class Attack(Recorded):
         """Check the labels that the attack names against the data.
 
         Raises:
-            ValueError: If the target (or source) class does not exist.
+            ValueError: If the target (or source) class does not exist, or both are the same.
         """
         for name, label in (("target", self.target), ("source", getattr(self.policy, "source", None))):
             if label is not None and not 0 <= label < num_classes:
                 raise ValueError(
                     f"Expected the attack's {name} to be a class from 0 to {num_classes - 1}, got {label}."
                 )
+        if isinstance(self.policy, OneToOne) and self.policy.source == self.target:
+            raise ValueError(f"Expected the attack's source and target to differ, got class {self.target} for both.")
 
     def roles(self, labels: Tensor, columns: Mapping[str, Tensor] | None = None, *, seed: int = 0) -> Tensor:
         """Plan the attack: give each training row its `Role`. A pure function of its arguments.
@@ -203,26 +209,41 @@ class Attack(Recorded):
         Raises:
             ValueError: If the plan asks for more rows than may be poisoned; says what is possible.
         """
-        base = len(labels) if self.rate_of == "set" else int((labels == self.target).sum())
+        labels = labels.cpu()
+        base, of = len(labels), "the set"
+        if self.rate_of == "target":
+            base, of = int((labels == self.target).sum()), "the target class"
         allowed = self.policy.plantable(labels, self.target).nonzero().flatten()
         poisons, covers = round(self.rate * base), round(self.cover_rate * base)
-        if poisons > len(allowed) or poisons == 0:
-            of = "the set" if self.rate_of == "set" else "the target class"
-            raise ValueError(
-                f"Expected a poisoning rate that can be planted, got {self.rate:g} of {of}: {poisons} rows, but "
-                f"{type(self.policy).__name__} with target {self.target} allows from 1 to {len(allowed)} of "
-                f"{len(labels)}. The largest possible rate is {len(allowed) / max(base, 1):g}."
-            )
+        if not 1 <= poisons <= len(allowed):
+            raise ValueError(self._impossible(poisons, len(allowed), base, of))
         if covers > len(labels) - poisons:
             raise ValueError(
-                f"Expected at most {len(labels) - poisons} cover samples, got {covers} (rate {self.cover_rate:g})."
+                f"Expected at most {len(labels) - poisons} cover samples beside {poisons} poisoned rows, got {covers} "
+                f"(cover rate {self.cover_rate:g} of {of}). Lower cover_rate."
             )
-        generator = torch.Generator().manual_seed(self.seed if self.seed is not None else seed)
+        # Not the seed itself: a split drawn with the same seed would then be correlated with the plan.
+        generator = torch.Generator().manual_seed((self.seed if self.seed is not None else seed) + _STREAM)
         roles = torch.zeros(len(labels), dtype=torch.int8)
         roles[allowed[torch.randperm(len(allowed), generator=generator)[:poisons]]] = Role.POISON
         rest = (roles == Role.CLEAN).nonzero().flatten()
         roles[rest[torch.randperm(len(rest), generator=generator)[:covers]]] = Role.COVER
         return roles
+
+    def _impossible(self, poisons: int, allowed: int, base: int, of: str) -> str:
+        got = f"got a rate of {self.rate:g} of {of} ({base} rows), which makes {poisons}"
+        who = f"{type(self.policy).__name__} with target {self.target}"
+        if base == 0 or allowed == 0:
+            return f"Expected rows that {who} may poison, got none among the rows of the set and {base} in {of}."
+        if poisons < 1:
+            return f"Expected a rate that poisons at least one row, {got}. The smallest possible rate is {1 / base:g}."
+        # Rounded down, so that the rate as it is written is indeed possible.
+        largest = math.floor(allowed / base * 1e4) / 1e4 or allowed / base
+        other = ", or give the rate as a share of the target class (rate_of: target)" if of == "the set" else ""
+        return (
+            f"Expected to poison at most the {allowed} rows that {who} allows, {got}. "
+            f"The largest possible rate is {largest:g}{other if isinstance(self.policy, CleanLabel) else ''}."
+        )
 
     def relabel(self, labels: Tensor, num_classes: int) -> Tensor:
         """Give the attack's label for each true label, int64 ``[N]``."""

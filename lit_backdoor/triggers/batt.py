@@ -1,47 +1,62 @@
-"""BATT (Xu et al. 2023): a rotation is the trigger."""
+"""BATT: a rotation is the trigger."""
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
-from kornia.geometry.transform import rotate
 from torch import Tensor
 
-from lit_backdoor.triggers.base import Trigger
+from lit_backdoor.triggers.pattern import FixedPattern
+from lit_backdoor.triggers.warp import resample, rotation_grid
 
 __all__ = ["Rotation"]
 
 
-class Rotation(Trigger):
-    """Rotate the image by a fixed angle; the attacker's clean rows are rotated at random by less.
+class Rotation(FixedPattern):
+    """Rotate images by a fixed angle, counterclockwise, black where nothing comes in.
 
-    Without the benign rotation any small turn would already be the trigger.
+    Xu et al., "BATT: Backdoor Attack with Transformation-based Triggers", ICASSP 2023. Clean training rows are
+    rotated by a small random angle, so that only the full rotation is a trigger and not any rotation.
 
     Args:
-        degrees: Angle of the trigger, counterclockwise; corners are filled with black. BATT: 16.
-        benign_degrees: Clean training rows are turned by a uniform draw from plus or minus this. BATT: 10; 0 for none.
+        degrees: The trigger's angle.
+        benign_degrees: Clean rows are rotated by U(-benign_degrees, benign_degrees); 0 turns that off.
+        interpolation: ``"bilinear"``, or ``"nearest"`` as PIL does unless told otherwise.
 
     Raises:
-        ValueError: If the benign range reaches the trigger.
+        ValueError: If the benign angles are negative or reach the trigger's.
     """
 
-    def __init__(self, degrees: float = 16.0, benign_degrees: float = 10.0) -> None:
+    def __init__(
+        self,
+        degrees: float = 16.0,
+        benign_degrees: float = 10.0,
+        interpolation: Literal["bilinear", "nearest"] = "bilinear",
+    ) -> None:
         super().__init__()
         if not 0 <= benign_degrees < abs(degrees):
-            raise ValueError(f"Expected benign_degrees from 0 to less than {abs(degrees)}, got {benign_degrees}.")
-        self.degrees, self.benign_degrees = degrees, benign_degrees
+            raise ValueError(
+                f"Expected benign_degrees of at least 0 and below the trigger's {abs(degrees):g} degrees, "
+                f"got {benign_degrees:g}."
+            )
+        self.degrees, self.benign_degrees, self.interpolation = degrees, benign_degrees, interpolation
         self.alters_benign = benign_degrees > 0
 
+    def make_pattern(self, channels: int, height: int, width: int) -> Tensor:
+        """Make the grid of the trigger's rotation, ``[1, height, width, 2]``."""
+        return rotation_grid(torch.tensor([self.degrees]), height, width)
+
     def forward(self, images: Tensor, index: Tensor) -> Tensor:
-        """Rotate by the fixed angle."""
-        return self._turn(images, torch.full((len(images),), self.degrees))
+        """Rotate by the trigger's angle."""
+        grid = self.pattern(images).expand(len(images), -1, -1, -1)
+        return resample(images, grid, mode=self.interpolation, align_corners=False)
 
     def benign(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """Rotate each row by a draw of its own."""
-        return self._turn(images, (torch.rand(len(images), generator=generator) * 2 - 1) * self.benign_degrees)
-
-    def _turn(self, images: Tensor, angles: Tensor) -> Tensor:
-        if not len(images):
+        """Rotate each clean row by its own small angle."""
+        if not self.alters_benign:
             return images
-        with torch.autocast(images.device.type, enabled=False):
-            turned: Tensor = rotate(images.float(), angles.to(images.device, torch.float32), align_corners=True)
-        return turned.clamp(0, 1).to(images.dtype)
+        angles = (2 * torch.rand(len(images), generator=generator) - 1) * self.benign_degrees
+        angles = angles.to(images.device, non_blocking=True)
+        grid = rotation_grid(angles, images.shape[-2], images.shape[-1])
+        return resample(images, grid, mode=self.interpolation, align_corners=False)

@@ -1,55 +1,48 @@
-"""Blend (Chen et al. 2017): a pattern shines through the whole image."""
+"""Blend: a second image shines through."""
 
 from __future__ import annotations
 
-from typing import Literal
+from pathlib import Path
+from typing import Literal, cast
 
-import torch
 from torch import Tensor
 
-from lit_backdoor.errors import check_share
-from lit_backdoor.triggers.base import Trigger
-from lit_backdoor.triggers.patterns import gaussian_noise, picture, uniform_noise
+from lit_backdoor.errors import check_share, unknown
+from lit_backdoor.triggers.pattern import FixedPattern, read_image, seeded_noise
 
 __all__ = ["Blend"]
 
 
-class Blend(Trigger):
-    """Mix the image with a pattern: x' = (1 - alpha) x + alpha t.
+class Blend(FixedPattern):
+    """Mix a fixed pattern into the whole image: ``x' = (1 - alpha) x + alpha t``.
+
+    Chen et al., "Targeted Backdoor Attacks on Deep Learning Systems Using Data Poisoning", 2017.
 
     Args:
-        alpha: Share of the pattern, in (0, 1). ATClean, BackdoorBench: .2 of an image; BTI-DBF: .1 of Gaussian noise.
-        pattern: ``noise`` (uniform) or ``gaussian`` (clipped to [0, 1]), drawn from ``seed``, or ``file``.
+        alpha: Weight of the pattern, in (0, 1].
+        pattern: ``"uniform"`` (noise in [0, 1]) or ``"gaussian"`` (N(1/2, 1/4²), clipped), drawn at the images' size;
+            or the path of an image file, resized to the images' size.
         seed: Seed of the noise.
-        file: Path of an image, brought to the images' size, for ``file``.
 
     Raises:
-        ValueError: If alpha is no share or the file is missing.
+        ValueError: If alpha is out of range, the pattern is unknown, or (on first call) the file cannot be read.
     """
 
-    def __init__(
-        self,
-        alpha: float = 0.2,
-        pattern: Literal["noise", "gaussian", "file"] = "noise",
-        seed: int = 0,
-        file: str | None = None,
-    ) -> None:
+    def __init__(self, alpha: float = 0.2, pattern: str = "uniform", seed: int = 0) -> None:
         super().__init__()
-        if pattern == "file" and file is None:
-            raise ValueError("Expected file= to name an image for a blend with pattern='file'.")
-        self.alpha = check_share("the blend's alpha", alpha)
-        self.pattern, self.seed, self.file = pattern, seed, file
-        self._made: dict[tuple[torch.Size, torch.device], Tensor] = {}
+        if pattern not in ("uniform", "gaussian") and not Path(pattern).suffix:
+            raise unknown("pattern of Blend (or give the path of an image file)", pattern, ("uniform", "gaussian"))
+        self.alpha = check_share("alpha of Blend", alpha, closed=True)
+        self.picture, self.seed = pattern, seed
+
+    def make_pattern(self, channels: int, height: int, width: int) -> Tensor:
+        """Make the picture to blend in, ``[channels, height, width]``."""
+        if self.picture in ("uniform", "gaussian"):
+            kind = cast(Literal["uniform", "gaussian"], self.picture)
+            return seeded_noise(kind, self.seed, channels, height, width)
+        return read_image(self.picture, channels, height, width)
 
     def forward(self, images: Tensor, index: Tensor) -> Tensor:
         """Blend the pattern in."""
-        where = (images.shape[1:], images.device)
-        if where not in self._made:
-            channels, height, width = images.shape[1:]
-            if self.pattern == "file":
-                made = picture(str(self.file), channels, height, width)
-            else:
-                draw = uniform_noise if self.pattern == "noise" else gaussian_noise
-                made = draw(channels, height, width, self.seed)
-            self._made[where] = made.to(images.device)
-        return torch.lerp(images, self._made[where].to(images.dtype).expand_as(images), self.alpha)
+        pattern = self.pattern(images).to(images.dtype)
+        return ((1 - self.alpha) * images + self.alpha * pattern).clamp(0, 1)

@@ -1,39 +1,71 @@
-"""A photo filter as the trigger, after the Instagram filters of TrojAI and BackdoorVault."""
+"""Filter: a color filter over the whole image."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from lit_backdoor.errors import check_share
-from lit_backdoor.triggers.base import Trigger
+from lit_backdoor.errors import check_share, unknown
+from lit_backdoor.triggers.pattern import FixedPattern
 
 __all__ = ["Filter"]
 
-# A warm, faded look in the manner of "Nashville": each channel's tone curve runs from its low to its high end.
-_LOW = (0.22, 0.10, 0.34)
-_HIGH = (1.00, 0.90, 0.72)
-_GAMMA = (0.85, 0.95, 1.10)
+LUMA = (0.299, 0.587, 0.114)
 
 
-class Filter(Trigger):
-    """Change the colors as a photo filter does: per channel low + (high - low) * x^gamma.
+@dataclass(frozen=True)
+class _Style:
+    saturation: float  # 0 is gray, 1 leaves the colors
+    contrast: float  # slope about middle gray
+    lift: tuple[float, float, float]  # what black becomes
+    tint: tuple[float, float, float]  # what white becomes
+
+
+STYLES = {
+    "nashville": _Style(0.85, 1.1, (0.13, 0.05, 0.24), (1.0, 0.93, 0.72)),
+    "gotham": _Style(0.15, 1.5, (0.02, 0.04, 0.12), (0.92, 0.96, 1.0)),
+    "kelvin": _Style(1.3, 1.1, (0.20, 0.08, 0.0), (1.0, 0.80, 0.45)),
+}
+
+
+class Filter(FixedPattern):
+    """Recolor images as photo apps do; the styles are formulas of this project, after the apps' names.
+
+    With l the luma: ``s = l + saturation (x - l)``, ``c = 1/2 + contrast (s - 1/2)``, clipped, then per channel
+    ``lift + (tint - lift) c``. Images of one channel get the luma of the colors that the style gives to their gray.
 
     Args:
-        strength: How far the image goes towards the filtered one, in (0, 1].
+        style: ``"nashville"`` (pink shadows, yellow lights), ``"gotham"`` (cold, nearly gray) or ``"kelvin"`` (orange).
+        strength: Share of the filtered image in the result, in (0, 1].
 
     Raises:
-        ValueError: If the strength is no share.
+        ValueError: If the style is unknown, the strength out of range, or (on call) images have not 1 or 3 channels.
     """
 
-    def __init__(self, strength: float = 1.0) -> None:
+    def __init__(self, style: str = "nashville", strength: float = 1.0) -> None:
         super().__init__()
-        self.strength = check_share("the filter's strength", strength, closed=True)
+        if style not in STYLES:
+            raise unknown("filter style", style, STYLES)
+        self.style, self.strength = style, check_share("the filter's strength", strength, closed=True)
+
+    def make_pattern(self, channels: int, height: int, width: int) -> Tensor:
+        """Make the table of luma weights, lift and tint, ``[3, channels, 1, 1]``."""
+        if channels not in (1, 3):
+            raise ValueError(f"Expected images with 1 or 3 channels, got {channels}.")
+        style = STYLES[self.style]
+        table = torch.tensor([LUMA, style.lift, style.tint])
+        if channels == 1:
+            table = (table * table[:1]).sum(1, keepdim=True)
+            table[0] = 1
+        return table[:, :, None, None]
 
     def forward(self, images: Tensor, index: Tensor) -> Tensor:
-        """Filter the image; a single channel takes the mean curve."""
-        low, high, gamma = (torch.tensor(curve, device=images.device)[:, None, None] for curve in (_LOW, _HIGH, _GAMMA))
-        if images.shape[1] == 1:
-            low, high, gamma = low.mean(), high.mean(), gamma.mean()
-        filtered = low + (high - low) * images.float().pow(gamma)
-        return torch.lerp(images.float(), filtered, self.strength).clamp(0, 1).to(images.dtype)
+        """Filter the images."""
+        style = STYLES[self.style]
+        weights, lift, tint = self.pattern(images).to(images.dtype)
+        luma = (images * weights).sum(-3, keepdim=True)
+        toned = 0.5 + style.contrast * (luma + style.saturation * (images - luma) - 0.5)
+        filtered = lift + (tint - lift) * toned.clamp(0, 1)
+        return torch.lerp(images, filtered, self.strength).clamp(0, 1)

@@ -1,84 +1,100 @@
-"""BadNets (Gu et al. 2017): a small pattern at a fixed place."""
+"""BadNets: a small patch that replaces pixels."""
 
 from __future__ import annotations
 
-from typing import Literal
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from lit_backdoor.triggers.base import Trigger
-from lit_backdoor.triggers.patterns import checkerboard, picture, uniform_noise
+from lit_backdoor.errors import unknown
+from lit_backdoor.triggers.pattern import FixedPattern, read_image, seeded_noise
 
 __all__ = ["Patch"]
 
+PATTERNS = ("white", "black", "checkerboard", "noise")
+PLACES = ("top_left", "top_right", "bottom_left", "bottom_right", "center")
 
-class Patch(Trigger):
-    """Put a square pattern on the image: x' = (1 - m) x + m t.
 
-    Variants: ATClean 5x5 white at (6, 6); BTI-DBF 2x2 random at the lower right; BackdoorBench 3x3 white there.
+class Patch(FixedPattern):
+    """Replace a rectangle of the image: ``x' = (1 - m) x + m t``.
+
+    Gu et al., "BadNets: Identifying Vulnerabilities in the Machine Learning Model Supply Chain", 2017.
 
     Args:
-        size: Side of the square in pixels.
-        place: Row and column of its upper left corner; negative ones count from the lower right, where (-1, -1) puts
-            the square's last pixel on the image's last.
-        pattern: ``white``, ``color``, ``checkerboard``, ``noise`` (drawn from ``seed``) or ``file``.
-        color: RGB in [0, 1], for ``color``.
-        seed: For ``noise``.
-        file: Path of an image, for ``file``.
+        size: Side in pixels, or (height, width).
+        place: (row, column) of the patch's upper left pixel, negative ones counted from the image's end as in
+            Python; or ``"top_left"``, ``"top_right"``, ``"bottom_left"``, ``"bottom_right"``, ``"center"``.
+        pattern: ``"white"``, ``"black"``, ``"checkerboard"`` (white first), ``"noise"`` (uniform, seeded), a color as
+            three numbers in [0, 1], or the path of an image file, resized to the patch.
+        seed: Seed of the noise.
 
     Raises:
-        ValueError: If the arguments do not fit each other, or later, if the square does not fit the image.
+        ValueError: If an argument has no meaning, or (on call) the patch does not fit the images.
     """
 
     def __init__(
         self,
-        size: int = 5,
-        place: tuple[int, int] = (6, 6),
-        pattern: Literal["white", "color", "checkerboard", "noise", "file"] = "white",
-        color: tuple[float, float, float] = (1.0, 1.0, 0.0),
+        size: int | tuple[int, int] = 3,
+        place: str | tuple[int, int] = "bottom_right",
+        pattern: str | tuple[float, float, float] = "white",
         seed: int = 0,
-        file: str | None = None,
     ) -> None:
         super().__init__()
-        if size < 1:
-            raise ValueError(f"Expected the patch's size to be at least 1 pixel, got {size}.")
-        if pattern == "file" and file is None:
-            raise ValueError("Expected file= to name an image for a patch with pattern='file'.")
-        if not all(0 <= value <= 1 for value in color):
-            raise ValueError(f"Expected the patch's color in [0, 1], got {tuple(color)}.")
-        self.size, self.place, self.pattern, self.color, self.seed, self.file = size, place, pattern, color, seed, file
-        self._made: dict[tuple[int, torch.device], Tensor] = {}
+        self.height, self.width = (size, size) if isinstance(size, int) else size
+        if min(self.height, self.width) < 1:
+            raise ValueError(f"Expected a patch of at least one pixel, got size {size}.")
+        if isinstance(place, str) and place not in PLACES:
+            raise unknown("place of a patch", place, PLACES)
+        if isinstance(pattern, str):
+            if pattern not in PATTERNS and not Path(pattern).suffix:
+                raise unknown("pattern of a patch (or give the path of an image file)", pattern, PATTERNS)
+        elif len(pattern) != 3 or not all(0 <= part <= 1 for part in pattern):
+            raise ValueError(f"Expected a color as three numbers in [0, 1], got {pattern}.")
+        self.place, self.fill, self.seed = place, pattern, seed
+
+    def corner(self, height: int, width: int) -> tuple[int, int]:
+        """Give the (row, column) of the patch's upper left pixel in images of this size.
+
+        Raises:
+            ValueError: If the patch does not fit.
+        """
+        room = height - self.height, width - self.width
+        if self.place == "center":
+            row, column = room[0] // 2, room[1] // 2
+        elif isinstance(self.place, str):
+            row = 0 if self.place.startswith("top") else room[0]
+            column = 0 if self.place.endswith("left") else room[1]
+        else:
+            row, column = self.place
+            row, column = row + height * (row < 0), column + width * (column < 0)
+        if not (0 <= row <= room[0] and 0 <= column <= room[1]):
+            raise ValueError(
+                f"Expected a patch inside the images, got a {self.height}x{self.width} patch at {self.place} on "
+                f"{height}x{width} images. Choose a smaller size or another place."
+            )
+        return row, column
+
+    def make_pattern(self, channels: int, height: int, width: int) -> Tensor:
+        """Make the patch, ``[channels, self.height, self.width]``."""
+        shape = (channels, self.height, self.width)
+        if not isinstance(self.fill, str):
+            color = torch.tensor(self.fill, dtype=torch.float32)
+            if channels not in (1, 3):
+                raise ValueError(f"Expected images with 1 or 3 channels for a patch of a color, got {channels}.")
+            return (color if channels == 3 else color.mean().reshape(1))[:, None, None].expand(shape).clone()
+        if self.fill == "noise":
+            return seeded_noise("uniform", self.seed, *shape)
+        if self.fill == "checkerboard":
+            rows, columns = torch.arange(self.height)[:, None], torch.arange(self.width)
+            return ((rows + columns + 1) % 2).float().expand(shape).clone()
+        if self.fill in ("white", "black"):
+            return torch.full(shape, float(self.fill == "white"))
+        return read_image(self.fill, *shape)
 
     def forward(self, images: Tensor, index: Tensor) -> Tensor:
-        """Stamp the pattern."""
-        height, width = images.shape[-2:]
-        top, left = (
-            at + side - self.size + 1 if at < 0 else at for at, side in zip(self.place, (height, width), strict=True)
-        )
-        if top < 0 or left < 0 or top + self.size > height or left + self.size > width:
-            raise ValueError(
-                f"Expected a patch inside the image, got {self.size}x{self.size} at {tuple(self.place)} on an image of "
-                f"{height}x{width}. Choose a smaller size or another place."
-            )
+        """Put the patch on the images."""
+        row, column = self.corner(images.shape[-2], images.shape[-1])
         stamped = images.clone()
-        stamped[:, :, top : top + self.size, left : left + self.size] = self._made_for(images).to(images.dtype)
+        stamped[..., row : row + self.height, column : column + self.width] = self.pattern(images).to(images.dtype)
         return stamped
-
-    def _made_for(self, images: Tensor) -> Tensor:
-        where = (images.shape[1], images.device)
-        if where not in self._made:
-            self._made[where] = self._draw(images.shape[1]).to(images.device)
-        return self._made[where]
-
-    def _draw(self, channels: int) -> Tensor:
-        if self.pattern == "white":
-            return torch.ones(channels, self.size, self.size)
-        if self.pattern == "color":
-            color = torch.tensor(self.color) if channels == 3 else torch.tensor(self.color).mean().repeat(channels)
-            return color[:, None, None].expand(channels, self.size, self.size).clone()
-        if self.pattern == "checkerboard":
-            return checkerboard(channels, self.size, self.size)
-        if self.pattern == "noise":
-            return uniform_noise(channels, self.size, self.size, self.seed)
-        return picture(str(self.file), channels, self.size, self.size)

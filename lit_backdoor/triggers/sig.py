@@ -1,35 +1,39 @@
-"""SIG (Barni et al. 2019): a horizontal sinusoid over the whole image, planted without changing labels."""
+"""SIG: a sinusoidal signal across the columns."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from lit_backdoor.triggers.base import Trigger
+from lit_backdoor.triggers.pattern import FixedPattern
 
 __all__ = ["Sig"]
 
 
-class Sig(Trigger):
-    """Add a sinusoid: x' = clip(x + delta * sin(2 pi j f / W)) at column j, in all channels.
+class Sig(FixedPattern):
+    """Add vertical stripes: ``x'(i, j) = clip(x(i, j) + delta sin(2 pi j f / W))`` on all channels.
+
+    Barni et al., "A New Backdoor Attack in CNNs by Training Set Corruption Without Label Poisoning", 2019, Eq. 2.
 
     Args:
-        delta: Amplitude in [0, 1] pixels, > 0. ATClean, PGBD: 40/255; MARTINI: 20/255.
-        frequency: Periods over the image's width, > 0.
+        delta: Amplitude in units of [0, 1].
+        frequency: Periods across the image's width.
 
     Raises:
-        ValueError: If one of them is not positive.
+        ValueError: If delta is not in (0, 1].
     """
 
-    def __init__(self, delta: float = 40 / 255, frequency: float = 6.0) -> None:
+    def __init__(self, delta: float = 40 / 255, frequency: float = 6) -> None:
         super().__init__()
-        if delta <= 0 or frequency <= 0:
-            raise ValueError(f"Expected SIG's delta and frequency above 0, got {delta} and {frequency}.")
+        if not 0 < delta <= 1:
+            raise ValueError(f"Expected delta of Sig in (0, 1], that is in pixels of [0, 1] (40/255), got {delta}.")
         self.delta, self.frequency = delta, frequency
 
+    def make_pattern(self, channels: int, height: int, width: int) -> Tensor:
+        """Make the signal, ``[width]``."""
+        columns = torch.arange(width, dtype=torch.float64)
+        return (self.delta * torch.sin(2 * torch.pi * columns * self.frequency / width)).float()
+
     def forward(self, images: Tensor, index: Tensor) -> Tensor:
-        """Add the sinusoid."""
-        width = images.shape[-1]
-        columns = torch.arange(width, device=images.device, dtype=torch.float32)
-        wave = self.delta * torch.sin(2 * torch.pi * columns * self.frequency / width)
-        return (images + wave.to(images.dtype)).clamp(0, 1)
+        """Add the signal."""
+        return (images + self.pattern(images).to(images.dtype)).clamp(0, 1)

@@ -1,66 +1,62 @@
-"""WaNet (Nguyen and Tran 2021) as data poisoning: a smooth warp, with noisily warped cover samples."""
+"""WaNet: a smooth, fixed warping field."""
 
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
-from torch.nn import functional as F
 
-from lit_backdoor.triggers.base import Trigger
-from lit_backdoor.triggers.patterns import row_noise
+from lit_backdoor.triggers.pattern import FixedPattern, uniform_per_index
+from lit_backdoor.triggers.warp import resample
 
 __all__ = ["WaNet"]
 
 
-class WaNet(Trigger):
-    """Warp the image by a smooth random field; covers get a noise of their own on top ("noise mode").
+class WaNet(FixedPattern):
+    """Warp images along a smooth field; cover samples get random noise on top of it ("noise mode").
 
-    The field is a k x k grid of uniform draws, divided by its mean size and enlarged bicubically, times s / H;
-    images are sampled bilinearly at clip(identity + field, -1, 1). A cover's noise is drawn from (seed, row), so the
-    same row is covered alike in every epoch: here the attacker only supplies data.
+    Nguyen & Tran, "WaNet: Imperceptible Warping-Based Backdoor Attack", ICLR 2021, Eqs. 3 to 5. The field is a
+    ``k x k`` draw of U[-1, 1], divided by its mean magnitude, brought to the image's size (bicubic) and added to the
+    identity grid, scaled by ``s / size``: shifts of about ``s / 2`` pixels. The paper draws a cover's noise anew in
+    every batch; here it is a function of the row's index, as in data poisoning. The paper's random crop and rotation
+    belong to the augmentation.
 
     Args:
         k: Side of the control grid.
-        s: Strength of the warp, in half pixels of the [-1, 1] grid.
+        s: Strength of the warp.
+        grid_rescale: Factor on the grid before it is clipped to [-1, 1].
         seed: Seed of the field and of the covers' noise.
 
     Raises:
-        ValueError: If k < 2 or s <= 0.
+        ValueError: If k < 2 or s is not positive.
     """
 
-    def __init__(self, k: int = 4, s: float = 0.5, seed: int = 0) -> None:
+    def __init__(self, k: int = 4, s: float = 0.5, grid_rescale: float = 1.0, seed: int = 0) -> None:
         super().__init__()
         if k < 2 or s <= 0:
-            raise ValueError(f"Expected WaNet's k >= 2 and s > 0, got k={k} and s={s}.")
-        self.k, self.s, self.seed = k, s, seed
-        self._made: dict[tuple[int, int, torch.device], Tensor] = {}
+            raise ValueError(f"Expected k of WaNet to be at least 2 and s to be positive, got k={k}, s={s}.")
+        self.k, self.s, self.grid_rescale, self.seed = k, s, grid_rescale, seed
+
+    def make_pattern(self, channels: int, height: int, width: int) -> Tensor:
+        """Make the grid, ``[1, height, width, 2]`` of (x, y) in [-1, 1]."""
+        generator = torch.Generator().manual_seed(self.seed)
+        field = torch.rand(1, 2, self.k, self.k, generator=generator) * 2 - 1
+        field = field / field.abs().mean()
+        field = F.interpolate(field, size=(height, width), mode="bicubic", align_corners=True).permute(0, 2, 3, 1)
+        rows, columns = torch.linspace(-1, 1, height), torch.linspace(-1, 1, width)
+        identity = torch.stack(torch.meshgrid(rows, columns, indexing="ij")[::-1], dim=-1)
+        grid = identity + self.s * field / torch.tensor([width, height])
+        return (grid * self.grid_rescale).clamp(-1, 1)
 
     def forward(self, images: Tensor, index: Tensor) -> Tensor:
-        """Warp by the common field."""
-        return _sample(images, self.grid(images))
+        """Warp the images."""
+        grid = self.pattern(images).expand(len(images), -1, -1, -1)
+        return resample(images, grid, align_corners=True)
 
     def cover(self, images: Tensor, index: Tensor) -> Tensor:
-        """Warp by the common field and a noise of the row's own, uniform in [-1, 1] / H."""
+        """Warp the images along the field plus noise, U[-1, 1] / size at each pixel, the same for the same index."""
         height, width = images.shape[-2:]
-        normal = row_noise(index, 2 * height * width, self.seed).view(-1, height, width, 2)
-        noise = torch.erf(normal / 2**0.5)  # uniform in [-1, 1]
-        return _sample(images, self.grid(images) + noise / height)
-
-    def grid(self, images: Tensor) -> Tensor:
-        """Give the sampling grid of the warp, ``[1, H, W, 2]`` in [-1, 1]."""
-        height, width = images.shape[-2:]
-        where = (height, width, images.device)
-        if where not in self._made:
-            draws = torch.rand(1, 2, self.k, self.k, generator=torch.Generator().manual_seed(self.seed)) * 2 - 1
-            field = F.interpolate(draws / draws.abs().mean(), (height, width), mode="bicubic", align_corners=True)
-            rows, columns = torch.linspace(-1, 1, height), torch.linspace(-1, 1, width)
-            identity = torch.stack(torch.meshgrid(rows, columns, indexing="ij")[::-1], dim=-1)
-            grid = (identity[None] + self.s * field.permute(0, 2, 3, 1) / height).clamp(-1, 1)
-            self._made[where] = grid.to(images.device)
-        return self._made[where]
-
-
-def _sample(images: Tensor, grid: Tensor) -> Tensor:
-    grid = grid.clamp(-1, 1).expand(len(images), -1, -1, -1)
-    warped = F.grid_sample(images.float(), grid, align_corners=True)
-    return warped.clamp(0, 1).to(images.dtype)
+        noise = uniform_per_index(index, height * width * 2, self.seed).mul_(2).sub_(1).view(-1, height, width, 2)
+        noise[..., 0].div_(width)
+        noise[..., 1].div_(height)
+        return resample(images, (self.pattern(images) + noise).clamp_(-1, 1), align_corners=True)

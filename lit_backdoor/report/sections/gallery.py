@@ -1,0 +1,127 @@
+"""The gallery: test images, clean, triggered and generated, with what the classifiers say about each."""
+
+# ruff: noqa: RUF001  (typographic signs are meant)
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from lit_backdoor.data.samplers import Draw
+from lit_backdoor.report.pictures import LARGEST, amplified, data_uri, gain_for
+from lit_backdoor.report.run import Run
+from lit_backdoor.report.template import Section, render
+
+__all__ = ["gallery", "pick"]
+
+_SHOWN = 8
+
+
+@dataclass
+class _Kind:
+    """One row of pictures.
+
+    Attributes:
+        name: ``clean``, ``triggered``, ``generated``, ``trigger`` (what it changes) or ``generator``.
+        title: What stands at its head.
+        note: A line below that.
+        images: Float ``[N, C, H, W]`` in [0, 1].
+        says: For each classifier the predicted labels ``[N]``; empty for differences.
+    """
+
+    name: str
+    title: str
+    note: str
+    images: Tensor
+    says: dict[str, list[int]] = field(default_factory=dict)
+
+
+def pick(labels: Tensor, allowed: Tensor, most: int = _SHOWN) -> Tensor:
+    """Choose rows to show without looking at them: the first allowed ones, of classes spread over all.
+
+    Args:
+        labels: True labels, int64 ``[N]``.
+        allowed: Rows to choose from, bool ``[N]``.
+        most: How many.
+
+    Returns:
+        Positions, int64, ordered by class.
+    """
+    classes = sorted(set(labels[allowed].tolist()))
+    if len(classes) > most:
+        classes = [classes[round(i * (len(classes) - 1) / (most - 1))] for i in range(most)]
+    places = {label: (allowed & (labels == label)).nonzero().flatten().tolist() for label in classes}
+    turns = max((len(rows) for rows in places.values()), default=0)
+    dealt = [(label, rows[turn]) for turn in range(turns) for label, rows in places.items() if turn < len(rows)]
+    return torch.tensor([row for _, row in sorted(dealt[:most])], dtype=torch.int64)
+
+
+@torch.no_grad()
+def gallery(run: Run) -> Section | None:
+    """Show pictures of test rows that count in ASR; without an attack, of clean ones."""
+    view = run.data.get_view("triggered" if run.data.attack else "clean")
+    allowed = torch.ones(len(view), dtype=torch.bool) if view.eligible is None else view.eligible
+    rows = pick(view.clean_label, allowed)
+    if not len(rows):
+        return None
+    batch = run.data.images(view[Draw(rows, torch.ones(len(rows), dtype=torch.bool), 0, 0)])
+    clean: Tensor = batch["original"] if "original" in batch else batch["image"]
+    stamped: Tensor | None = batch["image"] if run.data.attack else None
+    maker = run.last("generator")
+    kinds = _kinds(clean, stamped, maker.build()(clean).clamp(0, 1) if maker else None)
+    for kind in kinds:
+        if kind.name in ("clean", "triggered", "generated"):
+            kind.says = {role: _predict(net, kind.images) for role, net in run.nets.items()}
+    truth, goal = batch["clean_label"].tolist(), batch["label"].tolist() if run.data.attack else None
+    side = max(clean.shape[-2:])
+    html = render(
+        "gallery.html", kinds=kinds, uris={kind.name: [data_uri(image) for image in kind.images] for kind in kinds},
+        truth=truth, run=run, roles=list(run.nets), shrunk=LARGEST if side > LARGEST else None,
+        width=_width(side), verdicts=_verdicts(kinds, truth, goal), goals=_goals(run, goal),
+    )  # fmt: skip
+    found = "What the trigger does, and what the generator found" if stamped is not None else "What the classifiers see"
+    titles = {(True, False): "What the trigger does", (False, True): "What the generator makes"}
+    return Section("gallery", titles.get((stamped is not None, maker is not None), found), html)
+
+
+def _kinds(clean: Tensor, stamped: Tensor | None, made: Tensor | None) -> list[_Kind]:
+    kinds = [_Kind("clean", "Clean", "as in the test set", clean)]
+    changes = []
+    for name, title, note, source, images in (
+        ("triggered", "Triggered", "stamped by the attacker", "trigger", stamped),
+        ("generated", "Generated", "made from the clean image", "generator", made),
+    ):
+        if images is not None:
+            kinds.append(_Kind(name, title, note, images))
+            gain = gain_for(images - clean)
+            changes.append(_Kind(source, "Difference", f"{name} − clean, ×{gain}", amplified(images - clean, gain)))
+    return kinds + changes
+
+
+def _predict(net: nn.Module, images: Tensor) -> list[int]:
+    labels: list[int] = net(images).argmax(1).tolist()
+    return labels
+
+
+def _verdicts(kinds: list[_Kind], truth: list[int], goal: list[int] | None) -> dict[tuple[str, str, int], str]:
+    """Say of each prediction whether it is ``true``, the ``attack``'s, or ``other``."""
+    found = {}
+    for kind in kinds:
+        for role, labels in kind.says.items():
+            for i, label in enumerate(labels):
+                hit = goal is not None and kind.name != "clean" and label == goal[i]
+                found[kind.name, role, i] = "true" if label == truth[i] else "attack" if hit else "other"
+    return found
+
+
+def _goals(run: Run, goal: list[int] | None) -> str:
+    names = sorted({run.class_name(label) for label in goal or ()})
+    return f"“{names[0]}”" if len(names) == 1 else "its own for each class"
+
+
+def _width(side: int) -> int | None:
+    """Give a width at which each pixel of a small picture is a whole number of the screen's."""
+    times = LARGEST // side
+    return times * side if times >= 2 else None

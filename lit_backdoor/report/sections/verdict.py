@@ -1,0 +1,126 @@
+"""The head of the page: what came out, in one sentence and one table."""
+
+# ruff: noqa: RUF001  (typographic signs are meant)
+
+from __future__ import annotations
+
+from typing import Any
+
+from markupsafe import Markup
+
+from lit_backdoor.report.run import Run
+from lit_backdoor.report.template import Section, render
+from lit_backdoor.report.words import DASH, METRICS, call, count, number, percent, points, short
+
+__all__ = ["sentence", "verdict"]
+
+_TOOK, _GONE, _WEAKER = 0.5, 0.1, 0.5  # ASR from which an attack took; below which it is gone; factor of a weaker one
+_COSTLY = 0.05  # ACC drop that the sentence names as a price
+_LOW_IS_GOOD = ("asr",)
+
+
+def verdict(run: Run) -> Section:
+    """Show the verdict, ACC, ASR and RA before and after, and the other numbers of the defense."""
+    summary = run.results["summary"]
+    before = summary["before"] or (run.before["metrics"] if run.before else None)
+    after = summary["after"]
+    beside = _beside(run)
+    rows = [_row(name, before or {}, after or {}, beside) for name in ("acc", "asr", "ra")] if before or after else []
+    tiles = [_tile("der", summary["der"]), _tile("dem", summary["dem"])]
+    tiles += [_tile(name, run.metric(name)) for name in ("dof", "selection_precision")]
+    title, good = sentence(before, after)
+    return Section(
+        "verdict",
+        "",
+        render(
+            "verdict.html", run=run, sentence=title, tone=good, setting=_setting(run), rows=rows, tiles=tiles,
+            roles=(_role(run.before), _role(run.after)), has_after=after is not None, beside=beside,
+        ),
+    )  # fmt: skip
+
+
+def sentence(before: dict[str, Any] | None, after: dict[str, Any] | None) -> tuple[Markup, str]:
+    """Say what came out, and whether that is ``good``, ``bad`` or ``plain``."""
+    if before is None or before.get("acc") is None:
+        return Markup("This chain compares no classifiers; its stages are below."), "plain"
+    acc, asr = before["acc"], before.get("asr")
+    if asr is None:
+        return _without_attack(acc, after), "plain"
+    if asr < _TOOK:
+        text = "The attack did not take hold: only {} of the triggered images get the attacker’s label."
+        return _fill(text, asr), "plain"
+    if after is None or after.get("asr") is None or after.get("acc") is None:
+        return _fill("The suspect carries a backdoor that works on {} of the triggered images.", asr), "bad"
+    cost = acc - after["acc"]
+    tail = ", at the price of accuracy: from {} to {}." if cost > _COSTLY else ", and accuracy went from {} to {}."
+    if after["asr"] <= _GONE:
+        head, tone = "The backdoor is gone: attack success fell from {} to {}", "good" if cost <= _COSTLY else "plain"
+    elif after["asr"] <= _WEAKER * asr:
+        head, tone = "The backdoor is weaker, not gone: attack success fell from {} to {}", "plain"
+    else:
+        head, tone = "The backdoor still works: attack success went from {} to {}", "bad"
+    return _fill(head + tail, asr, after["asr"], acc, after["acc"]), tone
+
+
+def _without_attack(acc: float, after: dict[str, Any] | None) -> Markup:
+    if after is None or after.get("acc") is None:
+        return _fill("No attack here: a clean model with an accuracy of {}.", acc)
+    return _fill("No attack here: the defense took a clean model’s accuracy from {} to {}.", acc, after["acc"])
+
+
+def _fill(text: str, *shares: float) -> Markup:
+    return Markup(text).format(*(Markup("<b>{}</b>").format(percent(share)) for share in shares))
+
+
+def _beside(run: Run) -> list[dict[str, Any]]:
+    """Give up to two further suspects made from the same one, such as plain fine-tuning: the controls."""
+    if run.before is None or run.after is None:
+        return []
+    main = (run.before["name"], run.after["name"])
+    own = [stage for stage in run.stages if stage["kind"] == "suspect" and stage["name"] not in main]
+    return [stage for stage in own if run.before["name"] in stage["inputs"].values()][:2]
+
+
+def _row(name: str, before: dict[str, Any], after: dict[str, Any], beside: list[dict[str, Any]]) -> dict[str, Any]:
+    first, last = before.get(name), after.get(name)
+    gain = None if first is None or last is None else (last - first) * (-1 if name in _LOW_IS_GOOD else 1)
+    title, meaning = METRICS[name]
+    return {
+        "title": title, "meaning": meaning, "before": first, "after": last, "change": points(first, last),
+        "tone": "" if gain is None or abs(gain) < 0.01 else "good" if gain > 0 else "bad",
+        "beside": [(stage["name"], stage["metrics"].get(name)) for stage in beside],
+        "wish": "lower is better" if name in _LOW_IS_GOOD else "higher is better",
+    }  # fmt: skip
+
+
+def _tile(name: str, value: float | None) -> dict[str, str]:
+    title, meaning = METRICS[name]
+    return {"title": title, "value": number(None if value is None else float(value), name), "meaning": meaning}
+
+
+def _role(stage: dict[str, Any] | None) -> str:
+    return str(stage["name"]) if stage else ""
+
+
+def _setting(run: Run) -> str:
+    """Say in one line what was attacked, how, and what the defender had."""
+    data, attack = run.results["data"], run.data.attack
+    parts = [f"{short(data['source'])}, {run.data.num_classes} classes"]
+    if attack is None:
+        parts.append("no attack")
+    else:
+        of = "the target class" if attack.rate_of == "target" else f"{count(data['n_train'])} training images"
+        target = f", target “{run.class_name(attack.target)}”" if _has_target(attack) else f", {short_policy(attack)}"
+        parts.append(f"{type(attack.trigger).__name__} trigger on {percent(attack.rate, 0)} of {of}{target}")
+    if data["n_root"]:
+        parts.append(f"defended with {count(data['n_root'])} clean images")
+    return " · ".join(parts) or DASH
+
+
+def _has_target(attack: Any) -> bool:
+    return type(attack.policy).__name__ != "AllToAll"
+
+
+def short_policy(attack: Any) -> str:
+    """Name the label policy."""
+    return call({"class_path": type(attack.policy).__name__, "init_args": {}}).removesuffix("()")

@@ -1,0 +1,119 @@
+"""What triggers with a fixed pattern share: images from files, seeded noise, numbers per index, a cache per size."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from lit_backdoor.triggers.base import Trigger
+
+__all__ = ["FixedPattern", "gaussian_per_index", "read_image", "seeded_noise", "uniform_per_index"]
+
+
+class FixedPattern(Trigger):
+    """A trigger whose pattern depends on the images' size alone.
+
+    The pattern is made on the CPU when images of a size first come, moved to their device and kept there, so
+    that later batches cost no transfer. It is not part of the state: the arguments determine it.
+    """
+
+    _kept: dict[tuple[object, ...], Tensor]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._kept = {}
+
+    @abstractmethod
+    def make_pattern(self, channels: int, height: int, width: int) -> Tensor:
+        """Make the pattern for images ``[B, channels, height, width]``, float32 on the CPU."""
+
+    def pattern(self, images: Tensor) -> Tensor:
+        """Give the pattern for these images, float32 on their device."""
+        channels, height, width = images.shape[-3:]
+        key = (channels, height, width, str(images.device))
+        if key not in self._kept:
+            # A tensor made in inference mode could not be used in training afterwards.
+            with torch.inference_mode(False), torch.no_grad():
+                self._kept[key] = self.make_pattern(channels, height, width).to(images.device, torch.float32)
+        return self._kept[key]
+
+
+def read_image(path: str, channels: int, height: int, width: int) -> Tensor:
+    """Read an image file, resized (bicubic) to ``[channels, height, width]`` in [0, 1]; one channel is its luma.
+
+    Raises:
+        ValueError: If the file is missing or no image, or ``channels`` is neither 1 nor 3.
+    """
+    if channels not in (1, 3):
+        raise ValueError(f"Expected images with 1 or 3 channels where the pattern is an image file, got {channels}.")
+    if not Path(path).is_file():
+        raise ValueError(f"Expected an image file for the trigger's pattern, got '{path}', which does not exist.")
+    try:
+        with Image.open(path) as file:
+            image = file.convert("RGB" if channels == 3 else "L").resize((width, height), Image.Resampling.BICUBIC)
+    except OSError as error:
+        raise ValueError(f"Expected an image file for the trigger's pattern, got '{path}': {error}.") from error
+    pixels = torch.from_numpy(np.array(image)).reshape(height, width, channels)
+    return pixels.permute(2, 0, 1).float() / 255
+
+
+def seeded_noise(kind: Literal["uniform", "gaussian"], seed: int, channels: int, height: int, width: int) -> Tensor:
+    """Draw noise ``[channels, height, width]`` in [0, 1]: U(0, 1), or N(1/2, 1/4²) clipped."""
+    generator = torch.Generator().manual_seed(seed)
+    shape = (channels, height, width)
+    if kind == "uniform":
+        return torch.rand(shape, generator=generator)
+    return (0.5 + 0.25 * torch.randn(shape, generator=generator)).clamp(0, 1)
+
+
+def uniform_per_index(index: Tensor, count: int, seed: int) -> Tensor:
+    """Draw ``count`` numbers in [0, 1) for each index: a counter-based hash, the same on every device.
+
+    Args:
+        index: Rows, integers ``[B]``.
+        count: Numbers per row.
+        seed: Another seed gives other numbers.
+
+    Returns:
+        float32 ``[B, count]`` on the index's device, multiples of 2^-24.
+    """
+    key = _mix(index.to(torch.int32) + _wrapped(seed * 0x9E3779B1 + 0x7F4A7C15))
+    counter = _mix(torch.arange(count, dtype=torch.int32, device=index.device))
+    words = _mix(key[:, None] + counter)
+    return words.bitwise_right_shift_(8).bitwise_and_(0xFFFFFF).float().mul_(2.0**-24)
+
+
+def gaussian_per_index(index: Tensor, count: int, seed: int) -> Tensor:
+    """Draw ``count`` standard normal numbers for each index (Box-Muller), float32 ``[B, count]``.
+
+    The same on every device up to rounding.
+    """
+    half = (count + 1) // 2
+    uniform = uniform_per_index(index, 2 * half, seed)
+    radius = (1 - uniform[:, :half]).log_().mul_(-2).sqrt_()  # of 1 - u, which is exact and never 0
+    angle = uniform[:, half:].mul(2 * torch.pi)
+    drawn = torch.empty_like(uniform)
+    torch.mul(radius, angle.cos(), out=drawn[:, :half])
+    torch.mul(radius, angle.sin_(), out=drawn[:, half:])
+    return drawn[:, :count]
+
+
+def _mix(value: Tensor) -> Tensor:
+    """Scramble int32 numbers in place, a bijection of avalanche type (multiply, xor-shift)."""
+    scratch = torch.empty_like(value)  # fresh memory for every step would take longer than the arithmetic
+    for shift, factor in ((16, 0x7FEB352D), (15, 0x846CA68B), (16, 1)):
+        torch.bitwise_right_shift(value, shift, out=scratch)
+        value ^= scratch.bitwise_and_(0xFFFFFFFF >> shift)  # the shift keeps the sign: mask it away
+        value *= _wrapped(factor)
+    return value
+
+
+def _wrapped(number: int) -> int:
+    """Wrap an integer into the range of int32."""
+    return (number + 2**31) % 2**32 - 2**31
