@@ -78,6 +78,9 @@ class TimmClassifier(Classifier):
         self.net = _build(name, channels, args)
         # the weights come from elsewhere when the classifier is made again
         self._init_args |= {"name": name.split(".")[0], "pretrained": False}
+        if not pretrained and isinstance(self.net, ResNet | ResNetV2) and "zero_init_last" not in (net_args or {}):
+            # Residual branches that start at zero cost short trainings most of their accuracy.
+            self.net.init_weights(zero_init_last=False)
         _plain_head(self.net, num_classes)
         if input_size <= SMALL or (channels and isinstance(self.net, ResNet)):
             _replace_stem(self.net, small=input_size <= SMALL, pretrained=pretrained)

@@ -125,7 +125,7 @@ class Stage(pl.LightningModule):
         """Note nets that were given, as paths of bundles or objects, without making them parts of the stage."""
         self._given |= nets
 
-    def open(self, name: str, kind: str) -> nn.Module:
+    def open(self, name: str, kind: str | tuple[str, ...]) -> nn.Module:
         """Take a net that was given: build it from its bundle, or copy the object, which stays as it is."""
         value = self._given[name]
         if isinstance(value, nn.Module):
