@@ -188,7 +188,7 @@ def open_bundle(path: str | Path, kind: str | tuple[str, ...] | None = None) -> 
     info = _read_info(folder)
     kinds = KINDS if kind is None else (kind,) if isinstance(kind, str) else kind
     if info["kind"] not in kinds:
-        raise ValueError(f"Expected a bundle of kind {' or '.join(map(repr, kinds))}, got '{info['kind']}' at {folder}.")
+        raise ValueError(f"Expected a bundle of kind {' or '.join(map(repr, kinds))}, got {info['kind']!r} at {folder}")
     if not (folder / _WEIGHTS).is_file():
         raise ValueError(f"The bundle {folder} is damaged: {_WEIGHTS} is missing. Make it anew.")
     if info["hash"] != _hash(info):
@@ -202,7 +202,7 @@ def _read_info(folder: Path) -> dict[str, Any]:
     """Read ``bundle.json`` and check its shape, which a hash cannot: who altered it may have hashed it anew."""
     damaged = f"The bundle {folder} is damaged: {_JSON} is truncated or was altered. Make it anew."
     try:
-        info = json.loads((folder / _JSON).read_text())
+        info: dict[str, Any] = json.loads((folder / _JSON).read_text())
         stated = info["format"]
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(damaged) from error

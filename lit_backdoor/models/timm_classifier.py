@@ -34,7 +34,8 @@ class TimmClassifier(Classifier):
     S_a ends where timm's ``forward_features`` does (ResNet-18: ``layer4``, before pooling; PreAct: after the last norm;
     DenseNet and VGG: ``features``); for a ViT it is the token that is classified, before the last norm, ``[B, D]``.
     At small sizes a VGG ends in one linear layer, a ViT has patches of 4 px (8 px at 64), and other architectures
-    keep their stem with stride 1. Nothing is downloaded unless ``pretrained`` is set.
+    keep their stem with stride 1. A ResNet's residual branches start at work, not at zero. Nothing is downloaded
+    unless ``pretrained`` is set.
 
     Args:
         name: Name of the architecture in timm.

@@ -26,7 +26,7 @@ FIELDS = ("chain", "attack", "seed", "stage", "metric", "value", "seconds", "har
 SMALL = "atclean_cifar10_small"
 PLAN = [
     *((SMALL, attack) for attack in ("badnets", "blend", "sig", "badnets_a2a", "batt", "wanet")),
-    *((f"{SMALL}_{kind}", attack) for kind in ("untrained", "detector_free", "letter") for attack in ("badnets", "blend")),
+    *((f"{SMALL}_{kind}", a) for kind in ("untrained", "detector_free", "letter") for a in ("badnets", "blend")),
     *(("atclean_tinyimagenet_small", attack) for attack in ("badnets", "blend")),
     ("collision", "badnets"),
     ("demo", "badnets"),
@@ -104,7 +104,7 @@ def cell(found: dict, chain: str, attack: str, stage: str, metric: str) -> str:
 
 
 def seeds_of(chain: str, attack: str) -> str:
-    return ", ".join(sorted({row["seed"] for row in read() if (row["chain"], row["attack"]) == (chain, attack)})) or "–"
+    return ", ".join(sorted({row["seed"] for row in read() if (row["chain"], row["attack"]) == (chain, attack)})) or "-"
 
 
 def defense_table(chain: str, attacks: list[str], after: str = "clean", *, paper: bool = False) -> str:
@@ -118,7 +118,7 @@ def defense_table(chain: str, attacks: list[str], after: str = "clean", *, paper
         cells += [cell(found, chain, attack, after, metric) for metric in ("acc", "asr", "ra")]
         cells += [cell(found, chain, attack, "generate", "dof")]
         cells += [cell(found, chain, attack, "control", metric) for metric in ("acc", "asr")]
-        cells += [PAPER.get(attack, "–")] if paper else []
+        cells += [PAPER.get(attack, "-")] if paper else []
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
