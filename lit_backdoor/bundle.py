@@ -32,6 +32,7 @@ __all__ = ["FORMAT", "KINDS", "Bundle", "open_bundle", "save_bundle"]
 FORMAT = 1
 KINDS = ("suspect", "generator", "trigger", "decoder", "selection", "targets")
 _JSON, _WEIGHTS = "bundle.json", "weights.safetensors"
+_SHAPE = {"kind": str, "hash": str, "weights": str, "tied": dict, "inputs": dict, "numbers": dict}
 
 
 @dataclass(frozen=True)
@@ -71,20 +72,24 @@ class Bundle:
         if self.info["model"] is None:
             raise ValueError(f"The {self.kind} bundle {self.path} holds tensors, not a net.")
         module = rebuild(self.info["model"], trust)
+        if not isinstance(module, nn.Module):
+            raise ValueError(f"Expected the bundle {self.path} to name a net, got {type(module).__name__}.")
         self._load_into(module, "model.")
-        return module.eval()  # type: ignore[no-any-return]
+        return module.eval()
 
     def attack(self, trust: Iterable[str] = ()) -> Any:
         """Rebuild the attack that the bundle was made under, or None where it is not known."""
         if self.info["attack"] is None:
             return None
         attack = rebuild(self.info["attack"], trust)
+        if not isinstance(getattr(attack, "trigger", None), nn.Module):
+            raise ValueError(f"Expected the bundle {self.path} to name an attack, got {type(attack).__name__}.")
         self._load_into(attack.trigger, "trigger.")
         return attack
 
     def _read(self) -> dict[str, Tensor]:
         weights = load_file(self.path / _WEIGHTS)
-        return {**weights, **{alias: weights[name] for alias, name in self.info["tied"].items()}}
+        return {**weights, **{alias: weights[name] for alias, name in self.info["tied"].items() if name in weights}}
 
     def _load_into(self, module: nn.Module, prefix: str) -> None:
         weights = {k.removeprefix(prefix): v for k, v in self._read().items() if k.startswith(prefix)}
@@ -133,7 +138,7 @@ def save_bundle(
     state = {f"tensor.{k}": v for k, v in (tensors or {}).items()}
     state |= {f"model.{k}": v for k, v in (module.state_dict() if module is not None else {}).items()}
     state |= {f"trigger.{k}": v for k, v in (attack.trigger.state_dict() if attack is not None else {}).items()}
-    state, tied = _untie({k: v.detach().cpu() for k, v in state.items()})
+    state, tied = _untie({k: v.detach() for k, v in state.items()})
     info: dict[str, Any] = {
         "format": FORMAT,
         "kind": kind,
@@ -151,17 +156,18 @@ def save_bundle(
     part = target.parent / f".{target.name}.{secrets.token_hex(4)}.part"
     part.mkdir()
     try:
-        save_file({k: v.contiguous() for k, v in state.items()}, part / _WEIGHTS)
+        save_file(state, part / _WEIGHTS)
         (part / _WEIGHTS).chmod(0o666 & ~_umask())  # safetensors makes it private; a group shares its results
         info["weights"] = _sha256(part / _WEIGHTS)
         info["hash"] = _hash(info)
         (part / _JSON).write_text(json.dumps(info, indent=1, allow_nan=False) + "\n")
         _replace(part, target)
     except (OSError, SafetensorError) as error:
-        shutil.rmtree(part, ignore_errors=True)
         full = getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error)
         reason = "the disk is full" if full else str(error)
         raise OSError(errno.ENOSPC if full else errno.EIO, f"Could not write the bundle {target}: {reason}") from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)  # gone already where all went well
     return Bundle(target, kind, info["hash"], info)
 
 
@@ -179,26 +185,34 @@ def open_bundle(path: str | Path, kind: str | None = None) -> Bundle:
     folder = Path(path)
     if not (folder / _JSON).is_file():
         raise FileNotFoundError(f"Expected a bundle (a folder with {_JSON}) at '{folder}', found none.")
-    try:
-        info = json.loads((folder / _JSON).read_text())
-        stated_format, stated_kind, stated_hash = info["format"], info["kind"], info["hash"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(
-            f"The bundle {folder} is damaged: {_JSON} is truncated or was altered. Make it anew."
-        ) from error
-    if stated_format != FORMAT:
-        raise ValueError(
-            f"Expected bundle format {FORMAT}, got {stated_format!r} in {folder}. Make it with this version."
-        )
-    if kind is not None and stated_kind != kind:
-        raise ValueError(f"Expected a bundle of kind '{kind}', got '{stated_kind}' at {folder}.")
+    info = _read_info(folder)
+    if kind is not None and info["kind"] != kind:
+        raise ValueError(f"Expected a bundle of kind '{kind}', got '{info['kind']}' at {folder}.")
     if not (folder / _WEIGHTS).is_file():
         raise ValueError(f"The bundle {folder} is damaged: {_WEIGHTS} is missing. Make it anew.")
-    if stated_hash != _hash(info):
+    if info["hash"] != _hash(info):
         raise ValueError(f"The bundle {folder} was altered: {_JSON} does not match its hash. Make it anew.")
     if info["weights"] != _sha256(folder / _WEIGHTS):
         raise ValueError(f"The bundle {folder} is damaged: {_WEIGHTS} is truncated or was altered. Make it anew.")
-    return Bundle(folder, stated_kind, stated_hash, info)
+    return Bundle(folder, info["kind"], info["hash"], info)
+
+
+def _read_info(folder: Path) -> dict[str, Any]:
+    """Read ``bundle.json`` and check its shape, which a hash cannot: who altered it may have hashed it anew."""
+    damaged = f"The bundle {folder} is damaged: {_JSON} is truncated or was altered. Make it anew."
+    try:
+        info = json.loads((folder / _JSON).read_text())
+        stated = info["format"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(damaged) from error
+    if stated != FORMAT:
+        raise ValueError(f"Expected bundle format {FORMAT}, got {stated!r} in {folder}. Make it with this version.")
+    whole = all(isinstance(info.get(name), kind) for name, kind in _SHAPE.items()) and {"model", "attack"} <= set(info)
+    if not whole or not all(isinstance(source, dict) and "hash" in source for source in info["inputs"].values()):
+        raise ValueError(damaged)
+    if info["kind"] not in KINDS:
+        raise unknown("kind of bundle", info["kind"], KINDS)
+    return info
 
 
 def _untie(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -206,12 +220,12 @@ def _untie(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]
     first: dict[tuple[Any, ...], str] = {}
     kept, tied = {}, {}
     for name, value in state.items():
-        where = (value.data_ptr(), value.shape, value.stride(), value.dtype)
+        where = (value.device, value.data_ptr(), value.shape, value.stride(), value.dtype)
         if value.numel() and where in first:
             tied[name] = first[where]
         else:
             first[where] = name
-            kept[name] = value.clone(memory_format=torch.contiguous_format)
+            kept[name] = value.cpu().clone(memory_format=torch.contiguous_format)
     return kept, tied
 
 

@@ -125,6 +125,8 @@ def _rebuild(node: Any) -> Any:
         return node
     if set(node) != {"class_path", "init_args"}:
         return {key: _rebuild(item) for key, item in node.items()}
+    if not isinstance(node["init_args"], dict):
+        raise ValueError(f"Expected init_args of '{node['class_path']}' to be a mapping, got {node['init_args']!r}.")
     cls = _load(str(node["class_path"]), ("lit_backdoor",))
     if not (isinstance(cls, type) and issubclass(cls, Recorded)):
         raise ValueError(f"A bundle may only name classes that can be recorded; '{node['class_path']}' is none.")

@@ -21,6 +21,7 @@ import torch.distributed as dist
 
 ROOT = Path(__file__).resolve().parent.parent
 RunDDP = Callable[..., list[Any]]
+torch.set_num_threads(1)  # tiny nets gain nothing from more, and lose much where cores are shared
 
 
 def _serve(rank: int, world_size: int, rendezvous: str, pipe: Connection) -> None:

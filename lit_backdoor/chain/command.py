@@ -67,7 +67,7 @@ def sweep(chain: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
         for key, value in zip(axes, values, strict=True):
             set_value(variant, key, value)
         label = ",".join(f"{key.rpartition('.')[2]}={value}" for key, value in zip(axes, values, strict=True))
-        variants.append((label, compose_variant(variant)))
+        variants.append((label.replace("/", "_"), compose_variant(variant)))
     return variants
 
 

@@ -7,7 +7,7 @@ import importlib
 import inspect
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import yaml
 
@@ -62,7 +62,8 @@ def _read(path: Path) -> dict[str, Any]:
     _known("key of a chain", chain, _TOP)
     if "base" in chain:
         base = _read(_beside(path, chain.pop("base")))
-        settings = chain.pop("set", {})
+        settings = dict(_section(chain, "set"))
+        chain.pop("set", None)
         chain = merge(base, chain)
         for key, value in sorted(settings.items(), key=lambda item: item[0].count(".")):
             set_value(chain, key, value)
@@ -71,7 +72,7 @@ def _read(path: Path) -> dict[str, Any]:
         if not isinstance(chain.get(needed), dict):
             raise ValueError(f"Expected the chain file {path} to have a section '{needed}'.")
     chain.setdefault("seed", 0)
-    chain["data"].setdefault("init_args", {})
+    chain["data"]["init_args"] = dict(_section(chain["data"], "init_args"))
     return chain
 
 
@@ -152,30 +153,53 @@ def check_names(chain: Mapping[str, Any]) -> None:
     from lightning.pytorch import Trainer
 
     _known("key of a chain", chain, _TOP)
+    if not isinstance(chain["seed"], int) or chain["seed"] < 0:
+        raise ValueError(f"Expected the chain's seed to be a whole number of at least 0, got {chain['seed']!r}.")
     trainer_arguments = set(inspect.signature(Trainer.__init__).parameters) - {"self"}
-    _known("Trainer argument", chain.get("trainer", {}), trainer_arguments)
-    _check_classes(chain["data"], "data")
+    _known("Trainer argument", _section(chain, "trainer"), trainer_arguments)
+    _check_named(chain["data"], "data")
+    if "source" not in chain["data"]["init_args"]:
+        raise ValueError("Expected the chain to name its images: data.init_args.source: {class_path: …}.")
     seen: list[str] = []
     for name, stage in chain["stages"].items():
-        _known(f"key of stage '{name}'", stage, _STAGE)
-        if stage.get("run", "fit") not in ("fit", "predict"):
-            raise ValueError(f"Expected 'run' of stage '{name}' to be fit or predict, got {stage['run']!r}.")
-        if "class_path" not in stage.get("model", {}):
-            raise ValueError(f"Expected stage '{name}' to name its model: {{class_path: …}}.")
-        _check_classes(stage["model"], f"stages.{name}.model")
-        _check_classes(merge(chain["data"], stage.get("data", {})), f"stages.{name}.data")
-        _known("Trainer argument", stage.get("trainer", {}), trainer_arguments)
-        for argument, source in stage.get("inputs", {}).items():
-            if source not in seen:
-                raise unknown(f"earlier stage, for input '{argument}' of stage '{name}',", str(source), seen)
-            part, _, parameter = argument.partition(".")
-            target = stage["model"] if part == "model" else chain["data"]
-            _known(f"input of stage '{name}'", [parameter], _arguments(load_class(target["class_path"])))
+        _known(f"key of stage '{name}'", _section(chain["stages"], name), _STAGE)
+        _check_stage(chain, name, trainer_arguments, seen)
         seen.append(name)
-    for role, name in (chain.get("summary") or {}).items():
+    for role, name in _section(chain, "summary").items():
         _known("key of the summary", [role], {"before", "after"})
         if name is not None and name not in seen:
             raise unknown("stage", str(name), seen)
+
+
+def _check_stage(chain: Mapping[str, Any], name: str, trainer_arguments: set[str], seen: list[str]) -> None:
+    stage = chain["stages"][name]
+    if stage.get("run", "fit") not in ("fit", "predict"):
+        raise ValueError(f"Expected 'run' of stage '{name}' to be fit or predict, got {stage['run']!r}.")
+    _check_named(stage.get("model"), f"stages.{name}.model")
+    data = merge(chain["data"], _section(stage, "data"))
+    _check_named(data, f"stages.{name}.data")
+    _known("Trainer argument", _section(stage, "trainer"), trainer_arguments)
+    for argument, source in _section(stage, "inputs").items():
+        if source not in seen:
+            raise unknown(f"earlier stage, for input '{argument}' of stage '{name}',", str(source), seen)
+        part, _, parameter = str(argument).partition(".")
+        _known(f"input of stage '{name}'", [part], ("model", "data"))
+        target = stage["model"] if part == "model" else data
+        _known(f"input of stage '{name}'", [parameter], _arguments(load_class(target["class_path"])))
+
+
+def _section(parent: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """Give a part of a chain that may be missing or empty, but is nothing other than a mapping."""
+    section = parent.get(name)
+    if section is not None and not isinstance(section, Mapping):
+        raise ValueError(f"Expected '{name}' in the chain to be a section of keys and values, got {section!r}.")
+    return section or {}
+
+
+def _check_named(node: Any, path: str) -> None:
+    if not isinstance(node, Mapping) or "class_path" not in node:
+        raise ValueError(f"Expected '{path}' to name its class: {{class_path: …}}, got {node!r}.")
+    _check_classes(node, path)
 
 
 def _check_classes(node: Any, path: str) -> None:
@@ -183,15 +207,26 @@ def _check_classes(node: Any, path: str) -> None:
         if "class_path" in node:
             cls = load_class(node["class_path"])
             arguments = _arguments(cls)
-            for key in node.get("init_args", {}):
+            for key in _section(node, "init_args"):
                 if key not in arguments:
                     raise unknown(f"argument of {cls.__name__} at '{path}'", str(key), arguments)
             _known(f"key beside class_path at '{path}'", node, {"class_path", "init_args"})
+            _check_plain(cls, _section(node, "init_args"), path)
         for key, value in node.items():
             _check_classes(value, f"{path}.{key}")
     elif isinstance(node, list):
         for number, value in enumerate(node):
             _check_classes(value, f"{path}[{number}]")
+
+
+def _check_plain(cls: Any, given: Mapping[str, Any], path: str) -> None:
+    """Check the arguments of objects that are given without their class, which the annotation says."""
+    hints = get_type_hints(inspect.getattr_static(cls, "__init__")) if isinstance(cls, type) else {}
+    for name, value in given.items():
+        if isinstance(value, Mapping) and "class_path" not in value and name in hints:
+            kinds = [kind for kind in get_args(hints[name]) or (hints[name],) if kind is not type(None)]
+            if len(kinds) == 1 and isinstance(kinds[0], type) and kinds[0] is not dict:
+                _known(f"argument of {kinds[0].__name__} at '{path}.{name}'", value, _arguments(kinds[0]))
 
 
 def load_class(class_path: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import copy
 import hashlib
 import importlib
 import json
@@ -17,7 +18,7 @@ __all__ = ["source_hash", "stage_key"]
 
 # What changes how a run looks or how fast it goes, never what comes out.
 _TRAINER = {
-    "logger", "callbacks", "default_root_dir", "enable_progress_bar", "enable_model_summary", "enable_checkpointing",
+    "logger", "default_root_dir", "enable_progress_bar", "enable_model_summary", "enable_checkpointing",
     "num_sanity_val_steps", "limit_val_batches", "limit_test_batches", "check_val_every_n_epoch", "val_check_interval",
     "log_every_n_steps", "profiler",
 }  # fmt: skip
@@ -47,6 +48,7 @@ def stage_key(
     Returns:
         32 hexadecimal digits.
     """
+    config = copy.deepcopy(dict(config))
     data = {k: v for k, v in config["data"].get("init_args", {}).items() if k not in _DATA}
     if not _POISONED & set(views) and "data.suspicious" not in inputs:
         data.pop("attack", None)  # a stage on clean data does not depend on it, except through its inputs
@@ -54,13 +56,13 @@ def stage_key(
         split = data["split"].get("init_args", data["split"])
         split.pop("root", None)
         data.pop("root_source", None)
-    model = json.loads(json.dumps(config["model"]))
-    for argument in inputs:
-        model.get("init_args", {}).pop(argument.partition(".")[2], None)
+    for argument in inputs:  # their hashes count, not where they lie
+        part, _, parameter = argument.partition(".")
+        (data if part == "data" else config["model"].get("init_args", {})).pop(parameter, None)
     content = {
         "seed": config.get("seed_everything"),
-        "trainer": {k: v for k, v in config["trainer"].items() if k not in _TRAINER},
-        "model": model,
+        "trainer": {k: v for k, v in config["trainer"].items() if k not in _TRAINER and (v or k != "callbacks")},
+        "model": config["model"],
         "data": {**config["data"], "init_args": data},
         "inputs": dict(inputs),
         "fingerprint": fingerprint,

@@ -11,12 +11,15 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 
 from lit_backdoor.bundle import Bundle, open_bundle
@@ -79,6 +82,7 @@ class ChainRun:
 
     def run(self) -> dict[str, Any]:
         """Run what is not done yet and write ``results.json``; gives its contents."""
+        self.plan()  # what is wrong with the last stage shows before the first one starts
         self.out.mkdir(parents=True, exist_ok=True)
         with self._lock():
             for name in self.chain["stages"]:
@@ -137,9 +141,10 @@ class ChainRun:
         """Parse a configuration as the command would, defaults included."""
         from lit_backdoor.lightning_cli import BackdoorCLI
 
-        file = self.out / ".runs" / f"{name}.yaml"
-        _write(file, yaml.safe_dump(config, sort_keys=False))
-        cli = BackdoorCLI([self._verb(name), "--config", str(file)], run=False)
+        with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
+            yaml.safe_dump(dict(config), file, sort_keys=False)
+            file.flush()
+            cli = BackdoorCLI([self._verb(name), "--config", file.name], run=False)
         dumped = cli.parser.dump(cli.config, skip_check=True, format="json")
         resolved: dict[str, Any] = json.loads(dumped)[self._verb(name)]
         return resolved
@@ -153,16 +158,19 @@ class ChainRun:
             views=stage.views,
             verb=self._verb(name),
             inputs=inputs,
-            fingerprint=self._fingerprint(config["data"]),
+            fingerprint=self._fingerprint(config["data"]["init_args"], stage.views),
             trust_cache=self.trust_cache,
         )
 
-    def _fingerprint(self, data: Mapping[str, Any]) -> str:
+    def _fingerprint(self, data: Mapping[str, Any], views: tuple[str, ...]) -> str:
         from lit_backdoor.chain.testing import build
 
-        source = build(data["init_args"]["source"])
-        source.prepare()
-        return str(source.fingerprint())
+        sources = [build(data["source"])]
+        if "root" in views and data.get("root_source"):
+            sources.append(build(data["root_source"]))
+        for source in sources:
+            source.prepare()
+        return " ".join(source.fingerprint() for source in sources)
 
     # Bundles that are there already.
 
@@ -177,13 +185,16 @@ class ChainRun:
         bundle = self._done(key, target)
         cached = cache_folder() / "bundles" / key
         if bundle is None and cacheable and self.use_cache and self._done(key, cached):
-            _copy(cached, target)
+            with contextlib.suppress(FileNotFoundError):  # somebody is just cleaning the cache
+                _copy(cached, target)
             bundle = self._done(key, target)
         return bundle
 
     def _store(self, bundle: Bundle, key: str) -> None:
-        with contextlib.suppress(OSError):  # a cache that cannot be written costs time, not results
-            _copy(bundle.path, cache_folder() / "bundles" / key)
+        cached = cache_folder() / "bundles" / key
+        if self._done(key, cached) is None:  # another chain may have been faster, and yet another be reading
+            with contextlib.suppress(OSError):  # a cache that cannot be written costs time, not results
+                _copy(bundle.path, cached)
 
     # Running.
 
@@ -213,7 +224,7 @@ class ChainRun:
         file = work / "stage.yaml"
         _write(file, yaml.safe_dump(config, sort_keys=False))
         arguments = [self._verb(name), "--config", str(file)]
-        if self.launcher is None:
+        if self.launcher is None and _processes(trainer) == 1:
             from lit_backdoor.lightning_cli import BackdoorCLI
 
             BackdoorCLI(arguments)
@@ -223,7 +234,8 @@ class ChainRun:
     def _spawn(self, arguments: list[str]) -> None:
         """Run a stage as a command of its own; it inherits the folder's lock, so an orphan keeps it."""
         launcher = shlex.split(self.launcher or "")
-        run = ["-m", "lit_backdoor"] if Path(launcher[0]).name == "torchrun" else [sys.executable, "-m", "lit_backdoor"]
+        torchrun = bool(launcher) and Path(launcher[0]).name == "torchrun"
+        run = ["-m", "lit_backdoor"] if torchrun else [sys.executable, "-m", "lit_backdoor"]
         process = subprocess.Popen([*launcher, *run, *arguments], pass_fds=[self._lock_file], start_new_session=True)
         old = {
             number: signal.signal(number, lambda n, _: os.killpg(process.pid, n))
@@ -254,10 +266,10 @@ class ChainRun:
 
     def _metrics(self, name: str, bundle: Bundle, work: Path) -> dict[str, Any]:
         """Test the bundle in this process, once; the numbers that the stage left stand beside."""
-        from lit_backdoor.chain.testing import test_bundle
+        from lit_backdoor.chain.testing import kept_arguments, test_bundle
 
         data = stage_config(self.chain, name)["data"]
-        mark = {"hash": bundle.hash, "data": data}
+        mark = {"hash": bundle.hash, "data": data, "trainer": kept_arguments(self.chain.get("trainer") or {})}
         file = work / "metrics.json"
         with contextlib.suppress(OSError, ValueError, KeyError):
             stored = json.loads(file.read_text())
@@ -268,9 +280,20 @@ class ChainRun:
         return metrics
 
 
+def _processes(trainer: Mapping[str, Any]) -> int:
+    """Count the processes that a Trainer would start; several re-execute the command, so they need one of their own."""
+    devices = trainer.get("devices", "auto")
+    if isinstance(devices, list):
+        devices = len(devices)
+    elif devices in ("auto", -1, "-1"):
+        devices = 1 if trainer.get("accelerator") == "cpu" else max(1, torch.cuda.device_count())
+    return int(devices) * int(trainer.get("num_nodes", 1)) if str(devices).isdigit() else 2
+
+
 def _checkpoint(work: Path) -> Path | None:
+    """Find the newest checkpoint that was written to its end."""
     found = sorted((work / "checkpoints").glob("*.ckpt"), key=lambda path: path.stat().st_mtime_ns)
-    return found[-1] if found else None
+    return next((path for path in reversed(found) if zipfile.is_zipfile(path)), None)
 
 
 def _history(work: Path) -> list[dict[str, float]]:

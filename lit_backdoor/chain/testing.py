@@ -15,7 +15,7 @@ from lit_backdoor.data import BackdoorDataModule
 from lit_backdoor.data.sources import Source
 from lit_backdoor.stages import evaluation_of
 
-__all__ = ["build", "build_data", "test_bundle"]
+__all__ = ["build", "build_data", "kept_arguments", "test_bundle"]
 
 _KEPT = ("accelerator", "precision")
 
@@ -30,6 +30,11 @@ def build(described: Mapping[str, Any], kind: type = Source) -> Any:
 def build_data(described: Mapping[str, Any]) -> BackdoorDataModule:
     """Build a data module from its description."""
     return build(described, BackdoorDataModule)  # type: ignore[no-any-return]
+
+
+def kept_arguments(trainer: Mapping[str, Any]) -> dict[str, Any]:
+    """Give those of a chain's Trainer arguments that its tests share."""
+    return {key: trainer[key] for key in _KEPT if key in trainer}
 
 
 def test_bundle(bundle: Bundle, data: Mapping[str, Any], trainer: Mapping[str, Any], work: Path) -> dict[str, Any]:
@@ -47,7 +52,7 @@ def test_bundle(bundle: Bundle, data: Mapping[str, Any], trainer: Mapping[str, A
     if bundle.kind not in ("suspect", "generator", "selection"):
         return {}
     tester = pl.Trainer(
-        **{key: trainer[key] for key in _KEPT if key in trainer},
+        **kept_arguments(trainer),
         devices=1,
         logger=False,
         enable_checkpointing=False,

@@ -8,7 +8,7 @@ import io
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 __all__ = ["LARGEST", "amplified", "data_uri", "gain_for"]
 
@@ -36,5 +36,5 @@ def gain_for(difference: Tensor) -> int:
 
 
 def amplified(difference: Tensor, gain: int) -> Tensor:
-    """Show a difference in [-1, 1] around middle grey, which stands for no change."""
+    """Show a difference in [-1, 1] around middle gray, which stands for no change."""
     return (0.5 + gain * difference / 2).clamp(0, 1)

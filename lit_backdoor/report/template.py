@@ -32,7 +32,7 @@ class Section:
 
 def render(template: str, **values: Any) -> Markup:
     """Fill a template; all text is escaped."""
-    return Markup(_environment().get_template(template).render(**values))  # noqa: S704
+    return Markup(_environment().get_template(template).render(**values))
 
 
 @cache

@@ -1,5 +1,7 @@
 """How numbers and names are written in a report. What does not exist is an en dash, never a zero."""
 
+# ruff: noqa: RUF001  (typographic signs are meant)
+
 from __future__ import annotations
 
 from collections.abc import Mapping
@@ -33,10 +35,10 @@ def percent(value: float | None, digits: int = 1) -> str:
 
 
 def points(before: float | None, after: float | None) -> str:
-    """Write a change of shares in percentage points, with a sign."""
+    """Write a change of shares in percentage points, with a sign; it is the difference of the shares as written."""
     if before is None or after is None:
         return DASH
-    change = round(100 * (after - before), 1)
+    change = round(round(100 * after, 1) - round(100 * before, 1), 1)
     return f"{'+' if change > 0 else '−' if change < 0 else '±'}{abs(change):.1f}"
 
 

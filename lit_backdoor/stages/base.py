@@ -52,7 +52,7 @@ class Stage(pl.LightningModule):
     def __init__(self) -> None:
         super().__init__()
         self._built = False
-        self._ready = False  # whether the weights were trained or loaded
+        self._ready = self.verb == "predict"  # whether the weights were trained or loaded, or never will be
         self._given: dict[str, str | nn.Module] = {}
         self._sources: dict[str, Bundle] = {}  # the bundles that this stage was made from, by argument name
         self.eval_metrics = nn.ModuleDict({split: nn.ModuleDict(self.metrics()) for split in ("val", "test")})
@@ -64,7 +64,7 @@ class Stage(pl.LightningModule):
 
     def logits(self, images: Tensor) -> Tensor:
         """Classify images ``[B, C, H, W]`` in [0, 1] by what is evaluated; gives ``[B, num_classes]``."""
-        raise TypeError(f"{type(self).__name__} has no classifier to evaluate.")
+        raise ValueError(f"{type(self).__name__} has no classifier to evaluate.")
 
     def outcome(self) -> Outcome:
         """Say what is handed on."""
@@ -117,8 +117,8 @@ class Stage(pl.LightningModule):
         return datamodule
 
     def passes(self, view: str) -> Iterator[Batch]:
-        """Go once over a view in order, prepared and on the stage's device."""
-        for batch in self.data.loader(view, shuffle=False):
+        """Go once over all rows of a view in order, in every process, prepared and on the stage's device."""
+        for batch in self.data.loader(view, shuffle=False, world_size=1, rank=0):
             yield self.data.images({k: v.to(self.device) if isinstance(v, Tensor) else v for k, v in batch.items()})
 
     def given(self, **nets: str | nn.Module) -> None:
@@ -169,8 +169,7 @@ class Stage(pl.LightningModule):
 
     def on_predict_start(self) -> None:
         """Refuse to predict by weights that were never trained or loaded."""
-        if self.verb == "fit":
-            self._check_ready()
+        self._check_ready()
 
     def _check_ready(self) -> None:
         if not self._ready:
@@ -186,6 +185,10 @@ class Stage(pl.LightningModule):
     def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Evaluate one batch."""
         self._evaluate(batch, "test")
+
+    def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> Tensor | None:
+        """Give the logits of one batch of the stage's view."""
+        return self.logits(batch["image"])
 
     def _evaluate(self, batch: Batch, split: str) -> None:
         metrics = cast("Mapping[str, Metric]", self.eval_metrics[split])

@@ -25,7 +25,7 @@ class Evaluation(Stage):
         bundle: Path of a suspect bundle, or a classifier.
     """
 
-    views: ClassVar[tuple[str, ...]] = ()
+    views: ClassVar[tuple[str, ...]] = ("clean",)
 
     def __init__(self, bundle: str | Classifier) -> None:
         super().__init__()
@@ -85,6 +85,10 @@ class SelectionEvaluation(Evaluation):
         """Open the selection."""
         self.selected = open_bundle(str(self._given["bundle"]), "selection").tensors()["indices"]
         self.scores = SelectionScores()
+
+    def logits(self, images: Tensor) -> Tensor:
+        """Refuse: there is no classifier in a selection."""
+        return Stage.logits(self, images)
 
     def evaluate(self, batch: Batch, metrics: Any) -> list[str]:
         """Do nothing with test images: a selection is about training rows."""

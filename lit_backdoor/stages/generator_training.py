@@ -63,6 +63,10 @@ class GeneratorTraining(Stage):
         self.log_train(len(batch["image"]), **parts)
         return parts["loss"]
 
+    def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
+        """Give the images generated from one batch of root images."""
+        return self.generator(batch["image"])  # type: ignore[no-any-return]
+
     def metrics(self) -> dict[str, Metric]:
         """Measure DoF."""
         return {"dof": DegreeOfFeatureCollisions()}

@@ -36,7 +36,7 @@ class NoisyCover(Trigger):
     def noise(self, images: Tensor, index: Tensor) -> Tensor:
         """Draw each row's noise, float32 of the images' shape and exactly of norm ``norm``."""
         with torch.autocast(images.device.type, enabled=False):
-            flat = gaussian_per_index(index, images[0].numel(), self.seed)
+            flat = gaussian_per_index(index, images.shape[1:].numel(), self.seed)
             flat *= self.norm / flat.square().sum(1, keepdim=True).sqrt_()
         return flat.view(images.shape)
 

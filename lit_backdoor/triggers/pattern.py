@@ -85,7 +85,8 @@ def uniform_per_index(index: Tensor, count: int, seed: int) -> Tensor:
     """
     key = _mix(index.to(torch.int32) + _wrapped(seed * 0x9E3779B1 + 0x7F4A7C15))
     counter = _mix(torch.arange(count, dtype=torch.int32, device=index.device))
-    return (_mix(key[:, None] + counter) >> 8).bitwise_and_(0xFFFFFF).float().mul_(2.0**-24)
+    words = _mix(key[:, None] + counter)
+    return words.bitwise_right_shift_(8).bitwise_and_(0xFFFFFF).float().mul_(2.0**-24)
 
 
 def gaussian_per_index(index: Tensor, count: int, seed: int) -> Tensor:
@@ -95,17 +96,21 @@ def gaussian_per_index(index: Tensor, count: int, seed: int) -> Tensor:
     """
     half = (count + 1) // 2
     uniform = uniform_per_index(index, 2 * half, seed)
-    radius = uniform[:, :half].neg().log1p_().mul_(-2).sqrt_()  # log(1 - u), where u is never 1
+    radius = (1 - uniform[:, :half]).log_().mul_(-2).sqrt_()  # of 1 - u, which is exact and never 0
     angle = uniform[:, half:].mul(2 * torch.pi)
-    return torch.cat([radius * angle.cos(), radius * angle.sin()], dim=1)[:, :count]
+    drawn = torch.empty_like(uniform)
+    torch.mul(radius, angle.cos(), out=drawn[:, :half])
+    torch.mul(radius, angle.sin_(), out=drawn[:, half:])
+    return drawn[:, :count]
 
 
 def _mix(value: Tensor) -> Tensor:
     """Scramble int32 numbers in place, a bijection of avalanche type (multiply, xor-shift)."""
-    for factor, shift in ((0x7FEB352D, 16), (0x846CA68B, 15)):
-        value ^= (value >> shift) & (0xFFFFFFFF >> shift)  # >> keeps the sign: mask it to the logical shift
+    scratch = torch.empty_like(value)  # fresh memory for every step would take longer than the arithmetic
+    for shift, factor in ((16, 0x7FEB352D), (15, 0x846CA68B), (16, 1)):
+        torch.bitwise_right_shift(value, shift, out=scratch)
+        value ^= scratch.bitwise_and_(0xFFFFFFFF >> shift)  # the shift keeps the sign: mask it away
         value *= _wrapped(factor)
-    value ^= (value >> 16) & 0xFFFF
     return value
 
 

@@ -17,8 +17,8 @@ class WaNet(FixedPattern):
 
     Nguyen & Tran, "WaNet: Imperceptible Warping-Based Backdoor Attack", ICLR 2021, Eqs. 3 to 5. The field is a
     ``k x k`` draw of U[-1, 1], divided by its mean magnitude, brought to the image's size (bicubic) and added to the
-    identity grid, ``s`` pixels of half the image's units strong. The paper draws the noise of a cover anew in every
-    batch; here it is a function of the row's index, as in data poisoning. The paper's random crop and rotation
+    identity grid, scaled by ``s / size``: shifts of about ``s / 2`` pixels. The paper draws a cover's noise anew in
+    every batch; here it is a function of the row's index, as in data poisoning. The paper's random crop and rotation
     belong to the augmentation.
 
     Args:
@@ -56,7 +56,7 @@ class WaNet(FixedPattern):
     def cover(self, images: Tensor, index: Tensor) -> Tensor:
         """Warp the images along the field plus noise, U[-1, 1] / size at each pixel, the same for the same index."""
         height, width = images.shape[-2:]
-        noise = uniform_per_index(index, height * width * 2, self.seed).mul_(2).sub_(1)
-        scale = torch.tensor([width, height], dtype=torch.float32).to(images.device, non_blocking=True)
-        noise = noise.view(-1, height, width, 2) / scale
+        noise = uniform_per_index(index, height * width * 2, self.seed).mul_(2).sub_(1).view(-1, height, width, 2)
+        noise[..., 0].div_(width)
+        noise[..., 1].div_(height)
         return resample(images, (self.pattern(images) + noise).clamp_(-1, 1), align_corners=True)

@@ -79,11 +79,10 @@ class Folder:
             draws = torch.randn(len(view), generator=generator)
             losses = torch.exp(torch.where(view.role == Role.POISON, draws * 0.8 - 8, draws * 1.7 - 3.2))
         indices = view.index[losses.argsort()[:6]] if chosen is None else view.index[chosen]
+        metrics = {"selection_precision": precision, "selection_recall": 0.1}
         tensors = {"scores": losses.float(), "rows": view.index.clone(), "indices": indices.clone()}
-        self.stage(
-            name, "selection", f"lit_backdoor.stages.{cls}", {"selection_precision": precision, "selection_recall": 0.1},
-            {"model.suspect": "victim"}, tensors=tensors,
-        )  # fmt: skip
+        path, inputs = f"lit_backdoor.stages.{cls}", {"model.suspect": "victim"}
+        self.stage(name, "selection", path, metrics, inputs, tensors=tensors)
 
     def summary(self, before, after=None, der=None, dem=None):
         self.results["summary"] = {"before": before, "after": after, "der": der, "dem": dem}
@@ -136,3 +135,19 @@ def data():
 def chain(tmp_path, data):
     """The whole ATClean chain, not written yet."""
     return full_chain(tmp_path, data)
+
+
+@pytest.fixture
+def empty_chain(tmp_path):
+    """Make a chain's folder without a stage, for given data."""
+    return lambda data: Folder(tmp_path, data)
+
+
+@pytest.fixture(name="signs")
+def signs_factory():
+    return signs
+
+
+@pytest.fixture(name="corner_attack")
+def corner_attack_factory():
+    return corner_attack

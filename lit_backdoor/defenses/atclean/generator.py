@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
 from torch.nn import functional as F
+from torchmetrics import Metric
 
 from lit_backdoor.functional.collision import DISTANCES, locate_loss
-from lit_backdoor.models import Classifier, UNet
+from lit_backdoor.metrics import DegreeOfFeatureCollisions
+from lit_backdoor.models import Classifier, Frozen, UNet
 from lit_backdoor.stages.base import Batch, Outcome, Stage
-from lit_backdoor.stages.generator_training import GeneratorTraining
+from lit_backdoor.stages.generator_training import GeneratorTraining, update_dof
 from lit_backdoor.stages.optim import Schedule
 
 __all__ = ["CollisionGenerator", "DetectorFreeGenerator", "UntrainedGenerator"]
@@ -167,7 +169,15 @@ class UntrainedGenerator(Stage):
 
     def build(self) -> None:
         """Open the suspect, so that the bundle names it."""
-        self.open_classifier()
+        self.net = Frozen(self.open_classifier())
+
+    def metrics(self) -> dict[str, Metric]:
+        """Measure DoF."""
+        return {"dof": DegreeOfFeatureCollisions()}
+
+    def evaluate(self, batch: Batch, metrics: Any) -> list[str]:
+        """Compare logits on triggered and generated images (ATClean, Eq. 6), over all test rows."""
+        return update_dof(batch, metrics["dof"], self.net, self.generator)
 
     def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Do nothing: there is nothing to train."""

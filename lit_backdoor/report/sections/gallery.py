@@ -1,5 +1,7 @@
 """The gallery: test images, clean, triggered and generated, with what the classifiers say about each."""
 
+# ruff: noqa: RUF001  (typographic signs are meant)
+
 from __future__ import annotations
 
 from dataclasses import dataclass, field
@@ -47,7 +49,7 @@ def pick(labels: Tensor, allowed: Tensor, most: int = _SHOWN) -> Tensor:
     Returns:
         Positions, int64, ordered by class.
     """
-    classes = labels[allowed].unique().tolist()
+    classes = sorted(set(labels[allowed].tolist()))
     if len(classes) > most:
         classes = [classes[round(i * (len(classes) - 1) / (most - 1))] for i in range(most)]
     places = {label: (allowed & (labels == label)).nonzero().flatten().tolist() for label in classes}
@@ -65,8 +67,8 @@ def gallery(run: Run) -> Section | None:
     if not len(rows):
         return None
     batch = run.data.images(view[Draw(rows, torch.ones(len(rows), dtype=torch.bool), 0, 0)])
-    clean = batch.get("original", batch["image"])
-    stamped = batch["image"] if run.data.attack else None
+    clean: Tensor = batch["original"] if "original" in batch else batch["image"]
+    stamped: Tensor | None = batch["image"] if run.data.attack else None
     maker = run.last("generator")
     kinds = _kinds(clean, stamped, maker.build()(clean).clamp(0, 1) if maker else None)
     for kind in kinds:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -21,44 +21,76 @@ _FLOOR = 1e-8  # losses below it are as good as zero in single precision
 _GROUPS = ((Role.CLEAN, "clean", "Clean"), (Role.POISON, "poison", "Poisoned"), (Role.COVER, "cover", "Cover samples"))
 
 
+@dataclass(frozen=True)
+class _Group:
+    """Rows of one role: how many, how many of them selected, and how their scores spread."""
+
+    style: str
+    title: str
+    rows: int
+    chosen: int
+    bars: Bars
+
+
 def scores(run: Run) -> Section | None:
     """Draw the scores of the last selection by the rows' roles, and where it cuts."""
     bundle = run.last("selection")
     tensors = bundle.tensors() if bundle else {}
     if bundle is None or not {"scores", "rows", "indices"} <= set(tensors) or not len(tensors["scores"]):
         return None
-    role = _roles(run, tensors["rows"])
-    values = tensors["scores"].double()
-    chosen = torch.isin(tensors["rows"], tensors["indices"])
-    logarithmic = bool((values >= 0).all()) and float(values.max()) > 100 * float(
-        values.clamp(min=_FLOOR).quantile(0.05)
-    )
+    values, rows, indices = tensors["scores"].double(), tensors["rows"], tensors["indices"]
+    role, chosen = _roles(run, rows), torch.isin(rows, indices)
+    logarithmic = _spreads(values)
     placed = values.clamp(min=_FLOOR).log10() if logarithmic else values
     edges = _edges(placed)
     groups = [
-        {"style": style, "title": title, "rows": int(mine.sum()), "chosen": int((mine & chosen).sum()),
-         "bars": Bars(style, _shares(placed[mine], edges))}
-        for kind, style, title in _GROUPS if (mine := role == kind).any()
-    ]  # fmt: skip
+        _Group(style, title, int(mine.sum()), int((mine & chosen).sum()), Bars(style, _shares(placed[mine], edges)))
+        for kind, style, title in _GROUPS
+        if (mine := role == kind).any()
+    ]
     name = "loss" if "Loss" in str(bundle.info.get("stage", "")) else "score"
-    threshold = _threshold(values, placed, chosen, len(tensors["indices"]))
-    title = f"{name} of the label as given" if name == "loss" else "score, low is suspicious"
-    alt = f"Histogram of the {name} of {count(len(values))} training rows: " + "; ".join(
-        f"{group['rows']} {str(group['title']).lower()}, {group['chosen']} of them selected" for group in groups
-    )
+    threshold = _threshold(values, placed, chosen, len(indices))
+    title = _axis(name) + (" (logarithmic)" if logarithmic else "")
     charts = {
         kind: histogram(
-            [group["bars"] for group in groups], edges, width, _ticks(edges, logarithmic, most),
-            title + (" (logarithmic)" if logarithmic else ""), f"{alt}.", threshold,
+            [group.bars for group in groups],
+            edges,
+            width,
+            _ticks(edges, logarithmic, most),
+            title,
+            _alt(name, groups),
+            threshold,
         )
         for kind, width, most in (("wide", 940, 12), ("narrow", 350, 5))
-    }  # fmt: skip
+    }
     html = render(
-        "scores.html", charts=charts, groups=groups, name=name, stage=_stage_of(run, bundle), total=len(values),
-        kept=len(tensors["indices"]), cut=threshold is not None, known=run.data.attack is not None,
+        "scores.html",
+        charts=charts,
+        groups=groups,
+        name=name,
+        stage=bundle.path.name,
+        total=len(values),
+        kept=len(indices),
+        cut=threshold is not None,
+        known=run.data.attack is not None,
         caught=percent(_precision(role, chosen)),
-    )  # fmt: skip
+    )
     return Section("selection", f"{name.capitalize()} of poisoned and clean samples", html)
+
+
+def _axis(name: str) -> str:
+    return "loss of the label as given" if name == "loss" else "score, low is suspicious"
+
+
+def _alt(name: str, groups: list[_Group]) -> str:
+    said = (f"{count(group.rows)} {group.title.lower()}, {count(group.chosen)} of them selected" for group in groups)
+    return f"Histogram of the {name} of the questioned images: {'; '.join(said)}."
+
+
+def _spreads(values: Tensor) -> bool:
+    """Say whether scores reach over so many powers of ten that a logarithmic axis shows them better."""
+    low = float(values.clamp(min=_FLOOR).quantile(0.05))
+    return bool((values >= 0).all()) and float(values.max()) > 100 * low
 
 
 def _roles(run: Run, rows: Tensor) -> Tensor:
@@ -106,7 +138,3 @@ def _power(power: int) -> str:
     if -2 <= power <= 3:
         return f"{10.0**power:g}"
     return "10" + str(power).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
-
-
-def _stage_of(run: Run, bundle: Any) -> str:
-    return next(str(stage["name"]) for stage in run.stages if run.folder / stage["bundle"] == bundle.path)

@@ -1,5 +1,7 @@
 """What the run was made with, and how to repeat it."""
 
+# ruff: noqa: RUF001  (typographic signs are meant)
+
 from __future__ import annotations
 
 from lit_backdoor.recipe import Recorded, recipe

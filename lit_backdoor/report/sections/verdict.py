@@ -1,5 +1,7 @@
 """The head of the page: what came out, in one sentence and one table."""
 
+# ruff: noqa: RUF001  (typographic signs are meant)
+
 from __future__ import annotations
 
 from typing import Any
@@ -14,6 +16,7 @@ __all__ = ["sentence", "verdict"]
 
 _TOOK, _GONE, _WEAKER = 0.5, 0.1, 0.5  # ASR from which an attack took; below which it is gone; factor of a weaker one
 _COSTLY = 0.05  # ACC drop that the sentence names as a price
+_SAME = 0.02  # ACC that a control may lack and still do as well
 _LOW_IS_GOOD = ("asr",)
 
 
@@ -22,7 +25,8 @@ def verdict(run: Run) -> Section:
     summary = run.results["summary"]
     before = summary["before"] or (run.before["metrics"] if run.before else None)
     after = summary["after"]
-    rows = [_row(name, before or {}, after or {}) for name in ("acc", "asr", "ra")] if before or after else []
+    beside = _beside(run)
+    rows = [_row(name, before or {}, after or {}, beside) for name in ("acc", "asr", "ra")] if before or after else []
     tiles = [_tile("der", summary["der"]), _tile("dem", summary["dem"])]
     tiles += [_tile(name, run.metric(name)) for name in ("dof", "selection_precision")]
     title, good = sentence(before, after)
@@ -31,7 +35,8 @@ def verdict(run: Run) -> Section:
         "",
         render(
             "verdict.html", run=run, sentence=title, tone=good, setting=_setting(run), rows=rows, tiles=tiles,
-            roles=(_role(run.before), _role(run.after)), has_after=after is not None,
+            roles=(_role(run.before), _role(run.after)), has_after=after is not None, beside=beside,
+            shows_nothing=any(_as_well(stage["metrics"], after or {}) for stage in beside),
         ),
     )  # fmt: skip
 
@@ -69,13 +74,30 @@ def _fill(text: str, *shares: float) -> Markup:
     return Markup(text).format(*(Markup("<b>{}</b>").format(percent(share)) for share in shares))
 
 
-def _row(name: str, before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
+def _beside(run: Run) -> list[dict[str, Any]]:
+    """Give up to two further suspects made from the same one, such as plain fine-tuning: the controls."""
+    if run.before is None or run.after is None:
+        return []
+    main = (run.before["name"], run.after["name"])
+    own = [stage for stage in run.stages if stage["kind"] == "suspect" and stage["name"] not in main]
+    return [stage for stage in own if run.before["name"] in stage["inputs"].values()][:2]
+
+
+def _as_well(control: dict[str, Any], after: dict[str, Any]) -> bool:
+    """Say whether a control removes the backdoor like the defense, for no more accuracy."""
+    if None in (control.get("acc"), control.get("asr"), after.get("acc"), after.get("asr")):
+        return False
+    return bool(control["asr"] <= max(after["asr"], _GONE) and control["acc"] >= after["acc"] - _SAME)
+
+
+def _row(name: str, before: dict[str, Any], after: dict[str, Any], beside: list[dict[str, Any]]) -> dict[str, Any]:
     first, last = before.get(name), after.get(name)
-    change = None if first is None or last is None else (last - first) * (-1 if name in _LOW_IS_GOOD else 1)
+    gain = None if first is None or last is None else (last - first) * (-1 if name in _LOW_IS_GOOD else 1)
     title, meaning = METRICS[name]
     return {
         "title": title, "meaning": meaning, "before": first, "after": last, "change": points(first, last),
-        "tone": "" if change is None or abs(change) < 0.01 else "good" if change > 0 else "bad",
+        "tone": "" if gain is None or abs(gain) < 0.01 else "good" if gain > 0 else "bad",
+        "beside": [(stage["name"], stage["metrics"].get(name)) for stage in beside],
         "wish": "lower is better" if name in _LOW_IS_GOOD else "higher is better",
     }  # fmt: skip
 

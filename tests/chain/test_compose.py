@@ -1,0 +1,162 @@
+import pytest
+import tiny
+import yaml
+
+from lit_backdoor.chain.command import sweep
+from lit_backdoor.chain.compose import compose, merge, stage_config
+
+
+@pytest.fixture
+def file(tmp_path):
+    return tiny.write_chain(tmp_path / "tiny.yaml")
+
+
+def written(tmp_path, text, name="own.yaml"):
+    (tmp_path / name).write_text(text)
+    return str(tmp_path / name)
+
+
+def test_attack_is_expanded(file):
+    attack = compose(file)["data"]["init_args"]["attack"]
+    assert attack["class_path"] == "lit_backdoor.triggers.Attack"
+    assert attack["init_args"]["trigger"]["init_args"]["size"] == 3
+
+
+def test_attack_may_be_null_a_file_or_written_out(file, tmp_path):
+    assert compose(file, ["data.init_args.attack=null"])["data"]["init_args"]["attack"] is None
+    own = written(tmp_path, yaml.safe_dump({"class_path": "lit_backdoor.triggers.Attack", "init_args": {
+        "trigger": {"class_path": "lit_backdoor.triggers.Blend"}, "target": 2}}))  # fmt: skip
+    for value in (own, "{class_path: lit_backdoor.triggers.Attack, init_args: {trigger: "
+                       "{class_path: lit_backdoor.triggers.Blend}, target: 2}}"):  # fmt: skip
+        attack = compose(file, [f"data.init_args.attack={value}"])["data"]["init_args"]["attack"]
+        assert attack["init_args"]["target"] == 2
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_set_reaches_any_key_whatever_its_order(file, order):
+    settings = [
+        "data.init_args.attack=wanet",
+        "data.init_args.attack.init_args.target=3",
+        "stages.victim.trainer.max_epochs=5",
+        "stages.select.model.init_args.share=1e-2",
+        "trainer.precision=bf16-mixed",
+    ][::order]
+    chain = compose(file, settings, seed=9)
+    attack = chain["data"]["init_args"]["attack"]["init_args"]
+    assert attack["trigger"]["class_path"] == "lit_backdoor.triggers.WaNet"
+    assert attack["target"] == 3
+    assert chain["stages"]["victim"]["trainer"]["max_epochs"] == 5
+    assert chain["stages"]["select"]["model"]["init_args"]["share"] == 0.01
+    assert chain["trainer"]["precision"] == "bf16-mixed"
+    assert chain["seed"] == 9
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("stages.victm.trainer.max_epochs=1", "Unknown stage 'victm'. Did you mean 'victim'"),
+        ("stages.victim.trainer.max_epoch=1", "Unknown Trainer argument 'max_epoch'. Did you mean 'max_epochs'"),
+        ("stages.victim.modell=1", "Did you mean 'model'"),
+        ("trainer.precison=32", "Did you mean 'precision'"),
+        ("dat.init_args.attack=sig", "Unknown key of a chain 'dat'. Did you mean 'data'"),
+        ("data.init_args.atack=sig", "Did you mean 'attack'"),
+        ("data.init_args.attack=badnet", "Unknown attack 'badnet'. Did you mean 'badnets"),
+        ("data.init_args.attack=none.yaml", "Expected a file at 'none.yaml'"),
+        ("data.init_args.attack.init_args.targte=1", "Did you mean 'target'"),
+        ("data.init_args.attack.init_args.trigger.init_args.sise=1", "Did you mean 'size'"),
+        ("data.init_args.source.class_path=lit_backdoor.data.Cifar1O", "Did you mean 'Cifar10'"),
+        ("data.class_path=lit_backdoor.datta.BackdoorDataModule", "Cannot import the class"),
+        ("stages.select.model.class_path=lit_backdoor.stages.LowestLos", "Did you mean 'LowestLoss'"),
+        ("stages.select.model.init_args.shere=1", "Did you mean 'share'"),
+        ("stages.select.inputs={model.suspect: clean}", "Unknown earlier stage.*'clean'"),
+        ("stages.select.inputs={model.suspekt: victim}", "Did you mean 'suspect'"),
+        ("stages.select.inputs={modl.suspect: victim}", "Did you mean 'model'"),
+        ("stages.select.run=train", "fit or predict"),
+        ("stages.select.model=LowestLoss", "to name its class"),
+        ("stages.select.trainer=5", "section of keys and values"),
+        ("stages.select=7", "section of keys and values"),
+        ("stages.victim.trainer.max_epochs.x=1", "is 3, not a section"),
+        ("summary={befor: victim}", "Did you mean 'before'"),
+        ("summary.after=victm", "Did you mean 'victim'"),
+        ("summary=victim", "section of keys and values"),
+        ("data.init_args.split.rooot=5", "Did you mean 'root'"),
+        ("seed=x", "whole number"),
+        ("stages.victim", "Expected --set a.b.c=value"),
+        ("seed=[1", "is not YAML"),
+    ],
+)  # fmt: skip
+def test_wrong_names_give_the_nearest(file, setting, message):
+    with pytest.raises(ValueError, match=message):
+        compose(file, [setting])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "format: 1"),
+        ("- a\n- b", "format: 1"),
+        ("format: 2", "format: 1"),
+        ("format: 1", "section 'data'"),
+        ("format: 1\ndata: {}\nstages: {}", "Expected 'data' to name its class"),
+        ("format: 1\ndata: []\nstages: {}", "section 'data'"),
+        ("format: 1\ndata: {class_path: lit_backdoor.data.BackdoorDataModule}\nstages: {}", "data.init_args.source"),
+        ("format: 1\nstage: {}", "Did you mean 'stages'"),
+        ("a: [", "not YAML"),
+        ("format: 1\nbase: nowhere", "Unknown chain 'nowhere'"),
+    ],
+)
+def test_files_that_are_no_chains(tmp_path, text, message):
+    with pytest.raises(ValueError, match=message):
+        compose(written(tmp_path, text))
+
+
+def test_unknown_chain_gives_the_nearest():
+    with pytest.raises(ValueError, match="Unknown chain 'dmeo'. Did you mean 'demo'"):
+        compose("dmeo")
+
+
+def test_variant_of_a_base(tmp_path, file):
+    own = written(tmp_path, "format: 1\nbase: tiny.yaml\nset: {stages.select.model.init_args.share: 0.2}\n"
+                            "stages:\n  victim: {trainer: {max_epochs: 7}}\n  generate: null\n  clean: null\n"
+                            "summary: {after: null}\n")  # fmt: skip
+    chain = compose(own)
+    assert list(chain["stages"]) == ["victim", "select"]
+    assert chain["stages"]["victim"]["trainer"]["max_epochs"] == 7
+    assert chain["stages"]["select"]["model"]["init_args"] == {"share": 0.2}
+    assert chain["stages"]["victim"]["model"]["init_args"]["classifier"]["init_args"]["channels"] == 4
+    assert chain["seed"] == 5
+
+
+def test_changed_class_drops_the_old_arguments():
+    base = {"class_path": "a.B", "init_args": {"x": 1}}
+    assert merge(base, {"class_path": "a.C"}) == {"class_path": "a.C"}
+    assert merge(base, {"init_args": {"y": 2}}) == {"class_path": "a.B", "init_args": {"x": 1, "y": 2}}
+    assert base["init_args"] == {"x": 1}
+
+
+def test_stage_gets_the_chain_s_seed_data_and_trainer(file):
+    chain = compose(file, ["stages.select.data.init_args.batch_size=8"], seed=6)
+    config = stage_config(chain, "select")
+    assert config["seed_everything"] == config["data"]["init_args"]["seed"] == 6
+    assert config["data"]["init_args"]["batch_size"] == 8
+    assert stage_config(chain, "victim")["data"]["init_args"]["batch_size"] == 32
+    assert stage_config(chain, "victim")["trainer"]["max_epochs"] == 3
+
+
+def test_sweep_gives_every_combination(file):
+    chain = {**compose(file), "sweep": {"data.init_args.attack": ["sig", "wanet"], "stages.select.model.init_args.share":
+                                        [0.1, 0.2]}}  # fmt: skip
+    variants = sweep(chain)
+    assert [label for label, _ in variants] == [
+        "attack=sig,share=0.1", "attack=sig,share=0.2", "attack=wanet,share=0.1", "attack=wanet,share=0.2",
+    ]  # fmt: skip
+    last = variants[-1][1]
+    assert "WaNet" in str(last["data"]["init_args"]["attack"])
+    assert last["stages"]["select"]["model"]["init_args"]["share"] == 0.2
+    assert "sweep" not in last
+
+
+def test_no_sweep_is_one_run_without_a_label(file):
+    [(label, chain)] = sweep(compose(file))
+    assert label == ""
+    assert chain["seed"] == 5
