@@ -156,8 +156,23 @@ class Stage(pl.LightningModule):
             )
 
     def on_fit_start(self) -> None:
-        """Note that this process trains the stage, so that it may be tested afterwards."""
+        """Note that this process trains the stage, so that it may be tested; label a root set that has no labels."""
         self._ready = True
+        view = getattr(getattr(self.trainer, "datamodule", None), "get_view", None)
+        if (
+            view is not None
+            and "root" in self.views
+            and "suspect" in self._given
+            and bool((view("root").label < 0).any())
+        ):
+            self._label_root()
+
+    @torch.no_grad()
+    def _label_root(self) -> None:
+        """Let the suspect, as it was given, label root images from elsewhere (data-free defense)."""
+        labeler = self.open_classifier().to(self.device).eval()
+        parts = [labeler(batch["image"]).argmax(1)[batch["valid"]] for batch in self.passes("root")]
+        self.data.set_root_labels(torch.cat(parts).cpu())
 
     def on_validation_start(self) -> None:
         """Refuse to evaluate weights that were never trained or loaded."""
