@@ -122,6 +122,14 @@ def test_control_stands_beside(chain):
     shown, _ = page(chain)
     assert "from the same suspect: control , FineTune." in shown.text
     assert "97.3%" in shown.text
+    assert "shows nothing" not in shown.text
+
+
+def test_control_that_does_as_well_is_said(chain):
+    control = {"acc": 0.92, "asr": 0.03, "ra": 0.9}
+    chain.suspect("control", control, "lit_backdoor.stages.FineTune", inputs={"model.suspect": "victim"})
+    shown, _ = page(chain)
+    assert "this run shows nothing about the defense" in shown.text
 
 
 def test_bundles_that_are_gone_leave_out_their_pictures(chain):

@@ -16,6 +16,7 @@ __all__ = ["sentence", "verdict"]
 
 _TOOK, _GONE, _WEAKER = 0.5, 0.1, 0.5  # ASR from which an attack took; below which it is gone; factor of a weaker one
 _COSTLY = 0.05  # ACC drop that the sentence names as a price
+_SAME = 0.02  # ACC that a control may lack and still do as well
 _LOW_IS_GOOD = ("asr",)
 
 
@@ -35,6 +36,7 @@ def verdict(run: Run) -> Section:
         render(
             "verdict.html", run=run, sentence=title, tone=good, setting=_setting(run), rows=rows, tiles=tiles,
             roles=(_role(run.before), _role(run.after)), has_after=after is not None, beside=beside,
+            shows_nothing=any(_as_well(stage["metrics"], after or {}) for stage in beside),
         ),
     )  # fmt: skip
 
@@ -79,6 +81,13 @@ def _beside(run: Run) -> list[dict[str, Any]]:
     main = (run.before["name"], run.after["name"])
     own = [stage for stage in run.stages if stage["kind"] == "suspect" and stage["name"] not in main]
     return [stage for stage in own if run.before["name"] in stage["inputs"].values()][:2]
+
+
+def _as_well(control: dict[str, Any], after: dict[str, Any]) -> bool:
+    """Say whether a control removes the backdoor like the defense, for no more accuracy."""
+    if None in (control.get("acc"), control.get("asr"), after.get("acc"), after.get("asr")):
+        return False
+    return bool(control["asr"] <= max(after["asr"], _GONE) and control["acc"] >= after["acc"] - _SAME)
 
 
 def _row(name: str, before: dict[str, Any], after: dict[str, Any], beside: list[dict[str, Any]]) -> dict[str, Any]:
