@@ -34,7 +34,10 @@ def main() -> None:
             commands.append((["demo", "--out", folder], 1))
         for arguments, runs in commands:
             seconds, memory = measure(arguments, runs)
-            print(f"lit-backdoor {' '.join(arguments[:2])}: {seconds:.2f} s (median of {runs}), peak {memory:.2f} GB", flush=True)
+            print(
+                f"lit-backdoor {' '.join(arguments[:2])}: {seconds:.2f} s (median of {runs}), peak {memory:.2f} GB",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":
