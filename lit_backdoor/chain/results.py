@@ -7,22 +7,35 @@ import math
 import os
 import platform
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import lightning
 import torch
 import torchvision
 
 from lit_backdoor import __version__
+from lit_backdoor.bundle import Bundle
 from lit_backdoor.metrics import dem, der
 
-if TYPE_CHECKING:
-    from lit_backdoor.chain.run import StageResult
-
-__all__ = ["collect"]
+__all__ = ["StageResult", "collect"]
 
 FORMAT = 1
+
+
+@dataclass
+class StageResult:
+    """What became of one stage."""
+
+    name: str
+    class_path: str
+    bundle: Bundle
+    key: str
+    status: str
+    seconds: float
+    inputs: dict[str, str]
+    metrics: dict[str, Any] = field(default_factory=dict)
 
 
 def collect(chain: Mapping[str, Any], name: str, out: Path, stages: Sequence[StageResult]) -> dict[str, Any]:

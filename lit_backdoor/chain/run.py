@@ -15,7 +15,6 @@ import tempfile
 import time
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,25 +24,11 @@ import yaml
 from lit_backdoor.bundle import Bundle, open_bundle
 from lit_backdoor.chain.compose import stage_config
 from lit_backdoor.chain.keys import stage_key
-from lit_backdoor.chain.results import collect
+from lit_backdoor.chain.results import StageResult, collect
 from lit_backdoor.errors import RunStoppedError
 from lit_backdoor.presets import cache_folder
 
-__all__ = ["ChainRun", "StageResult"]
-
-
-@dataclass
-class StageResult:
-    """What became of one stage."""
-
-    name: str
-    class_path: str
-    bundle: Bundle
-    key: str
-    status: str
-    seconds: float
-    inputs: dict[str, str]
-    metrics: dict[str, Any] = field(default_factory=dict)
+__all__ = ["ChainRun"]
 
 
 class ChainRun:

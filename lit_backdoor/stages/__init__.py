@@ -12,6 +12,7 @@ from lit_backdoor.stages.evaluation import (
 from lit_backdoor.stages.export import BundleWriter
 from lit_backdoor.stages.fine_tune import FineTune, UnlearningFineTune
 from lit_backdoor.stages.generator_training import GeneratorTraining
+from lit_backdoor.stages.imported import ImportedSuspect
 from lit_backdoor.stages.input_detection import InputDetection
 from lit_backdoor.stages.poisoned_training import FloodingTraining, LocalGradientAscentTraining, PoisonedTraining
 from lit_backdoor.stages.selection import LowestLoss, OracleSelection, SuspiciousSelection
@@ -25,6 +26,7 @@ __all__ = [
     "FloodingTraining",
     "GeneratorEvaluation",
     "GeneratorTraining",
+    "ImportedSuspect",
     "InputDetection",
     "LocalGradientAscentTraining",
     "LowestLoss",

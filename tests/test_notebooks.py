@@ -1,0 +1,33 @@
+"""The notebooks run, from the first cell to the last, and are stored without outputs."""
+
+import ast
+import os
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+ROOT = Path(__file__).parent.parent
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_no_outputs_are_stored(path):
+    cells = [cell for cell in nbformat.read(path, 4).cells if cell.cell_type == "code"]
+    assert not any(cell.outputs or cell.execution_count for cell in cells)
+
+
+@pytest.mark.timeout(600)
+def test_quickstart_plants_and_removes_a_backdoor(tmp_path, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setenv("MPLBACKEND", "module://matplotlib_inline.backend_inline")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH")))))
+    notebook = nbformat.read(ROOT / "notebooks" / "quickstart.ipynb", 4)
+    NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", ())]
+    rates = ast.literal_eval(notebook.cells[-2].outputs[-1].data["text/plain"])
+    assert sum("image/png" in output.get("data", {}) for output in outputs) == 4
+    assert rates["before"]["asr"] > 0.8
+    assert rates["after"]["asr"] < rates["before"]["asr"] / 2
+    assert rates["after"]["acc"] > rates["before"]["acc"] - 0.1
