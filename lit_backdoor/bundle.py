@@ -30,7 +30,7 @@ from lit_backdoor.recipe import Recorded, rebuild, recipe
 __all__ = ["FORMAT", "KINDS", "Bundle", "open_bundle", "save_bundle"]
 
 FORMAT = 1
-KINDS = ("suspect", "generator", "trigger", "decoder", "selection", "targets")
+KINDS = ("suspect", "generator", "trigger", "detector", "decoder", "selection", "targets")
 _JSON, _WEIGHTS = "bundle.json", "weights.safetensors"
 _SHAPE = {"kind": str, "hash": str, "weights": str, "tied": dict, "inputs": dict, "numbers": dict}
 
@@ -171,12 +171,12 @@ def save_bundle(
     return Bundle(target, kind, info["hash"], info)
 
 
-def open_bundle(path: str | Path, kind: str | None = None) -> Bundle:
+def open_bundle(path: str | Path, kind: str | tuple[str, ...] | None = None) -> Bundle:
     """Open a bundle and check that it is whole.
 
     Args:
         path: Its folder.
-        kind: The kind that is needed; None takes any.
+        kind: The kind that is needed, or several that would do; None takes any.
 
     Raises:
         FileNotFoundError: If there is none.
@@ -186,8 +186,9 @@ def open_bundle(path: str | Path, kind: str | None = None) -> Bundle:
     if not (folder / _JSON).is_file():
         raise FileNotFoundError(f"Expected a bundle (a folder with {_JSON}) at '{folder}', found none.")
     info = _read_info(folder)
-    if kind is not None and info["kind"] != kind:
-        raise ValueError(f"Expected a bundle of kind '{kind}', got '{info['kind']}' at {folder}.")
+    kinds = KINDS if kind is None else (kind,) if isinstance(kind, str) else kind
+    if info["kind"] not in kinds:
+        raise ValueError(f"Expected a bundle of kind {' or '.join(map(repr, kinds))}, got {info['kind']!r} at {folder}")
     if not (folder / _WEIGHTS).is_file():
         raise ValueError(f"The bundle {folder} is damaged: {_WEIGHTS} is missing. Make it anew.")
     if info["hash"] != _hash(info):
@@ -201,7 +202,7 @@ def _read_info(folder: Path) -> dict[str, Any]:
     """Read ``bundle.json`` and check its shape, which a hash cannot: who altered it may have hashed it anew."""
     damaged = f"The bundle {folder} is damaged: {_JSON} is truncated or was altered. Make it anew."
     try:
-        info = json.loads((folder / _JSON).read_text())
+        info: dict[str, Any] = json.loads((folder / _JSON).read_text())
         stated = info["format"]
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(damaged) from error

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -45,9 +44,9 @@ def _report(error: Exception) -> int:
         raise error
     text = _plain(str(error))
     if isinstance(error, pickle.UnpicklingError):
-        named = re.search(r"(?:GLOBAL|global) ([\w.]+\.[\w.]+)", text)
-        what = f"it names '{named.group(1)}', which would be executed" if named else "it is not a plain checkpoint"
-        return _fail(f"The checkpoint was refused: {what}. Only tensors and plain values are loaded.")
+        from lit_backdoor.weights import refusal
+
+        return _fail(refusal(text))
     if isinstance(error, RuntimeError) and ("PytorchStreamWriter" in text or "iostream error" in text):
         return _fail(f"Could not write a checkpoint; is the disk full? ({text.splitlines()[0]})")
     if isinstance(error, ValueError | OSError | MisconfigurationException | DivergedError | RunStoppedError):

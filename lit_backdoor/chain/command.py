@@ -115,10 +115,20 @@ def _share(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
 
 
+_EXPECTED = (
+    "does not have many workers",
+    "LightningCLI's args parameter",
+    "Checkpoint directory .* exists and is not empty",
+    "The number of training batches .* is smaller than the logging interval",
+    "module\\(s\\) in eval mode at the start of training",  # frozen nets are meant to be
+    "predict returned None",
+    "isinstance\\(treespec, LeafSpec\\)",  # Lightning 2.6 on torch 2.13 and later
+)
+
+
 def _quiet() -> None:
     """Leave out what Lightning says at every start, so that one line a stage stands out."""
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", ".*does not have many workers.*")
-    warnings.filterwarnings("ignore", ".*LightningCLI's args parameter.*")
-    warnings.filterwarnings("ignore", ".*Checkpoint directory .* exists and is not empty.*")
-    warnings.filterwarnings("ignore", ".*The number of training batches .* is smaller than the logging interval.*")
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for text in _EXPECTED:
+        warnings.filterwarnings("ignore", f".*{text}.*")

@@ -161,7 +161,7 @@ def check_names(chain: Mapping[str, Any]) -> None:
     if "source" not in chain["data"]["init_args"]:
         raise ValueError("Expected the chain to name its images: data.init_args.source: {class_path: …}.")
     seen: list[str] = []
-    for name, stage in chain["stages"].items():
+    for name in chain["stages"]:
         _known(f"key of stage '{name}'", _section(chain["stages"], name), _STAGE)
         _check_stage(chain, name, trainer_arguments, seen)
         seen.append(name)

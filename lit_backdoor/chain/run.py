@@ -119,9 +119,10 @@ class ChainRun:
                     "goes on from the last finished epoch."
                 )
             status = "resumed" if resumed else "ran"
+        if not (target / "history.json").is_file():
             _write(target / "history.json", json.dumps(_history(work)))
-            if not sources and self.use_cache:
-                self._store(bundle, key)
+        if status != "cached" and not sources and self.use_cache:
+            self._store(bundle, key)
         metrics = self._metrics(name, bundle, work)
         inputs = dict(stage.get("inputs", {}))
         seconds = round(time.monotonic() - started, 2)

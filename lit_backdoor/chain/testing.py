@@ -13,7 +13,7 @@ from jsonargparse import ArgumentParser
 from lit_backdoor.bundle import Bundle
 from lit_backdoor.data import BackdoorDataModule
 from lit_backdoor.data.sources import Source
-from lit_backdoor.stages import evaluation_of
+from lit_backdoor.stages.evaluation import TESTED, evaluation_of
 
 __all__ = ["build", "build_data", "kept_arguments", "test_bundle"]
 
@@ -49,7 +49,7 @@ def test_bundle(bundle: Bundle, data: Mapping[str, Any], trainer: Mapping[str, A
     Returns:
         The metrics by name, without ``test/``.
     """
-    if bundle.kind not in ("suspect", "generator", "selection"):
+    if bundle.kind not in TESTED:
         return {}
     tester = pl.Trainer(
         **kept_arguments(trainer),

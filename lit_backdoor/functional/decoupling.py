@@ -22,6 +22,7 @@ __all__ = [
     "adaptive_loss",
     "error",
     "inversion_loss",
+    "lost_confidence",
     "mask_loss",
     "soft_mask",
     "tau_to_pixels",
@@ -207,3 +208,21 @@ def adaptive_loss(
     benign = loss(features * mask, target)
     trigger = loss(features * (1 - mask), target) + loss(triggered_features * (1 - mask), attack_label)
     return normal + benign + trigger
+
+
+def lost_confidence(before: Tensor, after: Tensor) -> tuple[Tensor, Tensor]:
+    r"""Compare predictions on an input and on its purified form (detection, App. A).
+
+    The input is flagged where the classes differ. The paper has no score; here it is the share of the first predicted
+    class's probability that is lost, :math:`1 - \min(1, p'_c / p_c)` with :math:`c = \arg\max p`.
+
+    Args:
+        before: Logits of inputs, ``[B, C]``.
+        after: Logits of the same inputs purified.
+
+    Returns:
+        Scores in [0, 1], larger is more suspicious, and flags, bool; ``[B]`` each.
+    """
+    first = before.argmax(1, keepdim=True)
+    old, new = (full(logits).log_softmax(1).gather(1, first).squeeze(1) for logits in (before, after))
+    return 1 - (new - old).clamp(max=0).exp(), after.argmax(1) != first.squeeze(1)

@@ -34,7 +34,8 @@ class TimmClassifier(Classifier):
     S_a ends where timm's ``forward_features`` does (ResNet-18: ``layer4``, before pooling; PreAct: after the last norm;
     DenseNet and VGG: ``features``); for a ViT it is the token that is classified, before the last norm, ``[B, D]``.
     At small sizes a VGG ends in one linear layer, a ViT has patches of 4 px (8 px at 64), and other architectures
-    keep their stem with stride 1. Nothing is downloaded unless ``pretrained`` is set.
+    keep their stem with stride 1. A ResNet's residual branches start at work, not at zero. Nothing is downloaded
+    unless ``pretrained`` is set.
 
     Args:
         name: Name of the architecture in timm.
@@ -78,6 +79,9 @@ class TimmClassifier(Classifier):
         self.net = _build(name, channels, args)
         # the weights come from elsewhere when the classifier is made again
         self._init_args |= {"name": name.split(".")[0], "pretrained": False}
+        if not pretrained and isinstance(self.net, ResNet | ResNetV2) and "zero_init_last" not in (net_args or {}):
+            # Residual branches that start at zero cost short trainings most of their accuracy.
+            self.net.init_weights(zero_init_last=False)
         _plain_head(self.net, num_classes)
         if input_size <= SMALL or (channels and isinstance(self.net, ResNet)):
             _replace_stem(self.net, small=input_size <= SMALL, pretrained=pretrained)

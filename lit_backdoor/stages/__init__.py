@@ -1,21 +1,33 @@
 """Stages: LightningModules that each do one step of an attack or a defense, and leave one bundle."""
 
 from lit_backdoor.stages.base import Batch, Outcome, Stage
-from lit_backdoor.stages.evaluation import Evaluation, GeneratorEvaluation, SelectionEvaluation, evaluation_of
+from lit_backdoor.stages.evaluation import (
+    DetectorEvaluation,
+    Evaluation,
+    GeneratorEvaluation,
+    SelectionEvaluation,
+    TriggerEvaluation,
+    evaluation_of,
+)
 from lit_backdoor.stages.export import BundleWriter
 from lit_backdoor.stages.fine_tune import FineTune, UnlearningFineTune
 from lit_backdoor.stages.generator_training import GeneratorTraining
+from lit_backdoor.stages.imported import ImportedSuspect
+from lit_backdoor.stages.input_detection import InputDetection
 from lit_backdoor.stages.poisoned_training import FloodingTraining, LocalGradientAscentTraining, PoisonedTraining
 from lit_backdoor.stages.selection import LowestLoss, OracleSelection, SuspiciousSelection
 
 __all__ = [
     "Batch",
     "BundleWriter",
+    "DetectorEvaluation",
     "Evaluation",
     "FineTune",
     "FloodingTraining",
     "GeneratorEvaluation",
     "GeneratorTraining",
+    "ImportedSuspect",
+    "InputDetection",
     "LocalGradientAscentTraining",
     "LowestLoss",
     "OracleSelection",
@@ -24,6 +36,7 @@ __all__ = [
     "SelectionEvaluation",
     "Stage",
     "SuspiciousSelection",
+    "TriggerEvaluation",
     "UnlearningFineTune",
     "evaluation_of",
 ]

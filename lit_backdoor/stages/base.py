@@ -125,7 +125,7 @@ class Stage(pl.LightningModule):
         """Note nets that were given, as paths of bundles or objects, without making them parts of the stage."""
         self._given |= nets
 
-    def open(self, name: str, kind: str) -> nn.Module:
+    def open(self, name: str, kind: str | tuple[str, ...]) -> nn.Module:
         """Take a net that was given: build it from its bundle, or copy the object, which stays as it is."""
         value = self._given[name]
         if isinstance(value, nn.Module):
@@ -156,8 +156,23 @@ class Stage(pl.LightningModule):
             )
 
     def on_fit_start(self) -> None:
-        """Note that this process trains the stage, so that it may be tested afterwards."""
+        """Note that this process trains the stage, so that it may be tested; label a root set that has no labels."""
         self._ready = True
+        view = getattr(getattr(self.trainer, "datamodule", None), "get_view", None)
+        if (
+            view is not None
+            and "root" in self.views
+            and "suspect" in self._given
+            and bool((view("root").label < 0).any())
+        ):
+            self._label_root()
+
+    @torch.no_grad()
+    def _label_root(self) -> None:
+        """Let the suspect, as it was given, label root images from elsewhere (data-free defense)."""
+        labeler = self.open_classifier().to(self.device).eval()
+        parts = [labeler(batch["image"]).argmax(1)[batch["valid"]] for batch in self.passes("root")]
+        self.data.set_root_labels(torch.cat(parts).cpu())
 
     def on_validation_start(self) -> None:
         """Refuse to evaluate weights that were never trained or loaded."""

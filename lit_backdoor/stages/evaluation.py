@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torchmetrics import Metric
 
 from lit_backdoor.bundle import Bundle, open_bundle
-from lit_backdoor.metrics import DegreeOfFeatureCollisions, SelectionScores
+from lit_backdoor.metrics import DegreeOfFeatureCollisions, FeatureDistance, SelectionScores
 from lit_backdoor.models import Classifier, Frozen
 from lit_backdoor.stages.base import Batch, Stage
 from lit_backdoor.stages.generator_training import update_dof
-from lit_backdoor.triggers import Role
+from lit_backdoor.stages.input_detection import InputDetection
+from lit_backdoor.triggers import AllToOne, OneToOne, Role
 
-__all__ = ["Evaluation", "GeneratorEvaluation", "SelectionEvaluation", "evaluation_of"]
+__all__ = [
+    "TESTED",
+    "DetectorEvaluation",
+    "Evaluation",
+    "GeneratorEvaluation",
+    "SelectionEvaluation",
+    "TriggerEvaluation",
+    "evaluation_of",
+    "update_feature_distance",
+]
 
 
 class Evaluation(Stage):
@@ -67,6 +78,49 @@ class GeneratorEvaluation(Evaluation):
         return update_dof(batch, metrics["dof"], self.net, self.generator)
 
 
+class TriggerEvaluation(Evaluation):
+    """Compare a recovered trigger with the attack's, seen by the suspect it was inverted from: FD, and the target.
+
+    FD is over the test images that count in ASR. ``target_found`` says whether the class that the inversion names is
+    the attack's, 1 or 0; its mean over runs is DSR. It is left out where no single class is the attack's.
+
+    Args:
+        bundle: Path of a trigger bundle.
+    """
+
+    def __init__(self, bundle: str) -> None:
+        super().__init__(bundle)
+
+    def metrics(self) -> dict[str, Metric]:
+        """Measure FD."""
+        return {"feature_distance": FeatureDistance()}
+
+    def build(self) -> None:
+        """Open the trigger and its suspect."""
+        self.trigger = Frozen(self.open("bundle", "trigger"))
+        self.given(suspect=str(input_of(self._sources["bundle"], "suspect").path))
+        self.net = Frozen(self.open_classifier())
+
+    def evaluate(self, batch: Batch, metrics: Any) -> list[str]:
+        """Compare features of truly triggered images and of those with the recovered trigger."""
+        return update_feature_distance(batch, metrics["feature_distance"], self.net.module, self.trigger)
+
+    def on_test_epoch_end(self) -> None:
+        """Compare the named class with the attack's."""
+        attack, named = self.data.attack, self._sources["bundle"].numbers.get("target_class")
+        if attack is not None and named is not None and isinstance(attack.policy, AllToOne | OneToOne):
+            self.log("test/target_found", float(named == attack.target))
+
+
+def update_feature_distance(batch: Batch, metric: Metric, suspect: Classifier, trigger: nn.Module) -> list[str]:
+    """Update FD by one batch: S_a of the rows that count in ASR, truly triggered and with the recovered trigger."""
+    if batch["view"] != "triggered":
+        return []
+    recovered = suspect.features(trigger(batch["original"]))
+    metric.update(recovered.float(), suspect.features(batch["image"]).float(), batch["valid"] & batch["eligible"])
+    return ["feature_distance"]
+
+
 class SelectionEvaluation(Evaluation):
     """Compare a selection with the attack's plan: precision, recall and F1 of poisoned rows.
 
@@ -104,6 +158,20 @@ class SelectionEvaluation(Evaluation):
             self.log(f"test/selection_{name}", value)
 
 
+class DetectorEvaluation(InputDetection):
+    """Test a detector of triggered inputs: precision, recall, F1, AUROC.
+
+    Args:
+        bundle: Path of a detector bundle.
+    """
+
+    views: ClassVar[tuple[str, ...]] = ()
+    given_kind: ClassVar[str] = "detector"
+
+    def __init__(self, bundle: str) -> None:
+        super().__init__(bundle)
+
+
 def input_of(bundle: Bundle, name: str) -> Bundle:
     """Open a bundle that another one was made from.
 
@@ -119,14 +187,22 @@ def input_of(bundle: Bundle, name: str) -> Bundle:
     return source
 
 
-def evaluation_of(path: str) -> Evaluation:
+def evaluation_of(path: str) -> Stage:
     """Make the evaluation that fits a bundle's kind.
 
     Raises:
         ValueError: If there is nothing to test about that kind.
     """
-    kinds = {"suspect": Evaluation, "generator": GeneratorEvaluation, "selection": SelectionEvaluation}
     bundle = open_bundle(path)
-    if bundle.kind not in kinds:
-        raise ValueError(f"There is no test of a bundle of kind '{bundle.kind}'. Kinds with one: {', '.join(kinds)}.")
-    return kinds[bundle.kind](path)
+    if bundle.kind not in TESTED:
+        raise ValueError(f"There is no test of a bundle of kind '{bundle.kind}'. Kinds with one: {', '.join(TESTED)}.")
+    return TESTED[bundle.kind](path)
+
+
+TESTED: dict[str, Callable[[str], Stage]] = {
+    "suspect": Evaluation,
+    "generator": GeneratorEvaluation,
+    "selection": SelectionEvaluation,
+    "trigger": TriggerEvaluation,
+    "detector": DetectorEvaluation,
+}

@@ -13,6 +13,7 @@ from lit_backdoor.triggers.base import (
 from lit_backdoor.triggers.batt import Rotation
 from lit_backdoor.triggers.blend import Blend
 from lit_backdoor.triggers.filter import Filter
+from lit_backdoor.triggers.generated import GeneratorTrigger
 from lit_backdoor.triggers.noise import NoisyCover
 from lit_backdoor.triggers.patch import Patch
 from lit_backdoor.triggers.sig import Sig
@@ -25,6 +26,7 @@ __all__ = [
     "Blend",
     "CleanLabel",
     "Filter",
+    "GeneratorTrigger",
     "LabelPolicy",
     "NoisyCover",
     "OneToOne",

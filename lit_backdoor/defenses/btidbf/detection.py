@@ -1,0 +1,20 @@
+"""BTI-DBF (D): detect triggered inputs by the purifier of (P) (App. A)."""
+
+from __future__ import annotations
+
+from lit_backdoor.models import Purified
+from lit_backdoor.stages.input_detection import InputDetection
+
+__all__ = ["Detection"]
+
+
+class Detection(InputDetection):
+    """Flag inputs whose class changes when the purifier of BTI-DBF (P) has been at them.
+
+    Args:
+        purified: Path of the bundle that `Purification` left, or a purified suspect.
+        table: CSV file of inputs that ``predict`` writes; None puts ``inputs.csv`` under ``default_root_dir``.
+    """
+
+    def __init__(self, purified: str | Purified, table: str | None = None) -> None:
+        super().__init__(purified, table)

@@ -1,0 +1,227 @@
+"""Trigger inversion by decoupled benign features (Eq. 1 and 2): the phases, and the stage that does nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.optim import Adam, Optimizer
+from torchmetrics import Metric
+
+from lit_backdoor.defenses.btidbf.decoupled import Decoupled
+from lit_backdoor.defenses.btidbf.settings import Decoupling, Inversion, Span, make_plan
+from lit_backdoor.functional.decoupling import error, inversion_loss, tau_to_pixels
+from lit_backdoor.metrics import FeatureDistance, TargetVotes
+from lit_backdoor.models import Classifier, Frozen, UNet
+from lit_backdoor.models.base import evaluating
+from lit_backdoor.stages.base import Batch, Outcome
+from lit_backdoor.stages.evaluation import update_feature_distance
+from lit_backdoor.triggers import GeneratorTrigger
+
+__all__ = ["Inverting", "TriggerInversion"]
+
+
+class Inverting(Decoupled):
+    """Rounds of a ``mask`` and an ``invert`` phase, after a ``warmup``; a subclass may add a phase of its own.
+
+    The class that most generated root images are sent to is the detected target: voted after each inversion, the first
+    round's is kept.
+
+    Args:
+        decoupling: Settings of the mask.
+        inversion: Settings of the generator.
+        generator: The net to train; default `UNet` without attention that starts near the identity, not at it: there
+            the objective has no gradient.
+        rounds: Rounds R1.
+        own_phase: Name and epochs of the phase that a subclass adds to each round.
+
+    Raises:
+        ValueError: If there is no round.
+    """
+
+    target: Tensor
+    share: Tensor
+
+    def __init__(
+        self,
+        decoupling: Decoupling | None,
+        inversion: Inversion | None,
+        generator: UNet | None,
+        rounds: int = 1,
+        own_phase: tuple[str, int] | None = None,
+    ) -> None:
+        super().__init__(decoupling or Decoupling())
+        if rounds < 1:
+            raise ValueError(f"Expected at least one round, got rounds={rounds}.")
+        self.inversion = inversion or Inversion()
+        self.own_phase = own_phase
+        self.plan = make_plan(self._phases(rounds))
+        self._generator = generator
+        self.register_buffer("target", torch.tensor(-1))
+        self.register_buffer("share", torch.tensor(torch.nan))
+
+    def _phases(self, rounds: int) -> Iterator[tuple[str, int, int]]:
+        yield "warmup", 0, self.inversion.warmup_epochs
+        for number in range(rounds):
+            yield "mask", number, self.decoupling.epochs
+            yield "invert", number, self.inversion.epochs_of(number)
+            if self.own_phase is not None:
+                yield self.own_phase[0], number, self.own_phase[1]
+
+    def build_inversion(self) -> None:
+        """Make probe, mask and generator; the subject must stand."""
+        self.build_mask()
+        self.generator = self._generator or UNet(attention="none", start="small")
+        settings, std = self.inversion, self.subject.std
+        pixel = settings.units == "pixel"
+        self.tau = settings.tau if pixel else tau_to_pixels(settings.tau, std, settings.norm)
+        # one unit of error of normalized images, in pixels: the release's constants are in such units
+        self.unit = tau_to_pixels(1.0, std, settings.norm)
+
+    def optimizers_by_phase(self) -> Mapping[str, Optimizer]:
+        """Make Adam for the mask, and another one for the generator."""
+        generator = Adam(self.generator.parameters(), lr=self.inversion.lr)
+        return {
+            "mask": Adam([self.raw_mask], lr=self.decoupling.lr),
+            "warmup": generator,
+            "invert": generator,
+        }
+
+    def begin(self, span: Span) -> None:
+        """Begin a mask phase anew; once the first inversion is over, count its votes."""
+        if span.phase == "mask":
+            self.begin_mask(span)
+        previous = self.plan[self.plan.index(span) - 1]
+        if span.start and previous.phase == "invert" and previous.round == 0:
+            self.vote()
+
+    def set_modes(self, phase: str) -> None:
+        """Everything is in eval mode but for the probe's norms in the mask phase."""
+        self.subject.eval()
+        self.set_probe_mode(phase)
+
+    def step(self, span: Span, batch: Batch) -> Tensor | None:
+        """Give the phase's loss."""
+        if span.phase == "mask":
+            return self.mask_step(batch)
+        return self.warmup_step(batch) if span.phase == "warmup" else self.invert_step(span, batch)
+
+    def seen(self, span: Span, generated: Tensor) -> Tensor:
+        """Give what the classifier sees of generated images."""
+        return generated
+
+    @property
+    def reference(self) -> Classifier:
+        """The net whose features are compared."""
+        return self.probe if self.inversion.statistics == "refreshed" else self.subject
+
+    def warmup_step(self, batch: Batch) -> Tensor:
+        """Reproduce images and their features: the release's first step, without its term on soft labels."""
+        images, norm = batch["image"], self.inversion.norm
+        generated = self.generator(images)
+        with torch.no_grad():
+            features = self.features(self.subject, images)
+        image = error(generated, images, norm) / self.unit
+        weight = torch.where(image > 0.1, 100.0, 0.01)
+        return weight * image + error(self.features(self.subject, generated), features, norm)
+
+    def invert_step(self, span: Span, batch: Batch) -> Tensor:
+        """Compute Eq. 2 on one batch of root images."""
+        images, settings = batch["image"], self.inversion
+        generated = self.generator(images)
+        seen = self.seen(span, generated)
+        with torch.no_grad():
+            features = self.features(self.reference, images)
+        parts = inversion_loss(
+            images,
+            generated,
+            features,
+            self.features(self.reference, seen),
+            self.mask,
+            tau=self.tau,
+            feature_bound=settings.feature_bound,
+            benign_weight=settings.benign_weight,
+            norm=settings.norm,
+        )
+        loss = parts.loss
+        if settings.toward_target and span.round:
+            labels = self.target.expand(len(images))
+            loss = loss + parts.bounded * F.cross_entropy(self.subject(seen).float(), labels)
+        named = {"image_error": parts.image, "benign_error": parts.benign, "backdoor_error": parts.backdoor}
+        logged = {name: value.detach() for name, value in named.items()}
+        self.log_train(len(images), **logged, bounded=parts.bounded.float())
+        return loss
+
+    def vote(self) -> None:
+        """Count where the subject sends generated root images; every process counts all."""
+        votes = TargetVotes(self.subject.num_classes).to(self.device)
+        with evaluating(self.subject), evaluating(self.generator), self.trainer.precision_plugin.forward_context():
+            for batch in self.passes("root"):
+                votes.update(self.subject(self.generator(batch["image"])), batch["valid"])
+        found = votes.compute()
+        self.target.copy_(found["target"])
+        self.share.copy_(found["share"])
+
+    def numbers(self) -> dict[str, Any]:
+        """Name the class that the first round found, and its share of votes."""
+        return {"target_class": int(self.target), "target_share": float(self.share)}
+
+
+class TriggerInversion(Inverting):
+    """Invert a suspect's trigger; the result is a `Trigger` that stamps what was found (BTI-DBF, Sec. 3.2).
+
+    Features are decoupled by a mask on a copy of the suspect, then a generator moves the remaining, backdoor features
+    of root images as far as it can within a bound on pixels. No class is scanned: the target is the class that
+    generated images are sent to. Its test reports the feature distance (FD) to the attack's trigger.
+
+    Deviations from the paper: distances are means, not norms, and the bound is soft (see `inversion_loss`); images are
+    in [0, 1]; votes are without the release's noise. Defaults are for a small root set; ``decoupling.epochs`` 20,
+    ``inversion.epochs`` 30 and their learning rates are the release's.
+
+    Args:
+        suspect: Path of a suspect bundle, or a classifier; frozen.
+        decoupling: Settings of the mask (Eq. 1).
+        inversion: Settings of the generator (Eq. 2).
+        generator: The net to train; default `UNet` without attention that starts near the identity.
+
+    Raises:
+        ValueError: When run, if ``max_epochs`` is not the sum of the phases'.
+    """
+
+    kind: ClassVar[str] = "trigger"
+
+    def __init__(
+        self,
+        suspect: str | Classifier,
+        decoupling: Decoupling | None = None,
+        inversion: Inversion | None = None,
+        generator: UNet | None = None,
+    ) -> None:
+        super().__init__(decoupling, inversion or Inversion(epochs=6), generator)
+        self.given(suspect=suspect)
+
+    @property
+    def subject(self) -> Classifier:
+        """The suspect."""
+        return self.net.module
+
+    def build(self) -> None:
+        """Open the suspect and make the nets."""
+        self.net = Frozen(self.open_classifier())
+        self.build_inversion()
+
+    def metrics(self) -> dict[str, Metric]:
+        """Measure FD."""
+        return {"feature_distance": FeatureDistance()}
+
+    def evaluate(self, batch: Batch, metrics: Any) -> list[str]:
+        """Compare the recovered with the true trigger, where the attack is known."""
+        return update_feature_distance(batch, metrics["feature_distance"], self.subject, self.generator)
+
+    def outcome(self) -> Outcome:
+        """Count the votes and hand on the trigger."""
+        self.vote()
+        return Outcome(module=GeneratorTrigger(self.generator), numbers=self.numbers())

@@ -1,0 +1,149 @@
+"""BTI-DBF (P): train a purifier that undoes the inverted trigger (Eq. 4-6, Sec. 3.3.2, App. B.2)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.optim import Adam, Optimizer
+
+from lit_backdoor.defenses.btidbf.inversion import Inverting
+from lit_backdoor.defenses.btidbf.settings import Decoupling, Inversion, Span
+from lit_backdoor.errors import check_share, unknown
+from lit_backdoor.functional.decoupling import error
+from lit_backdoor.models import Classifier, Frozen, Purified, UNet
+from lit_backdoor.stages.base import Batch, Outcome
+
+__all__ = ["Purification"]
+
+
+class Purification(Inverting):
+    """Train a net that stands before the frozen suspect and takes triggers off; the result is a `Purified` suspect.
+
+    In every round after the first the trigger is inverted through the purifier, so that it learns what still passes.
+    Image errors are counted in the classifier's normalized units, as the release does. The release also adds noise
+    before the purifier when it is used; here a prediction is a function of the image.
+
+    Args:
+        suspect: Path of a suspect bundle, or a classifier; frozen.
+        decoupling: Settings of the mask (Eq. 1).
+        inversion: Settings of the generator (Eq. 2).
+        generator: The net that makes triggers; default `UNet` without attention that starts near the identity.
+        purifier: The net to train; default like the generator. After a warm-up it starts where the generator does, if
+            their weights have the same shapes.
+        rounds: Rounds R1. Paper and release: 5.
+        purify_epochs: Epochs of the purifier in each round. Release: 30.
+        lesson: ``all``: every image comes clean and generated, the sum of Eq. 5 and 6; ``part``: a share of each batch
+            is generated (release).
+        share: The share that ``part`` replaces, in (0, 1]. Release: .1.
+        lr: Learning rate of Adam on the purifier. Release: 1e-3.
+        noise: Deviation of Gaussian noise on what the purifier sees in training, in normalized units. Release: .03.
+        image_weight: Weight of the image error.
+        far_weight: Weight of the image error where its batch mean exceeds .05. Release: 100; the paper has one weight.
+        feature_weight: Weight of the feature error.
+        benign_weight: Weight of the benign loss (Eq. 6) in ``all``; 0 is the ablation of Fig. 8.
+
+    Raises:
+        ValueError: If an option is unknown; when run, if ``max_epochs`` is not what rounds and phases make.
+    """
+
+    def __init__(
+        self,
+        suspect: str | Classifier,
+        decoupling: Decoupling | None = None,
+        inversion: Inversion | None = None,
+        generator: UNet | None = None,
+        purifier: UNet | None = None,
+        rounds: int = 3,
+        purify_epochs: int = 10,
+        lesson: Literal["all", "part"] = "all",
+        share: float = 0.1,
+        lr: float = 1e-3,
+        noise: float = 0.0,
+        image_weight: float = 1.0,
+        far_weight: float = 1.0,
+        feature_weight: float = 1.0,
+        benign_weight: float = 1.0,
+    ) -> None:
+        super().__init__(
+            decoupling, inversion or Inversion(first_epochs=6), generator, rounds, ("purify", purify_epochs)
+        )
+        if lesson not in ("all", "part"):
+            raise unknown("lesson", lesson, ("all", "part"))
+        self.given(suspect=suspect)
+        self._purifier = purifier
+        self.lesson = lesson
+        self.part = check_share("the share of generated images", share, closed=True)
+        self.lr = lr
+        self.noise = noise
+        self.image_weight, self.far_weight = image_weight, far_weight
+        self.feature_weight, self.benign_weight = feature_weight, benign_weight
+
+    @property
+    def subject(self) -> Classifier:
+        """The suspect."""
+        return self.net.module
+
+    def build(self) -> None:
+        """Open the suspect and make the nets."""
+        self.net = Frozen(self.open_classifier())
+        self.build_inversion()
+        self.purifier = self._purifier or UNet(attention="none", start="small")
+
+    def optimizers_by_phase(self) -> Mapping[str, Optimizer]:
+        """Add the purifier's optimizer."""
+        return {**super().optimizers_by_phase(), "purify": Adam(self.purifier.parameters(), lr=self.lr)}
+
+    def begin(self, span: Span) -> None:
+        """Let the purifier start where the warm-up left the generator."""
+        super().begin(span)
+        shapes, others = (
+            {name: weight.shape for name, weight in net.state_dict().items()} for net in (self.purifier, self.generator)
+        )
+        if span == self.plan[1] and self.plan[0].phase == "warmup" and shapes == others:
+            self.purifier.load_state_dict(self.generator.state_dict())
+
+    def logits(self, images: Tensor) -> Tensor:
+        """Classify what the purifier leaves."""
+        return self.net(self.purifier(images))  # type: ignore[no-any-return]
+
+    def seen(self, span: Span, generated: Tensor) -> Tensor:
+        """Look at generated images through the purifier, once it was trained."""
+        return self.purifier(generated) if span.round else generated
+
+    def step(self, span: Span, batch: Batch) -> Tensor | None:
+        """Give the phase's loss."""
+        return self.purify_step(batch) if span.phase == "purify" else super().step(span, batch)
+
+    def purify_step(self, batch: Batch) -> Tensor:
+        """Compute Eq. 4 on one batch of root images."""
+        images = batch["image"]
+        with torch.no_grad():
+            generated = self.generator(images).to(images.dtype)
+            features = self.features(self.subject, images)
+        if self.lesson == "all":
+            purified = self.restoration(batch, generated, features)
+            return purified + self.benign_weight * self.restoration(batch, images, features)
+        count = min(len(images), int(self.part * len(images) + 1))
+        rows = torch.randperm(len(images))[:count].to(images.device)
+        return self.restoration(batch, images.index_copy(0, rows, generated[rows]), features)
+
+    def restoration(self, batch: Batch, inputs: Tensor, features: Tensor) -> Tensor:
+        """Compute Eq. 5 or 6: inputs, purified, are to have the clean images' label, features and pixels."""
+        norm = self.inversion.norm
+        if self.noise:
+            scale = self.noise * torch.tensor(self.subject.std).view(-1, 1, 1)
+            inputs = (inputs + (torch.randn(inputs.shape) * scale).to(inputs)).clamp(0, 1)
+        purified = self.purifier(inputs)
+        found = self.features(self.subject, purified)
+        image = error(purified, batch["image"], norm) / self.unit
+        weight = torch.where(image.detach() > 0.05, self.far_weight, self.image_weight)
+        loss = F.cross_entropy(self.head(self.subject, found).float(), batch["label"]) + weight * image
+        return loss + self.feature_weight * error(found, features, norm)
+
+    def outcome(self) -> Outcome:
+        """Hand on the suspect behind its purifier."""
+        return Outcome(module=Purified(self.purifier, self.subject), numbers=self.numbers())

@@ -1,0 +1,141 @@
+"""Settings of BTI-DBF's two steps, and the plan of epochs that rounds of them make."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+from lit_backdoor.errors import unknown
+
+__all__ = ["Decoupling", "Inversion", "Span", "make_plan"]
+
+Norm = Literal["l2", "l1"]
+
+
+@dataclass(frozen=True)
+class Decoupling:
+    """How benign features are decoupled (Eq. 1).
+
+    Attributes:
+        epochs: Epochs of the mask in each round. Paper and release: 20.
+        lr: Learning rate of Adam on the mask. Paper and release: .01.
+        mask: ``learned``; or all ``zeros`` or ``ones``, the ablations without decoupling (Table 4 has zeros). They keep
+            the phase, which then only refreshes statistics.
+        start: Where the mask begins in each round: ``zeros`` of its raw form, a mask of .5 (paper), or ``normal``
+            draws (release).
+        batch_norm: Mode of norms in this phase, on a copy: ``train`` uses the root set's statistics and refreshes the
+            copy's running ones, ``eval`` takes the suspect's as they are, poisoned rows' share included.
+        layer: Layer of the net whose output is the feature, as `Classifier.layer_names` has it; None for the
+            classifier's own split (Table 11: later layers do better).
+
+    Raises:
+        ValueError: If a number is out of range or an option unknown.
+    """
+
+    epochs: int = 2
+    lr: float = 0.1
+    mask: Literal["learned", "zeros", "ones"] = "learned"
+    start: Literal["zeros", "normal"] = "normal"
+    batch_norm: Literal["train", "eval"] = "train"
+    layer: str | None = None
+
+    def __post_init__(self) -> None:
+        _positive("decoupling.lr", self.lr)
+        _positive("decoupling.epochs", self.epochs)
+        _known("decoupling.mask", self.mask, ("learned", "zeros", "ones"))
+        _known("decoupling.start", self.start, ("zeros", "normal"))
+        _known("decoupling.batch_norm", self.batch_norm, ("train", "eval"))
+
+
+@dataclass(frozen=True)
+class Inversion:
+    """How the trigger is inverted (Eq. 2).
+
+    Attributes:
+        epochs: Epochs of the generator in each round. Release: 30.
+        first_epochs: The same in the first round; None for no difference.
+        warmup_epochs: Epochs before the first round in which the generator learns to reproduce images and their
+            features. Release: 50; a generator that starts near the identity needs none.
+        lr: Learning rate of Adam on the generator. Release: 1e-3; paper: .01.
+        tau: Bound on the change of images, > 0: mean squared (or absolute) error.
+        units: Of tau: ``pixel`` s in [0, 1], or ``normalized`` by the classifier (paper and release: .3).
+        norm: ``l2`` (mean squared) or ``l1`` (mean absolute), for images and features alike.
+        feature_bound: Bound on the change of benign features. Release: 3.
+        benign_weight: Weight of the benign term. Release: .01; paper: 1.
+        statistics: Whose norm statistics features are taken with: the copy's as ``refreshed`` by the mask phase, or the
+            ``suspect`` 's own (paper and release).
+        toward_target: From the second round on, also pull the suspect's prediction to the class that the first round
+            found (release, U).
+
+    Raises:
+        ValueError: If a number is out of range or an option unknown.
+    """
+
+    epochs: int = 3
+    first_epochs: int | None = None
+    warmup_epochs: int = 0
+    lr: float = 1e-3
+    tau: float = 0.018
+    units: Literal["pixel", "normalized"] = "pixel"
+    norm: Norm = "l2"
+    feature_bound: float = 3.0
+    benign_weight: float = 0.01
+    statistics: Literal["refreshed", "suspect"] = "refreshed"
+    toward_target: bool = False
+
+    def __post_init__(self) -> None:
+        _positive("inversion.tau", self.tau)
+        _positive("inversion.lr", self.lr)
+        _positive("inversion.epochs", self.epochs)
+        _positive("inversion.first_epochs", 1 if self.first_epochs is None else self.first_epochs)
+        if self.warmup_epochs < 0:
+            raise ValueError(f"Expected inversion.warmup_epochs to be 0 or more, got {self.warmup_epochs}.")
+        _known("inversion.units", self.units, ("pixel", "normalized"))
+        _known("inversion.norm", self.norm, ("l2", "l1"))
+        _known("inversion.statistics", self.statistics, ("refreshed", "suspect"))
+
+    def epochs_of(self, number: int) -> int:
+        """Give the epochs of a round, counted from 0."""
+        return self.epochs if number or self.first_epochs is None else self.first_epochs
+
+
+@dataclass(frozen=True)
+class Span:
+    """A phase's epochs in one round.
+
+    Attributes:
+        phase: Its name.
+        round: The round, from 0.
+        start: Its first epoch.
+        epochs: How many.
+    """
+
+    phase: str
+    round: int
+    start: int
+    epochs: int
+
+    @property
+    def stop(self) -> int:
+        """The epoch after the last."""
+        return self.start + self.epochs
+
+
+def make_plan(phases: Iterable[tuple[str, int, int]]) -> tuple[Span, ...]:
+    """Lay phases, given as (name, round, epochs), one after the other; those without epochs are left out."""
+    plan: list[Span] = []
+    for phase, number, epochs in phases:
+        if epochs:
+            plan.append(Span(phase, number, plan[-1].stop if plan else 0, epochs))
+    return tuple(plan)
+
+
+def _positive(name: str, value: float) -> None:
+    if not value > 0:
+        raise ValueError(f"Expected {name} > 0, got {value}.")
+
+
+def _known(name: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise unknown(name, value, known)

@@ -1,0 +1,122 @@
+"""BTI-DBF (U): unlearn the inverted trigger, and invert again (Eq. 3, Sec. 3.3.1, App. B.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+import torch
+from lightning.pytorch.cli import OptimizerCallable
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim import Optimizer
+
+from lit_backdoor.defenses.btidbf.inversion import Inverting
+from lit_backdoor.defenses.btidbf.settings import Decoupling, Inversion, Span
+from lit_backdoor.errors import check_share, unknown
+from lit_backdoor.functional.decoupling import error, unlearning_loss
+from lit_backdoor.models import Classifier, UNet
+from lit_backdoor.stages.base import Batch, Outcome
+
+__all__ = ["Unlearning"]
+
+
+class Unlearning(Inverting):
+    """Fine-tune a suspect on images with the inverted trigger under their true labels, in rounds with its inversion.
+
+    Each round draws a new mask and trains the generator on, against the suspect as it is by then (R1 rounds; 1 is the
+    paper's ablation without iterative enhancement, Table 5).
+
+    Args:
+        suspect: Path of a suspect bundle, or a classifier (a copy of it is tuned).
+        decoupling: Settings of the mask (Eq. 1).
+        inversion: Settings of the generator (Eq. 2).
+        generator: The net to train; default `UNet` without attention that starts near the identity.
+        rounds: Rounds R1. Paper and release: 5.
+        unlearn_epochs: Epochs of unlearning in each round. Paper: 20; release: 30.
+        lesson: ``all``: every image comes clean and generated (Eq. 3); ``part``: a share of each batch is replaced by
+            its generated images, which are pulled to the clean ones' features (release).
+        share: The share that ``part`` replaces, in (0, 1]. Release: .1.
+        optimizer: Makes the optimizer of the suspect; default Adam 1e-4, the release's. Paper: 1e-3.
+        batch_norm: ``train`` uses and updates batch statistics, ``eval`` keeps the suspect's running ones.
+
+    Raises:
+        ValueError: If an option is unknown; when run, if ``max_epochs`` is not what rounds and phases make.
+    """
+
+    def __init__(
+        self,
+        suspect: str | Classifier,
+        decoupling: Decoupling | None = None,
+        inversion: Inversion | None = None,
+        generator: UNet | None = None,
+        rounds: int = 3,
+        unlearn_epochs: int = 3,
+        lesson: Literal["all", "part"] = "all",
+        share: float = 0.1,
+        optimizer: OptimizerCallable = lambda p: torch.optim.Adam(p, lr=1e-4),
+        batch_norm: Literal["train", "eval"] = "train",
+    ) -> None:
+        super().__init__(
+            decoupling, inversion or Inversion(first_epochs=6), generator, rounds, ("unlearn", unlearn_epochs)
+        )
+        if lesson not in ("all", "part"):
+            raise unknown("lesson", lesson, ("all", "part"))
+        self.given(suspect=suspect)
+        self.lesson = lesson
+        self.part = check_share("the share of generated images", share, closed=True)
+        self.optimizer = optimizer
+        self.batch_norm = batch_norm
+
+    @property
+    def subject(self) -> Classifier:
+        """The suspect as tuned so far."""
+        return self.classifier
+
+    def build(self) -> None:
+        """Open the suspect, take its gradients on and make the nets."""
+        self.classifier = self.open_classifier().requires_grad_(True)
+        self.build_inversion()
+
+    def optimizers_by_phase(self) -> Mapping[str, Optimizer]:
+        """Add the suspect's optimizer."""
+        return {**super().optimizers_by_phase(), "unlearn": self.optimizer(self.classifier.parameters())}
+
+    def set_modes(self, phase: str) -> None:
+        """Train the suspect in its own phase, with norms as chosen."""
+        super().set_modes(phase)
+        if phase == "unlearn":
+            self.classifier.train()
+            for module in self.classifier.modules():
+                if self.batch_norm == "eval" and isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    module.eval()
+
+    def logits(self, images: Tensor) -> Tensor:
+        """Classify by the suspect as tuned so far."""
+        return self.classifier(images)  # type: ignore[no-any-return]
+
+    def step(self, span: Span, batch: Batch) -> Tensor | None:
+        """Give the phase's loss."""
+        return self.unlearn_step(batch) if span.phase == "unlearn" else super().step(span, batch)
+
+    def unlearn_step(self, batch: Batch) -> Tensor:
+        """Compute Eq. 3; clean and generated images go through the net together, gradients flow through both."""
+        images, labels = batch["image"], batch["label"]
+        with torch.no_grad():
+            other = self.generator(images)
+            if self.lesson == "part":
+                count = min(len(images), int(self.part * len(images) + 1))
+                rows = torch.randperm(len(images))[:count].to(images.device)
+                other = images.index_copy(0, rows, other.to(images.dtype)[rows])
+        features = self.features(self.classifier, torch.cat((images, other)))
+        clean, changed = features.chunk(2)
+        norm = self.inversion.norm
+        if self.lesson == "part":
+            logits = self.head(self.classifier, changed).float()
+            return F.cross_entropy(logits, labels) + error(clean, changed, norm)
+        clean_logits, logits = self.head(self.classifier, features).chunk(2)
+        return unlearning_loss(clean_logits, logits, clean, changed, labels, norm)
+
+    def outcome(self) -> Outcome:
+        """Hand on the tuned classifier."""
+        return Outcome(module=self.classifier, numbers=self.numbers())

@@ -1,0 +1,49 @@
+"""A suspect from elsewhere: an architecture and a file of weights become a bundle."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from torch import Tensor
+
+from lit_backdoor.models import Classifier
+from lit_backdoor.stages.base import Batch, Outcome, Stage
+from lit_backdoor.weights import load_weights
+
+__all__ = ["ImportedSuspect"]
+
+
+class ImportedSuspect(Stage):
+    """Read a foreign state dict into a classifier and hand it on; run by ``predict``.
+
+    Args:
+        classifier: The net: a `TimmClassifier`, or a `ForeignClassifier` for other architectures.
+        weights: Path of a safetensors file, or of a ``torch.save`` file of tensors; nothing in it is executed.
+
+    Raises:
+        ValueError: If the weights do not fit, or the file would execute code.
+    """
+
+    views: ClassVar[tuple[str, ...]] = ("root",)
+    verb: ClassVar[Literal["fit", "predict"]] = "predict"
+
+    def __init__(self, classifier: Classifier, weights: str) -> None:
+        super().__init__()
+        self.classifier = classifier
+        self.weights = weights
+
+    def build(self) -> None:
+        """Load the weights, by the names of the bare net or of the classifier around it."""
+        load_weights(self.classifier, self.weights)
+        self._ready = True
+
+    def logits(self, images: Tensor) -> Tensor:
+        """Classify by the suspect."""
+        return self.classifier(images)  # type: ignore[no-any-return]
+
+    def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Do nothing: importing needs no data."""
+
+    def outcome(self) -> Outcome:
+        """Hand on the classifier."""
+        return Outcome(module=self.classifier)

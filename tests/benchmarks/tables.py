@@ -1,0 +1,190 @@
+"""Run the chains behind the README's tables, one after the other, and write the tables.
+
+python tests/benchmarks/tables.py run --out runs/tables [--only atclean_cifar10_small] [--seeds 1 2 3]
+python tests/benchmarks/tables.py write
+
+``run`` skips what ``results.csv`` beside this file has already, and appends to it: one row per run, stage and metric.
+``write`` replaces what stands between ``<!-- table:NAME -->`` and ``<!-- /table:NAME -->`` in the README.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from pathlib import Path
+
+HERE = Path(__file__).parent
+CSV = HERE / "results.csv"
+README = HERE.parents[1] / "README.md"
+FIELDS = ("chain", "attack", "seed", "stage", "metric", "value", "seconds", "hardware", "commit")
+SMALL = "atclean_cifar10_small"
+PLAN = [
+    *((SMALL, attack) for attack in ("badnets", "blend", "sig", "badnets_a2a", "batt", "wanet")),
+    *((f"{SMALL}_{kind}", a) for kind in ("untrained", "detector_free", "letter") for a in ("badnets", "blend")),
+    *(("atclean_tinyimagenet_small", attack) for attack in ("badnets", "blend")),
+    ("collision", "badnets"),
+    ("demo", "badnets"),
+]
+EXTRA = {"wanet": ["stages.victim.trainer.max_epochs=30"]}  # evaluation.md's terms: its victim may train longer
+NAMES = {
+    "badnets": "BadNets 5x5", "blend": "Blend .2", "sig": "SIG", "badnets_a2a": "BadNets all-to-all", "batt": "BATT",
+    "wanet": "WaNet",
+}  # fmt: skip
+# ATClean's own figures, ResNet-18 on all of CIFAR-10: ACC/ASR before, ACC/ASR after, in percent.
+PAPER = {
+    "badnets": "86.4/99.7 → 86.0/0.3", "blend": "84.8/94.5 → 86.8/1.6", "sig": "84.1/89.6 → 82.1/0.4",
+    "wanet": "87.2/84.0 → 90.7/0.8", "batt": "89.6/84.1 → 82.8/15.1",
+}  # fmt: skip
+
+
+def run(out: Path, only: str | None, attacks: list[str] | None, seeds: list[int]) -> None:
+    done = {(row["chain"], row["attack"], row["seed"]) for row in read()}
+    for seed in seeds:
+        for chain, attack in PLAN:
+            wanted = (only is None or chain == only) and (attacks is None or attack in attacks)
+            if not wanted or (chain, attack, str(seed)) in done:
+                continue
+            folder = out / f"{chain}-{attack}-seed{seed}"
+            command = [sys.executable, "-m", "lit_backdoor", "chain", chain, "--seed", str(seed), "--out", str(folder)]
+            if chain != "demo":
+                command += ["--set", f"data.init_args.attack={attack}", "--trust-cache"]
+            for setting in EXTRA.get(attack, []):
+                command += ["--set", setting]
+            print(" ".join(command[2:]), flush=True)
+            started = time.monotonic()
+            folder.mkdir(parents=True, exist_ok=True)
+            with (folder / "log.txt").open("w") as log:
+                code = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, check=False).returncode
+            print(f"  exit code {code}, {time.monotonic() - started:.0f} s", flush=True)
+            if code == 0:
+                append(chain, attack, seed, json.loads((folder / "results.json").read_text()))
+
+
+def append(chain: str, attack: str, seed: int, results: dict) -> None:
+    git = ["git", "-C", str(HERE), "rev-parse", "--short", "HEAD"]
+    commit = subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip()
+    new = not CSV.exists()
+    with CSV.open("a", newline="") as file:
+        writer = csv.DictWriter(file, FIELDS, lineterminator="\n")
+        if new:
+            writer.writeheader()
+        for stage in results["stages"]:
+            for metric, value in stage["metrics"].items():
+                if isinstance(value, int | float):
+                    row = (chain, attack, seed, stage["name"], metric, round(value, 6), stage["seconds"])
+                    writer.writerow(dict(zip(FIELDS, (*row, results["hardware"], commit), strict=True)))
+
+
+def read() -> list[dict[str, str]]:
+    if not CSV.exists():
+        return []
+    with CSV.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def values() -> dict[tuple[str, str, str, str], list[float]]:
+    found = defaultdict(list)
+    for row in read():
+        found[row["chain"], row["attack"], row["stage"], row["metric"]].append(float(row["value"]))
+    return found
+
+
+def cell(found: dict, chain: str, attack: str, stage: str, metric: str) -> str:
+    numbers = found.get((chain, attack, stage, metric))
+    if not numbers:
+        return "not run"
+    spread = f" ± {statistics.stdev(numbers):.3f}" if len(numbers) > 1 else ""
+    return f"{statistics.mean(numbers):.3f}{spread}"
+
+
+def seeds_of(chain: str, attack: str) -> str:
+    return ", ".join(sorted({row["seed"] for row in read() if (row["chain"], row["attack"]) == (chain, attack)})) or "-"
+
+
+def defense_table(chain: str, attacks: list[str], after: str = "clean", *, paper: bool = False) -> str:
+    found = values()
+    head = ["attack", "seeds", "ACC before", "ASR before", "ACC after", "ASR after", "RA after", "DoF"]
+    head += ["fine-tuning alone: ACC", "ASR"] + (["paper (full size), ACC/ASR %"] if paper else [])
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    for attack in attacks:
+        cells = [NAMES[attack], seeds_of(chain, attack)]
+        cells += [cell(found, chain, attack, "victim", metric) for metric in ("acc", "asr")]
+        cells += [cell(found, chain, attack, after, metric) for metric in ("acc", "asr", "ra")]
+        cells += [cell(found, chain, attack, "generate", "dof")]
+        cells += [cell(found, chain, attack, "control", metric) for metric in ("acc", "asr")]
+        cells += [PAPER.get(attack, "-")] if paper else []
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def rows_table(rows: list[tuple[str, str, str, str]]) -> str:
+    """Rows of (label, chain, attack, stage), ACC, ASR, RA and DoF each."""
+    found = values()
+    lines = ["| | attack | seeds | ACC | ASR | RA |", "|---|---|---|---|---|---|"]
+    for label, chain, attack, stage in rows:
+        cells = [cell(found, chain, attack, stage, metric) for metric in ("acc", "asr", "ra")]
+        lines.append(f"| {label} | {NAMES[attack]} | {seeds_of(chain, attack)} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def tables() -> dict[str, str]:
+    two = ["badnets", "blend"]
+    ablations = []
+    for attack in two:
+        ablations += [
+            ("ATClean", SMALL, attack, "clean"),
+            ("generated images alone (Eq. 4 to the letter)", f"{SMALL}_letter", attack, "clean"),
+            ("untrained generator", f"{SMALL}_untrained", attack, "clean"),
+            ("clean fine-tuning alone", SMALL, attack, "control"),
+        ]
+    collision = [
+        ("case 1: trigger 1 alone", "collision", "badnets", "victim"),
+        ("case 2: then trigger 2, true labels", "collision", "badnets", "collision"),
+        ("case 3: then clean images", "collision", "badnets", "clean_images"),
+        ("case 4: then a random trigger, true labels", "collision", "badnets", "random_trigger"),
+    ]
+    return {
+        "demo": defense_table("demo", ["badnets"]),
+        "atclean_cifar10_small": defense_table(SMALL, [a for c, a in PLAN if c == SMALL], paper=True),
+        "ablations": rows_table(ablations),
+        "detector_free": defense_table(f"{SMALL}_detector_free", two),
+        "tinyimagenet": defense_table("atclean_tinyimagenet_small", two),
+        "collision": rows_table(collision),
+    }
+
+
+def write() -> None:
+    text = README.read_text()
+    for name, table in tables().items():
+        start, end = f"<!-- table:{name} -->", f"<!-- /table:{name} -->"
+        if start in text:
+            before, _, rest = text.partition(start)
+            text = f"{before}{start}\n{table}\n{end}{rest.partition(end)[2]}"
+    README.write_text(text)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("action", choices=("run", "write", "print"))
+    parser.add_argument("--out", type=Path, default=Path("runs/tables"))
+    parser.add_argument("--only", help="one chain")
+    parser.add_argument("--attacks", nargs="*")
+    parser.add_argument("--seeds", type=int, nargs="*", default=[1, 2, 3])
+    given = parser.parse_args()
+    if given.action == "run":
+        run(given.out, given.only, given.attacks, given.seeds)
+    elif given.action == "write":
+        write()
+    else:
+        for name, table in tables().items():
+            print(f"{name}\n{table}\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,137 @@
+import pytest
+import tiny
+
+from lit_backdoor.chain.compose import compose, stage_config
+from lit_backdoor.chain.keys import source_hash, stage_key
+from lit_backdoor.chain.run import ChainRun
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    return tiny.write_chain(tmp_path_factory.mktemp("keys") / "tiny.yaml")
+
+
+@pytest.fixture(scope="module")
+def key(base, tmp_path_factory):
+    """Give a stage's key, its inputs taken as unchanged."""
+    out = tmp_path_factory.mktemp("keys")
+
+    def give(stage, *settings, seed=None, trust_cache=False):
+        chain = compose(base, settings, seed)
+        run = ChainRun(chain, "tiny", out, trust_cache=trust_cache)
+        inputs = dict.fromkeys(chain["stages"][stage].get("inputs", {}), "h")
+        return run._key(stage, run._config(stage, dict.fromkeys(inputs, "-")), inputs)
+
+    return give
+
+
+@pytest.fixture(scope="module")
+def keys(key):
+    return {stage: key(stage) for stage in ("victim", "select", "generate", "clean")}
+
+
+CHANGES = [  # setting, the stages whose keys it changes
+    ("data.init_args.split.root=10", {"generate", "clean"}),
+    ("data.init_args.split.root_pool=30", {"victim", "select", "generate", "clean"}),
+    ("data.init_args.attack=wanet", {"victim", "select", "generate"}),
+    ("data.init_args.attack.init_args.target=1", {"victim", "select", "generate"}),
+    ("data.init_args.attack=null", {"victim", "select", "generate"}),
+    ("data.init_args.batch_size=16", {"victim", "select", "generate", "clean"}),
+    ("data.init_args.source.init_args.seed=3", {"victim", "select", "generate", "clean"}),
+    ("stages.victim.trainer.max_epochs=4", {"victim"}),
+    ("stages.victim.model.init_args.schedule=cosine", {"victim"}),
+    ("stages.select.model.init_args.share=0.2", {"select"}),
+    ("stages.clean.model.init_args.mix=mixed", {"clean"}),
+    ("trainer.precision=bf16-mixed", {"victim", "select", "generate", "clean"}),
+    ("trainer.gradient_clip_val=1.0", {"victim", "select", "generate", "clean"}),
+    ("trainer.callbacks=[{class_path: lightning.pytorch.callbacks.StochasticWeightAveraging, init_args: {swa_lrs: 0.1}}]",
+     {"victim", "select", "generate", "clean"}),
+    # What comes out does not depend on these.
+    ("data.init_args.eval_batch_size=64", set()),
+    ("data.init_args.num_workers=2", set()),
+    ("trainer.limit_val_batches=2", set()),
+    ("trainer.enable_progress_bar=true", set()),
+    ("trainer.log_every_n_steps=7", set()),
+    ("summary.after=victim", set()),
+    ("description=other", set()),
+    # Defaults that are written out change nothing.
+    ("stages.victim.model.init_args.label_smoothing=0.0", set()),
+    ("stages.clean.model.init_args.mix=both", set()),
+    ("data.init_args.stored_size=null", set()),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("setting", "changed"), CHANGES, ids=[setting for setting, _ in CHANGES])
+def test_what_changes_a_key(setting, changed, key, keys):
+    looked_at = {"victim", "clean"} | (changed if len(changed) < 4 else set())
+    assert {stage for stage in looked_at if key(stage, setting) != keys[stage]} == changed & looked_at
+
+
+def test_seed_changes_a_key(key, keys):
+    assert key("victim", seed=6) != keys["victim"]
+    assert key("victim", seed=5) == keys["victim"]
+
+
+def test_selection_counts_as_an_input_not_as_a_path(base, tmp_path, keys, key):
+    chain = compose(base)
+    run = ChainRun(chain, "tiny", tmp_path)
+    inputs = {"model.suspect": "h", "data.suspicious": "h"}
+    elsewhere = run._config("generate", {"model.suspect": "/a/b", "data.suspicious": "/c"})
+    assert run._key("generate", elsewhere, inputs) == keys["generate"]
+    assert run._key("generate", elsewhere, {**inputs, "data.suspicious": "other"}) != keys["generate"]
+
+
+def settings(**changes):
+    given = {"views": ("root",), "verb": "fit", "inputs": {"model.suspect": "h"}, "fingerprint": "f"}
+    config = {
+        "seed_everything": 0, "trainer": {"max_epochs": 1},
+        "model": {"class_path": "lit_backdoor.stages.FineTune", "init_args": {"suspect": "p"}},
+        "data": {"class_path": "d", "init_args": {"split": {"class_path": "s", "init_args": {"root": 5}}, "attack": {}}},
+    }  # fmt: skip
+    return {"config": config, **given, **changes}
+
+
+def test_key_leaves_the_settings_as_they_are():
+    given = settings(views=("train",))
+    assert stage_key(**given) == stage_key(**given)
+    assert given == settings(views=("train",))
+
+
+def test_images_decide():
+    assert stage_key(**settings()) != stage_key(**settings(fingerprint="g"))
+    assert stage_key(**settings()) != stage_key(**settings(verb="predict"))
+
+
+def test_code_decides_unless_the_cache_is_trusted(monkeypatch):
+    from lit_backdoor.chain import keys as module
+
+    before, trusted = stage_key(**settings()), stage_key(**settings(), trust_cache=True)
+    monkeypatch.setattr(module, "source_hash", lambda class_path: "other code")
+    assert stage_key(**settings()) != before
+    assert stage_key(**settings(), trust_cache=True) == trusted
+
+
+def test_source_hash_follows_imports(tmp_path, monkeypatch):
+    """A victim does not depend on a defense's code, a defense does on the stages'."""
+    import lit_backdoor.chain.keys as module
+
+    read = []
+    original = module.Path.read_text
+    monkeypatch.setattr(module.Path, "read_text", lambda self, *a: read.append(str(self)) or original(self, *a))
+    source_hash.cache_clear()
+    source_hash("lit_backdoor.stages.PoisonedTraining")
+    assert any(path.endswith("models/timm_classifier.py") for path in read)
+    assert not any("/defenses/" in path or "/report/" in path or "/chain/" in path for path in read)
+    read.clear()
+    source_hash("lit_backdoor.defenses.atclean.CollisionGenerator")
+    assert any(path.endswith("functional/collision.py") for path in read)
+    assert any(path.endswith("stages/base.py") for path in read)
+    source_hash.cache_clear()
+
+
+def test_root_images_from_elsewhere_are_fingerprinted(base, tmp_path):
+    run = ChainRun(compose(base), "tiny", tmp_path)
+    data = stage_config(run.chain, "clean")["data"]["init_args"]
+    other = {**data, "root_source": tiny.SIGNS}
+    assert run._fingerprint(data, ("root",)) != run._fingerprint(other, ("root",))
+    assert run._fingerprint(data, ("train",)) == run._fingerprint(other, ("train",))

@@ -1,0 +1,300 @@
+import lightning.pytorch as pl
+import pytest
+import torch
+from btidbf_parts import data, suspect, trainer, unet
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.strategies import DDPStrategy
+from torch.nn import functional as F
+
+from lit_backdoor.bundle import open_bundle, save_bundle
+from lit_backdoor.data import BackdoorDataModule
+from lit_backdoor.defenses.btidbf import (
+    AdaptiveTraining,
+    Decoupling,
+    Inversion,
+    Purification,
+    TriggerInversion,
+    Unlearning,
+)
+from lit_backdoor.defenses.btidbf.settings import make_plan
+from lit_backdoor.models import Purified
+from lit_backdoor.stages import BundleWriter, UnlearningFineTune, evaluation_of
+from lit_backdoor.triggers import Attack, GeneratorTrigger, Trigger
+
+ONE = Decoupling(epochs=1)
+SHORT = Inversion(epochs=1, first_epochs=2)
+
+
+def unlearning(**options):
+    given = {"decoupling": ONE, "inversion": SHORT, "generator": unet(), "rounds": 2, "unlearn_epochs": 1}
+    return Unlearning(suspect(), **{**given, **options})
+
+
+def purification(**options):
+    given = {"decoupling": ONE, "inversion": SHORT, "generator": unet(), "rounds": 2, "purify_epochs": 1}
+    return Purification(suspect(), purifier=unet(), **{**given, **options})
+
+
+STAGES = {"unlearning": unlearning, "purification": purification}
+
+
+def run(stage, datamodule=None, **options):
+    trainer(stage.epochs, **options).fit(stage, datamodule=datamodule or data())
+    return stage
+
+
+def test_plan_is_a_function_of_the_epoch():
+    stage = unlearning()
+    assert [(s.phase, s.round, s.start, s.epochs) for s in stage.plan] == [
+        ("mask", 0, 0, 1), ("invert", 0, 1, 2), ("unlearn", 0, 3, 1),
+        ("mask", 1, 4, 1), ("invert", 1, 5, 1), ("unlearn", 1, 6, 1),
+    ]  # fmt: skip
+    assert stage.epochs == 7
+    assert make_plan([("a", 0, 0), ("b", 0, 2)])[0].start == 0
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_resumed_run_is_exact_and_every_net_moves(name, tmp_path):
+    class Stop(pl.Callback):
+        def on_train_epoch_end(self, trainer, pl_module):
+            trainer.should_stop = trainer.current_epoch == 3
+
+    whole = STAGES[name]()
+    before = {}
+
+    class Note(pl.Callback):
+        def on_fit_start(self, trainer, pl_module):
+            before.update({k: v.clone() for k, v in pl_module.state_dict().items()})
+
+    run(whole, callbacks=[Note()])
+    half = STAGES[name]()
+    checkpoint = ModelCheckpoint(tmp_path, filename="last")
+    trainer(7, callbacks=[Stop(), checkpoint], enable_checkpointing=True).fit(half, datamodule=data())
+    assert half.current_epoch == 4
+    resumed = STAGES[name](generator=unet(seed=99))  # its start is overwritten
+    trainer(7).fit(resumed, datamodule=data(), ckpt_path=str(tmp_path / "last.ckpt"), weights_only=True)
+    final, again = whole.state_dict(), resumed.state_dict()
+    assert final.keys() == again.keys()
+    assert all(torch.equal(final[key], again[key]) for key in final if not final[key].isnan().any())
+    for net in ("raw_mask", "generator.", "probe.", "classifier." if name == "unlearning" else "purifier."):
+        assert any(not torch.equal(before[key], final[key]) for key in final if key.startswith(net)), net
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_weights_do_not_depend_on_the_attack(name):
+    found = [run(STAGES[name](), data(attack=attack)) for attack in (True, None)]
+    first, second = (stage.state_dict() for stage in found)
+    assert all(torch.equal(first[key], second[key]) for key in first)
+    assert found[0].numbers() == found[1].numbers()
+
+
+def test_inversion_leaves_a_trigger_that_others_use(tmp_path):
+    victim = tmp_path / "victim"
+    save_bundle(victim, kind="suspect", module=suspect())
+    stage = TriggerInversion(str(victim), ONE, Inversion(epochs=2), unet())
+    trainer(3, callbacks=[BundleWriter(str(tmp_path / "trigger"))]).fit(stage, datamodule=data())
+    bundle = open_bundle(tmp_path / "trigger", "trigger")
+    trigger = bundle.build()
+    assert isinstance(trigger, GeneratorTrigger)
+    assert isinstance(trigger, Trigger)
+    assert 0 <= bundle.numbers["target_class"] < 4
+    assert 0.25 <= bundle.numbers["target_share"] <= 1
+
+    images = torch.rand(5, 3, 16, 16)
+    assert torch.equal(trigger(images, torch.arange(5)), stage.generator(images))
+    stamped = BackdoorDataModule(data().source, attack=Attack(trigger, target=2), eval_batch_size=16)
+    batch = next(iter(stamped.triggered_batches(torch.device("cpu"))))
+    assert torch.equal(batch["image"], trigger(batch["original"]))
+
+    tester = trainer(1)
+    tester.test(evaluation_of(str(bundle.path)), datamodule=data(), verbose=False)
+    found = {name.removeprefix("test/"): float(value) for name, value in tester.callback_metrics.items()}
+    assert found["target_found"] == float(bundle.numbers["target_class"] == 1)
+    assert found["feature_distance"] == pytest.approx(_feature_distance(trigger), rel=1e-4)
+    fine = UnlearningFineTune(str(victim), str(bundle.path))
+    trainer(1).fit(fine, datamodule=data())
+
+
+def _feature_distance(trigger):
+    net, module = suspect().eval(), data()
+    total = []
+    with torch.no_grad():
+        for batch in module.triggered_batches(torch.device("cpu")):
+            difference = net.features(trigger(batch["original"])) - net.features(batch["image"])
+            total.append(difference.square().flatten(1).mean(1)[batch["eligible"] & batch["valid"]])
+    return float(torch.cat(total).mean())
+
+
+def test_purified_suspect_is_a_suspect(tmp_path):
+    stage = purification()
+    run(stage, callbacks=[BundleWriter(str(tmp_path / "clean"))])
+    net = open_bundle(tmp_path / "clean", "suspect").build()
+    assert isinstance(net, Purified)
+    images = torch.rand(4, 3, 16, 16)
+    with torch.no_grad():
+        assert torch.allclose(net(images), stage.eval().logits(images), atol=1e-6)
+    tester = trainer(1)
+    tester.test(evaluation_of(str(tmp_path / "clean")), datamodule=data(), verbose=False)
+    assert {"test/acc", "test/asr", "test/ra"} <= tester.callback_metrics.keys()
+
+
+def test_mask_phase_refreshes_the_copy_and_leaves_the_suspect():
+    stage = run(TriggerInversion(suspect(), ONE, Inversion(epochs=1), unet()))
+    fresh, probe = stage.net.module.state_dict(), stage.probe.state_dict()
+    moved = {key for key in fresh if not torch.equal(fresh[key], probe[key])}
+    assert moved
+    assert all("running" in key or "num_batches" in key for key in moved)
+    original = suspect().state_dict()
+    assert all(torch.equal(fresh[key], original[key]) for key in fresh)
+    still = run(TriggerInversion(suspect(), Decoupling(epochs=1, batch_norm="eval"), Inversion(epochs=1), unet()))
+    assert all(torch.equal(a, b) for a, b in zip(original.values(), still.probe.state_dict().values(), strict=True))
+
+
+@pytest.mark.parametrize(("mask", "value"), [("zeros", 0), ("ones", 1)])
+def test_mask_off(mask, value):
+    stage = run(TriggerInversion(suspect(), Decoupling(epochs=1, mask=mask), Inversion(epochs=1), unet()))
+    assert torch.equal(stage.mask, torch.full_like(stage.raw_mask, value))
+    assert not stage.mask.requires_grad
+
+
+def test_inversion_step_is_equation_2():
+    stage = TriggerInversion(suspect(), ONE, Inversion(epochs=1, tau=0.5, benign_weight=1.0), unet())
+    stage.configure_model()
+    stage.log_train = lambda *args, **values: None
+    stage.set_modes("invert")
+    with torch.no_grad():
+        stage.raw_mask.normal_()
+    images = torch.rand(4, 3, 16, 16)
+    loss = stage.invert_step(stage.plan[1], {"image": images})
+    net, mask = stage.net.module, torch.tanh(stage.raw_mask.detach()) / 2 + 0.5
+    with torch.no_grad():
+        difference = net.features(images) - net.features(stage.generator(images))
+    expected = (difference * mask).square().mean() - (difference * (1 - mask)).square().mean()
+    assert loss.item() == pytest.approx(float(expected), rel=1e-4, abs=1e-9)
+
+
+def test_unlearning_step_is_equation_3():
+    stage = unlearning()
+    stage.configure_model()
+    stage.classifier.eval()
+    images, labels = torch.rand(4, 3, 16, 16), torch.tensor([0, 1, 2, 3])
+    loss = stage.unlearn_step({"image": images, "label": labels})
+    net = stage.classifier
+    with torch.no_grad():
+        generated = stage.generator(images)
+        distance = (net.features(images) - net.features(generated)).square().mean()
+        expected = F.cross_entropy(net(images), labels) + F.cross_entropy(net(generated), labels) + distance
+    assert loss.item() == pytest.approx(float(expected), rel=1e-4)
+
+
+def test_release_lesson_replaces_a_share():
+    stage = unlearning(lesson="part", share=0.1)
+    stage.configure_model()
+    stage.classifier.eval()
+    images, labels = torch.rand(20, 3, 16, 16), torch.arange(20) % 4
+    torch.manual_seed(5)
+    loss = stage.unlearn_step({"image": images, "label": labels})
+    torch.manual_seed(5)
+    rows = torch.randperm(20)[:3]
+    net = stage.classifier
+    with torch.no_grad():
+        mixed = images.clone()
+        mixed[rows] = stage.generator(images)[rows]
+        expected = F.cross_entropy(net(mixed), labels) + (net.features(images) - net.features(mixed)).square().mean()
+    assert loss.item() == pytest.approx(float(expected), rel=1e-4)
+
+
+def test_purify_step_is_equation_4():
+    stage = purification(image_weight=2.0, far_weight=3.0, benign_weight=0.5)
+    stage.configure_model()
+    images, labels = torch.rand(4, 3, 16, 16), torch.tensor([0, 1, 2, 3])
+    loss = stage.purify_step({"image": images, "label": labels})
+    net, unit = stage.net.module, sum(s**2 for s in stage.subject.std) / 3
+
+    def part(inputs):
+        out = stage.purifier(inputs)
+        image = (out - images).square().mean() / unit
+        weight = 3.0 if image > 0.05 else 2.0
+        feature = (net.features(out) - net.features(images)).square().mean()
+        return F.cross_entropy(net(out), labels) + weight * image + feature
+
+    with torch.no_grad():
+        expected = part(stage.generator(images)) + 0.5 * part(images)
+    assert loss.item() == pytest.approx(float(expected), rel=1e-4)
+
+
+def test_release_settings_run():
+    inversion = Inversion(
+        epochs=1, warmup_epochs=1, tau=0.3, units="normalized", statistics="suspect", toward_target=True
+    )
+    stage = run(unlearning(inversion=inversion, lesson="part"))
+    assert stage.tau == pytest.approx(0.3 * sum(s**2 for s in stage.subject.std) / 3)
+    pure = purification(inversion=inversion, lesson="part", noise=0.03, image_weight=1.0, far_weight=100.0)
+    run(pure, precision="bf16-mixed")
+    absolute = Inversion(epochs=1, norm="l1", tau=0.05)
+    run(unlearning(inversion=absolute, rounds=1), precision="bf16-mixed")
+
+
+def test_feature_layer_is_selectable():
+    stage = run(TriggerInversion(suspect(), Decoupling(epochs=1, layer="layer3"), Inversion(epochs=1), unet()))
+    assert stage.raw_mask.shape == (1, 16, 4, 4)
+    purified = Purified(unet(), suspect())
+    again = run(TriggerInversion(purified, Decoupling(epochs=1, layer="layer2"), Inversion(epochs=1), unet()))
+    images = torch.rand(2, 3, 16, 16)
+    with torch.no_grad():
+        part = again.features(again.subject, images)
+        assert torch.allclose(again.head(again.subject, part), again.subject(images), atol=1e-5)
+        expected = again.subject.taps(images, ["layer2"])["layer2"]
+    assert torch.allclose(part, expected)
+
+
+def test_adaptive_training_keeps_to_clean_rows():
+    stage = AdaptiveTraining(suspect(), ONE, epochs=1)
+    before = {key: value.clone() for key, value in suspect().state_dict().items()}
+    trainer(2).fit(stage, datamodule=data())
+    assert any(not torch.equal(before[key], value) for key, value in stage.classifier.state_dict().items())
+    with pytest.raises(ValueError, match=r"Expected data\.attack"):
+        trainer(2).fit(AdaptiveTraining(suspect(), ONE, epochs=1), datamodule=data(attack=None))
+
+
+def test_small_root_sets_work():
+    with pytest.warns(UserWarning, match="class"):
+        run(unlearning(rounds=1, unlearn_epochs=1), data(root=3, batch_size=8))
+
+
+def test_wrong_numbers_of_epochs_and_strategies_are_errors():
+    with pytest.raises(ValueError, match="Expected max_epochs=7"):
+        trainer(5).fit(unlearning(), datamodule=data())
+    trainer(5, fast_dev_run=True).fit(unlearning(), datamodule=data())
+    stage = unlearning()
+    run_ddp = trainer(7)
+    run_ddp.strategy.__class__ = type("Plain", (DDPStrategy,), {})
+    run_ddp.strategy._ddp_kwargs = {}
+    stage._trainer = run_ddp
+    with pytest.raises(ValueError, match="ddp_find_unused_parameters_true"):
+        stage.setup("fit")
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Inversion(tau=0), "inversion.tau > 0"),
+        (lambda: Inversion(norm="l3"), "Unknown inversion.norm"),
+        (lambda: Decoupling(mask="half"), "Unknown decoupling.mask"),
+        (lambda: Decoupling(epochs=0), "decoupling.epochs > 0"),
+        (lambda: unlearning(rounds=0), "at least one round"),
+        (lambda: unlearning(lesson="some"), "Unknown lesson"),
+        (lambda: unlearning(share=0.0), "share of generated"),
+        (lambda: AdaptiveTraining(suspect(), epochs=0), "at least one epoch"),
+    ],
+)
+def test_bad_settings_are_errors(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_unknown_layer_is_an_error():
+    with pytest.raises(ValueError, match="Unknown layer 'layer9'"):
+        run(TriggerInversion(suspect(), Decoupling(epochs=1, layer="layer9"), Inversion(epochs=1), unet()))
+    with pytest.raises(ValueError, match="skip connection"):
+        run(TriggerInversion(suspect(), Decoupling(epochs=1, layer="layer2.0.conv1"), Inversion(epochs=1), unet()))

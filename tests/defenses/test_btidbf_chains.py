@@ -1,0 +1,61 @@
+import contextlib
+import json
+from pathlib import Path
+
+import pytest
+
+from lit_backdoor.chain.command import sweep
+from lit_backdoor.chain.compose import compose
+from lit_backdoor.chain.run import ChainRun
+from lit_backdoor.chain.testing import build
+from lit_backdoor.presets import find_config
+from lit_backdoor.stages import Stage
+
+CHAINS = sorted(path.stem for path in find_config("chains", "demo").parent.glob("btidbf_*.yaml"))
+
+
+@pytest.mark.parametrize("name", CHAINS)
+def test_epochs_of_every_chain_are_those_of_its_rounds(name):
+    chain = sweep(compose(name))[0][1]
+    checked = 0
+    for stage in chain["stages"].values():
+        if "btidbf" not in stage["model"]["class_path"] or stage.get("run") == "predict":
+            continue
+        arguments = {**stage["model"].get("init_args", {}), "suspect": "somewhere"}
+        made = build({"class_path": stage["model"]["class_path"], "init_args": arguments}, Stage)
+        assert stage["trainer"]["max_epochs"] == made.epochs
+        checked += 1
+    assert checked
+
+
+@pytest.mark.slow
+def test_chain_from_victim_to_detector(tmp_path):
+    settings = [
+        "data.init_args.source={class_path: lit_backdoor.data.sources.SyntheticSigns, init_args: "
+        "{num_classes: 3, train_per_class: 20, test_per_class: 4, size: 16}}",
+        "data.init_args.split={root_pool: 12}",
+        "data.init_args.attack.init_args.trigger.init_args={size: 3, place: [1, 1]}",
+        "stages.victim.model.init_args.classifier.init_args={name: resnet18, num_classes: 3, input_size: 16, channels: 4}",
+        "stages.victim.trainer.max_epochs=1",
+        "stages.purify.model.init_args={decoupling: {epochs: 1}, inversion: {epochs: 1}, rounds: 1, purify_epochs: 1}",
+        "stages.purify.trainer.max_epochs=3",
+        "stages.control.trainer.max_epochs=1",
+        "trainer.precision=32-true",
+    ]
+    chain = compose("btidbf_p_cifar10_small", settings)
+    invert = {
+        "model": {
+            "class_path": "lit_backdoor.defenses.btidbf.TriggerInversion",
+            "init_args": {"decoupling": {"epochs": 1}, "inversion": {"epochs": 1}},
+        },
+        "inputs": {"model.suspect": "victim"},
+        "trainer": {"max_epochs": 2},
+    }
+    chain["stages"]["invert"] = invert
+    with contextlib.chdir(tmp_path):
+        ChainRun(chain, "tiny", tmp_path, use_cache=False).run()
+    stages = {stage["name"]: stage for stage in json.loads((tmp_path / "results.json").read_text())["stages"]}
+    assert {"acc", "asr", "ra", "target_class"} <= stages["purify"]["metrics"].keys()
+    assert {"precision", "recall", "f1", "auroc", "flagged_share"} <= stages["detect"]["metrics"].keys()
+    assert {"feature_distance", "target_found", "target_class", "target_share"} <= stages["invert"]["metrics"].keys()
+    assert list(Path(tmp_path / ".runs" / "detect").glob("inputs.csv"))

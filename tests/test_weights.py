@@ -1,0 +1,76 @@
+import os
+import pickle
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from lit_backdoor.weights import load_weights, read_weights
+
+
+def net():
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
+
+
+class Evil:
+    def __reduce__(self):
+        return os.system, ("touch executed",)
+
+
+@pytest.mark.parametrize("wrap", [lambda s: s, lambda s: {"state_dict": s, "epoch": 3}, lambda s: {"model": s}])
+@pytest.mark.parametrize("prefix", ["", "module.", "module.model.", "net."])
+def test_common_wrappings_of_a_state_dict_fit(tmp_path, wrap, prefix):
+    source, target = net(), net()
+    torch.save(wrap({prefix + k: v for k, v in source.state_dict().items()}), tmp_path / "w.pt")
+    load_weights(target, tmp_path / "w.pt")
+    assert all(
+        torch.equal(a, b) for a, b in zip(source.state_dict().values(), target.state_dict().values(), strict=True)
+    )
+
+
+def test_bare_weights_fit_a_net_that_wraps_the_bare_one(tmp_path):
+    source = net()
+    target = nn.Module()
+    target.net = net()
+    save_file(source.state_dict(), tmp_path / "w.safetensors")
+    load_weights(target, tmp_path / "w.safetensors")
+    assert torch.equal(target.net[0].weight, source[0].weight)
+
+
+def test_a_file_that_would_execute_code_is_refused_and_the_global_named(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch.save({"state_dict": Evil()}, tmp_path / "evil.pt")
+    with pytest.raises(ValueError, match=r"names '(posix|nt|os)\.system'"):
+        read_weights(tmp_path / "evil.pt")
+    (tmp_path / "raw.pkl").write_bytes(pickle.dumps(Evil()))
+    with pytest.raises(ValueError, match="refused|damaged"):
+        read_weights(tmp_path / "raw.pkl")
+    assert not (tmp_path / "executed").exists()
+
+
+def test_torchscript_is_refused(tmp_path):
+    torch.jit.save(torch.jit.trace(net().eval(), torch.rand(1, 3, 8, 8)), tmp_path / "scripted.pt")
+    with pytest.raises(ValueError, match="refused|not read"):
+        read_weights(tmp_path / "scripted.pt")
+
+
+@pytest.mark.parametrize("content", [b"", b"not weights"])
+@pytest.mark.parametrize("name", ["w.pt", "w.safetensors"])
+def test_a_damaged_file_is_named(tmp_path, content, name):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=name):
+        read_weights(tmp_path / name)
+
+
+def test_what_does_not_fit_is_listed_and_nothing_is_loaded(tmp_path):
+    state = net().state_dict()
+    state["9.weight"] = torch.zeros(1)
+    state["0.weight"] = torch.zeros(8, 3, 3, 3)
+    del state["1.bias"]
+    torch.save(state, tmp_path / "w.pt")
+    target = net()
+    before = target[1].weight.clone()
+    with pytest.raises(ValueError, match=r"1 missing: 1\.bias; 1 unexpected: 9\.weight; 1 of another shape: 0\.weight"):
+        load_weights(target, tmp_path / "w.pt")
+    assert torch.equal(target[1].weight, before)
