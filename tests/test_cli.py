@@ -179,18 +179,10 @@ def test_classifier_for_other_classes(folder, capfd):
 
 
 def test_corrupt_parquet_is_named(folder, capfd):
-    from lit_backdoor.data import ParquetSource
-
     (folder / "train.parquet").write_bytes(b"")
     (folder / "test.parquet").write_bytes(b"PAR1 nothing PAR1")
     file = tiny.write_chain(folder / "tiny.yaml")
-    source = f"{{class_path: {ParquetSource.__module__}.ParquetSource, init_args: {{train: train.parquet, test: test.parquet}}}}"
-    import inspect
-
-    names = list(inspect.signature(ParquetSource.__init__).parameters)
-    arguments = {name: str(folder / f"{name}.parquet") for name in ("train", "test") if name in names}
-    if len(arguments) < 2:
-        arguments = {names[1]: str(folder)}
+    arguments = {part: str(folder / f"{part}.parquet") for part in ("train", "test")}
     source = json.dumps({"class_path": "lit_backdoor.data.ParquetSource", "init_args": arguments})
     refused(capfd, ["chain", file, "--no-cache", "--set", f"data.init_args.source={source}"], ".parquet")
 
@@ -274,10 +266,9 @@ def test_fit_leaves_bundle_and_checkpoint_that_the_commands_take(folder, victim,
     refused(capfd, ["test", "--config", other, "--ckpt_path", checkpoint], "do not fit")
     cut = folder / "cut.ckpt"
     cut.write_bytes(checkpoint.read_bytes()[:1000])
-    for bad in (cut, folder / "none.ckpt"):
-        refused(capfd, ["test", "--config", config, "--ckpt_path", bad], bad.name)
     (folder / "empty.ckpt").write_bytes(b"")
-    refused(capfd, ["test", "--config", config, "--ckpt_path", folder / "empty.ckpt"], "checkpoint")
+    for bad, says in ((cut, "cut off"), (folder / "empty.ckpt", "empty"), (folder / "none.ckpt", "none.ckpt")):
+        refused(capfd, ["test", "--config", config, "--ckpt_path", bad], says)
 
 
 @pytest.mark.parametrize("kind", ["suspect", "selection", "generator", "none", "damaged"])
@@ -298,7 +289,7 @@ def test_bundle_stands_for_its_evaluation(folder, victim, selection, capfd, kind
         return
     assert main(arguments) == 0
     shown = capfd.readouterr().out
-    assert {"suspect": "test/asr", "selection": "test/selection_precision", "generator": "test/dof"}[kind] in shown
+    assert {"suspect": "test/asr", "selection": "test/selection", "generator": "test/dof"}[kind] in shown
 
 
 class Malicious:
@@ -333,7 +324,7 @@ def test_plain_pickle_as_checkpoint(folder, capfd):
     [
         (["--model.classifier.num_clases", "4"], "num_clases"),
         (["--model", "lit_backdoor.stages.PoisonedTrainning"], "PoisonedTrainning"),
-        (["--trainer.max_epoch", "1"], "max_epoch"),
+        (["--trainer.max_epochss", "1"], "max_epochss"),
         (["--data.batch_size", "x"], "batch_size"),
         (["--trainer.precision", "17"], "17"),
     ],

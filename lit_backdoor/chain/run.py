@@ -76,11 +76,15 @@ class ChainRun:
             return collect(self.chain, self.name, self.out, list(self.results.values()))
 
     def plan(self) -> list[tuple[str, str, str]]:
-        """Parse every stage as ``fit`` would and give (name, verb, class path); nothing is run."""
+        """Parse and build every stage as ``fit`` would and give (name, verb, class path); nothing is run."""
+        from lit_backdoor.chain.testing import build
+        from lit_backdoor.stages import Stage
+
         plan = []
         for name, stage in self.chain["stages"].items():
             config = self._config(name, dict.fromkeys(stage.get("inputs", {}), "-"))
             self._resolve(name, config)
+            build(config["model"], Stage)  # what a class refuses
             plan.append((name, self._verb(name), config["model"]["class_path"]))
         return plan
 
