@@ -45,6 +45,7 @@ def compose(name: str, settings: Iterable[str] = (), seed: int | None = None) ->
         pairs.append((key, _parse(value, text)))
     for key, value in sorted(pairs, key=lambda pair: pair[0].count(".")):  # parents first, so order does not matter
         set_value(chain, key, value)
+    chain = _without_null(chain)
     if seed is not None:
         chain["seed"] = seed
     expand_attack(chain["data"]["init_args"])
