@@ -34,7 +34,7 @@ class TimmClassifier(Classifier):
     S_a ends where timm's ``forward_features`` does (ResNet-18: ``layer4``, before pooling; PreAct: after the last norm;
     DenseNet and VGG: ``features``); for a ViT it is the token that is classified, before the last norm, ``[B, D]``.
     At small sizes a VGG ends in one linear layer, a ViT has patches of 4 px (8 px at 64), and other architectures
-    keep their stem with stride 1. A ResNet's residual branches start at work, not at zero. Nothing is downloaded
+    keep their stem with stride 1. A ResNet starts from torch's initialization, not timm's. Nothing is downloaded
     unless ``pretrained`` is set.
 
     Args:
@@ -79,9 +79,8 @@ class TimmClassifier(Classifier):
         self.net = _build(name, channels, args)
         # the weights come from elsewhere when the classifier is made again
         self._init_args |= {"name": name.split(".")[0], "pretrained": False}
-        if not pretrained and isinstance(self.net, ResNet | ResNetV2) and "zero_init_last" not in (net_args or {}):
-            # Residual branches that start at zero cost short trainings most of their accuracy.
-            self.net.init_weights(zero_init_last=False)
+        if not pretrained and isinstance(self.net, ResNet | ResNetV2):
+            _start_as_torch(self.net)
         _plain_head(self.net, num_classes)
         if input_size <= SMALL or (channels and isinstance(self.net, ResNet)):
             _replace_stem(self.net, small=input_size <= SMALL, pretrained=pretrained)
@@ -119,6 +118,13 @@ class TimmClassifier(Classifier):
         if self.split is not None:
             return cast(Tensor, self.net(self.normalize(images)))
         return super().forward(images)
+
+
+def _start_as_torch(net: nn.Module) -> None:
+    """Initialize every layer as torch does: timm's start, meant for long trainings, costs short ones their accuracy."""
+    for module in net.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear | nn.modules.batchnorm._BatchNorm):
+            module.reset_parameters()
 
 
 _VGGS = {f"{name}{end}" for name in cfgs for end in ("", "_bn")}

@@ -16,6 +16,7 @@ from lit_backdoor.defenses.btidbf import (
     TriggerInversion,
     Unlearning,
 )
+from lit_backdoor.defenses.btidbf.generator import PatternedUNet
 from lit_backdoor.defenses.btidbf.settings import make_plan
 from lit_backdoor.models import Purified
 from lit_backdoor.stages import BundleWriter, UnlearningFineTune, evaluation_of
@@ -298,3 +299,41 @@ def test_unknown_layer_is_an_error():
         run(TriggerInversion(suspect(), Decoupling(epochs=1, layer="layer9"), Inversion(epochs=1), unet()))
     with pytest.raises(ValueError, match="skip connection"):
         run(TriggerInversion(suspect(), Decoupling(epochs=1, layer="layer2.0.conv1"), Inversion(epochs=1), unet()))
+
+
+def test_hinge_keeps_to_the_bound():
+    inversion = Inversion(epochs=1, tau=1e-4, bound="hinge", benign_weight=0.5)
+    stage = TriggerInversion(suspect(), ONE, inversion, unet())
+    stage.configure_model()
+    stage.log_train = lambda *args, **values: None
+    stage.set_modes("invert")
+    with torch.no_grad():
+        stage.generator.last.weight.mul_(50)
+    images = torch.rand(4, 3, 16, 16)
+    loss = stage.invert_step(stage.plan[1], {"image": images})
+    net, mask = stage.net.module, stage.mask
+    with torch.no_grad():
+        generated = stage.generator(images)
+        image = (generated - images).square().mean()
+        difference = net.features(images) - net.features(generated)
+    benign, backdoor = ((difference * part).square().mean() for part in (mask, 1 - mask))
+    assert image > 1e-4
+    expected = 10 * (image / 1e-4 - 1) + 0.5 * benign - torch.log(backdoor + 1e-6)
+    assert loss.item() == pytest.approx(float(expected), rel=1e-4)
+
+
+def test_pattern_stands_at_one_place_and_is_learned(tmp_path):
+    torch.manual_seed(0)
+    net = PatternedUNet(16, base=4, downs=2)
+    with torch.no_grad():
+        net.pattern.zero_()
+        net.pattern[:, 2, 3] = 1.0
+        net.last.weight.zero_()
+    images = torch.rand(2, 3, 16, 16)
+    change = (net(images) - images).abs().sum((0, 1)) > 1e-6
+    assert change.nonzero().tolist() == [[2, 3]]
+    start = net.pattern.detach().clone()
+    stage = run(TriggerInversion(suspect(), ONE, Inversion(epochs=1), net), callbacks=[BundleWriter(str(tmp_path))])
+    assert not torch.equal(stage.generator.pattern, start)
+    trigger = open_bundle(tmp_path, "trigger").build()
+    assert torch.equal(trigger(images), stage.generator(images))

@@ -35,7 +35,8 @@ def test_chain_from_victim_to_detector(tmp_path):
         "{num_classes: 3, train_per_class: 20, test_per_class: 4, size: 16}}",
         "data.init_args.split={root_pool: 12}",
         "data.init_args.attack.init_args.trigger.init_args={size: 3, place: [1, 1]}",
-        "stages.victim.model.init_args.classifier.init_args={name: resnet18, num_classes: 3, input_size: 16, channels: 4}",
+        "stages.victim.model.init_args.classifier.init_args="
+        "{name: resnet18, num_classes: 3, input_size: 16, channels: 4}",
         "stages.victim.trainer.max_epochs=1",
         "stages.purify.model.init_args={decoupling: {epochs: 1}, inversion: {epochs: 1}, rounds: 1, purify_epochs: 1}",
         "stages.purify.trainer.max_epochs=3",

@@ -147,6 +147,9 @@ class Inverting(Decoupled):
             norm=settings.norm,
         )
         loss = parts.loss
+        if settings.bound == "hinge":
+            beyond = 10 * F.relu(parts.image / self.tau - 1)
+            loss = beyond + settings.benign_weight * parts.benign - torch.log(parts.backdoor + 1e-6)
         if settings.toward_target and span.round:
             labels = self.target.expand(len(images))
             loss = loss + parts.bounded * F.cross_entropy(self.subject(seen).float(), labels)
