@@ -60,6 +60,12 @@ def fit(stage, datamodule, **options):
     return stage
 
 
+def tested(stage, datamodule, **options):
+    """Test a stage; gives the metrics of all loaders by name."""
+    results = trainer().test(stage, datamodule=datamodule, verbose=False, **options)
+    return {name: value for result in results for name, value in result.items()}
+
+
 def tensors(module):
     return {name: value.clone() for name, value in module.state_dict().items()}
 

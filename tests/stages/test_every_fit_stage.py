@@ -124,11 +124,9 @@ def test_weights_that_were_never_trained_are_not_evaluated(name, verb, victim, s
 def test_checkpoint_can_be_tested_and_predicted_by(name, victim, selection, runs):
     folder, _, straight = runs(name)
     checkpoint, datamodule = folder / f"epoch={EPOCHS - 1}.ckpt", data(selection)
-    [clean] = tiny.trainer().test(straight, datamodule=datamodule, verbose=False)[:1]
-    [again] = tiny.trainer().test(
-        made(name, victim), datamodule=datamodule, ckpt_path=checkpoint, weights_only=True, verbose=False
-    )[:1]
-    assert clean == again
+    trained = tiny.tested(straight, datamodule)
+    assert trained
+    assert tiny.tested(made(name, victim), datamodule, ckpt_path=checkpoint, weights_only=True) == trained
     predicted = tiny.trainer().predict(
         made(name, victim), datamodule=datamodule, ckpt_path=checkpoint, weights_only=True
     )

@@ -1,0 +1,213 @@
+"""What each trained stage does that the others do not."""
+
+import pytest
+import tiny
+import torch
+from torch.nn import functional as F
+
+from lit_backdoor.bundle import open_bundle, save_bundle
+from lit_backdoor.data import TensorSource
+from lit_backdoor.defenses.atclean import (
+    CollisionGenerator,
+    DetectorFreeGenerator,
+    StampedFineTune,
+    UntrainedGenerator,
+)
+from lit_backdoor.errors import DivergedError
+from lit_backdoor.stages import (
+    Evaluation,
+    FineTune,
+    FloodingTraining,
+    GeneratorEvaluation,
+    LocalGradientAscentTraining,
+    PoisonedTraining,
+    UnlearningFineTune,
+    evaluation_of,
+)
+from lit_backdoor.stages.optim import schedule_factor
+from lit_backdoor.triggers import Patch
+
+
+def lesson(stage, batch):
+    stage.configure_model()
+    return stage.lesson(batch)
+
+
+@pytest.fixture
+def batch():
+    generator = torch.Generator().manual_seed(0)
+    image = torch.rand(5, 3, 16, 16, generator=generator)
+    return {"image": image, "label": torch.arange(5) % 4, "index": torch.arange(5), "view": "root"}
+
+
+def test_poisoned_training_learns_task_and_trigger():
+    stage = PoisonedTraining(tiny.classifier(), optimizer=lambda p: torch.optim.Adam(p, lr=1e-2), schedule="constant")
+    datamodule = tiny.data(tiny.attack(0.4), batch_size=16)
+    tiny.fit(stage, datamodule, max_epochs=12)
+    result = tiny.tested(stage, datamodule)
+    assert result["test/acc"] > 0.7
+    assert result["test/asr"] > 0.7
+
+
+def test_classifier_for_other_classes_is_refused():
+    with pytest.raises(ValueError, match="data's 2 classes, got one for 4"):
+        part = (torch.zeros(8, 3, 16, 16, dtype=torch.uint8), torch.arange(8) % 2)
+        tiny.fit(PoisonedTraining(tiny.classifier()), tiny.data(source=TensorSource(part, part), split=None))
+
+
+@pytest.mark.parametrize(("stage", "expected"), [
+    (PoisonedTraining, lambda loss: loss),
+    (LocalGradientAscentTraining, lambda loss: (loss - 0.5).sign() * loss),
+    (FloodingTraining, lambda loss: (loss - 0.5).abs() + 0.5),
+])  # fmt: skip
+def test_losses_of_the_trainings(stage, expected):
+    labels = torch.tensor([0, 1, 2])
+    for scale in (0.0, 20.0):
+        logits = scale * F.one_hot(labels, 4).float()
+        value = stage(tiny.classifier()).loss(logits, labels)
+        assert torch.allclose(value, expected(F.cross_entropy(logits, labels)))
+
+
+def test_unlearning_mixes(victim, batch):
+    maker = tiny.unet(start="small")
+    image, label = batch["image"], batch["label"]
+    made = maker(image)
+    for mix, images, labels in (
+        ("generated", made, label),
+        ("mixed", torch.cat((made[:3], image[3:])), label),
+        ("both", torch.cat((image, made)), label.repeat(2)),
+    ):
+        given = lesson(UnlearningFineTune(victim, maker, mix=mix), batch)
+        assert torch.allclose(given[0], images, atol=1e-6)
+        assert torch.equal(given[1], labels)
+
+
+def test_stamped_fine_tuning_gives_every_image_twice(victim, batch):
+    trigger = Patch(size=3, place=(0, 0))
+    images, labels = lesson(StampedFineTune(victim, trigger), batch)
+    assert torch.equal(images[:5], batch["image"])
+    assert torch.equal(images[5:], trigger(batch["image"], batch["index"]))
+    assert torch.equal(labels, batch["label"].repeat(2))
+
+
+def test_given_classifier_stays_as_it_is(victim):
+    net = tiny.classifier()
+    before = tiny.tensors(net)
+    stage = tiny.fit(FineTune(net), tiny.data())
+    assert not tiny.moved(before, tiny.tensors(net))
+    assert tiny.moved(before, tiny.tensors(stage.classifier))
+
+
+def test_root_images_from_elsewhere_are_labeled_by_the_suspect(victim):
+    pictures = tiny.source(n_train=24, seed=9)
+    pictures._class_names = ("unlabeled", "x", "y", "z")
+    datamodule = tiny.data(tiny.attack(), root_source=pictures)
+    assert (datamodule.get_view("root").label == -1).all()
+    tiny.fit(FineTune(victim), datamodule)
+    view = datamodule.get_view("root")
+    with torch.no_grad():
+        expected = open_bundle(victim).build()(view.rows.images(view.index).float() / 255).argmax(1)
+    assert torch.equal(view.label, expected)
+
+
+def test_collision_moves_features_toward_the_suspicious(victim, selection):
+    stage = CollisionGenerator(victim, tiny.unet(start="small"), alpha=10.0, layers=2)
+    values = []
+    stage.log_train = lambda size, **numbers: values.append(float(numbers["locate"]))
+    tiny.fit(stage, tiny.data(tiny.attack(), suspicious=selection), max_epochs=25)
+    assert sum(values[-5:]) < sum(values[:5])
+
+
+def test_cache_of_suspicious_features_has_a_limit(victim, selection):
+    stage = CollisionGenerator(victim, tiny.unet(), layers=2, cache_rows=3)
+    tiny.fit(stage, tiny.data(tiny.attack(), suspicious=selection, eval_batch_size=2))
+    assert [len(part) for part in stage.suspicious] == [3, 3]
+
+
+def test_collision_needs_a_selection(victim):
+    with pytest.raises(ValueError, match=r"Expected data.suspicious"):
+        tiny.fit(CollisionGenerator(victim, tiny.unet(), layers=2), tiny.data(tiny.attack()))
+
+
+def test_detector_free_keeps_the_change_small(victim):
+    stage = DetectorFreeGenerator(victim, tiny.unet(start="small"), bound=1e-3, layers=2)
+    values = []
+    stage.log_train = lambda size, **numbers: values.append({k: float(v) for k, v in numbers.items()})
+    tiny.fit(stage, tiny.data(tiny.attack()), max_epochs=25)
+    assert values[-1]["divergence"] > values[0]["divergence"]
+    assert values[-1]["mse"] < 4e-3
+
+
+def test_untrained_generator_has_random_weights_in_every_layer(victim, tmp_path):
+    stage = UntrainedGenerator(victim, tiny.unet(start="random"))
+    tiny.trainer().predict(stage, datamodule=tiny.data(tiny.attack()), return_predictions=False)
+    stage.export(tmp_path / "g")
+    generator = open_bundle(tmp_path / "g", "generator").build()
+    assert all(module.weight.std() > 1e-3 for module in generator.modules() if isinstance(module, torch.nn.Conv2d))
+    result = tiny.tested(stage, tiny.data(tiny.attack()))
+    again = GeneratorEvaluation(str(tmp_path / "g"))
+    assert tiny.tested(again, tiny.data(tiny.attack())) == result
+
+
+# Evaluations.
+
+
+def test_evaluation_counts_as_written_down(victim):
+    datamodule = tiny.data(tiny.attack())
+    result = tiny.tested(Evaluation(victim), datamodule)
+    net, test = open_bundle(victim).build(), datamodule.source.test()
+    images = test.images(torch.arange(len(test))).float() / 255
+    with torch.no_grad():
+        clean = net(images).argmax(1)
+        stamped = net(tiny.attack().trigger(images, torch.arange(len(test)))).argmax(1)
+    counted = test.labels != 0
+    assert result["test/acc"] == pytest.approx(float((clean == test.labels).float().mean()))
+    assert result["test/asr"] == pytest.approx(float((stamped[counted] == 0).float().mean()))
+    assert result["test/ra"] == pytest.approx(float((stamped[counted] == test.labels[counted]).float().mean()))
+
+
+def test_clean_model_has_accuracy_alone(victim):
+    result = tiny.tested(Evaluation(victim), tiny.data())
+    assert set(result) == {"test/acc"}
+
+
+def test_generator_evaluation_wants_the_suspect_it_was_trained_on(victim, tmp_path):
+    save_bundle(tmp_path / "alone", kind="generator", module=tiny.unet())
+    with pytest.raises(ValueError, match="does not say from which suspect"):
+        tiny.trainer().test(evaluation_of(str(tmp_path / "alone")), datamodule=tiny.data(tiny.attack()), verbose=False)
+    save_bundle(tmp_path / "s", kind="suspect", module=tiny.classifier(seed=1))
+    made = {"suspect": {"hash": open_bundle(victim).hash, "path": "../s"}}
+    save_bundle(tmp_path / "g", kind="generator", module=tiny.unet(), inputs=made)
+    with pytest.raises(ValueError, match="is not the one that"):
+        tiny.trainer().test(evaluation_of(str(tmp_path / "g")), datamodule=tiny.data(tiny.attack()), verbose=False)
+
+
+def test_kinds_without_a_test(tmp_path):
+    save_bundle(tmp_path / "t", kind="targets", tensors={"x": torch.ones(1)})
+    with pytest.raises(ValueError, match="no test of a bundle of kind 'targets'"):
+        evaluation_of(str(tmp_path / "t"))
+
+
+def test_interrupted_run_leaves_no_bundle(tmp_path):
+    from lit_backdoor.stages import BundleWriter
+
+    writer = BundleWriter(str(tmp_path / "b"))
+    stage = PoisonedTraining(tiny.classifier())
+    tiny.fit(stage, tiny.data(), max_epochs=3, max_steps=4, callbacks=[writer])
+    assert not (tmp_path / "b").exists()
+    tiny.fit(PoisonedTraining(tiny.classifier()), tiny.data(), max_epochs=1, callbacks=[writer])
+    assert (tmp_path / "b" / "bundle.json").is_file()
+
+
+def test_infinite_loss_is_named():
+    with pytest.raises(DivergedError, match=r"became inf in epoch"):
+        PoisonedTraining(tiny.classifier()).on_before_backward(torch.tensor(float("inf")))
+
+
+def test_schedules():
+    for name in ("constant", "cosine", "one_cycle"):
+        factor = schedule_factor(name, 100)
+        values = [factor(step) for step in range(101)]
+        assert max(values) == pytest.approx(1, abs=1e-2)
+        assert values[-1] == pytest.approx(1 if name == "constant" else 1e-4)
+    assert schedule_factor("one_cycle", 100)(0) == pytest.approx(0.04)
