@@ -74,7 +74,11 @@ def refused(capfd, arguments, *says, code=2):
 
 def in_a_process(*arguments, code=""):
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-c", f"import sys; from lit_backdoor.cli import main; r = main({list(arguments)!r}); {code}"]
+    command = [
+        sys.executable,
+        "-c",
+        f"import sys; from lit_backdoor.cli import main; r = main({list(arguments)!r}); {code}",
+    ]
     return subprocess.run(command, capture_output=True, text=True, env=environment, check=False, timeout=120)
 
 
@@ -256,10 +260,15 @@ def test_fit_leaves_bundle_and_checkpoint_that_the_commands_take(folder, victim,
     assert "test/acc" in capfd.readouterr().out
     for verb in ("validate", "test", "predict"):
         assert main([verb, "--config", config, "--ckpt_path", str(checkpoint)]) == 0
-    assert main(["fit", "--config", config, "--ckpt_path", str(checkpoint), "--trainer.max_epochs", "2", "--out", "c"]) == 0
+    assert (
+        main(["fit", "--config", config, "--ckpt_path", str(checkpoint), "--trainer.max_epochs", "2", "--out", "c"])
+        == 0
+    )
     assert open_bundle(folder / "c").hash != open_bundle(folder / "b").hash
     other = written(folder, {**POISONED, "class_path": "lit_backdoor.stages.FloodingTraining"}, name="other.yaml")
-    refused(capfd, ["fit", "--config", other, "--ckpt_path", checkpoint], "Expected a checkpoint of", "FloodingTraining")
+    refused(
+        capfd, ["fit", "--config", other, "--ckpt_path", checkpoint], "Expected a checkpoint of", "FloodingTraining"
+    )
     wide = json.loads(json.dumps(POISONED))
     wide["init_args"]["classifier"]["init_args"]["channels"] = 8
     other = written(folder, wide, name="wide.yaml")
