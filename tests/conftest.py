@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import multiprocessing
+import os
 import pickle
 import sys
 import tempfile
@@ -22,6 +23,7 @@ import torch.distributed as dist
 ROOT = Path(__file__).resolve().parent.parent
 RunDDP = Callable[..., list[Any]]
 torch.set_num_threads(1)  # tiny nets gain nothing from more, and lose much where cores are shared
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # in commands that tests start
 
 
 def _serve(rank: int, world_size: int, rendezvous: str, pipe: Connection) -> None:
