@@ -50,9 +50,10 @@ def test_poisoned_training_learns_task_and_trigger():
 
 
 def test_classifier_for_other_classes_is_refused():
+    part = (torch.zeros(8, 3, 16, 16, dtype=torch.uint8), torch.arange(8) % 2)
+    datamodule = tiny.data(source=TensorSource(part, part), split=None)
     with pytest.raises(ValueError, match="data's 2 classes, got one for 4"):
-        part = (torch.zeros(8, 3, 16, 16, dtype=torch.uint8), torch.arange(8) % 2)
-        tiny.fit(PoisonedTraining(tiny.classifier()), tiny.data(source=TensorSource(part, part), split=None))
+        tiny.fit(PoisonedTraining(tiny.classifier()), datamodule)
 
 
 @pytest.mark.parametrize(("stage", "expected"), [
