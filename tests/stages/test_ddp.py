@@ -48,15 +48,20 @@ def gradients(stage, options):
 
 
 def in_two(rank, world_size, victim, port):
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), WORLD_SIZE=str(world_size), RANK=str(rank),
-                      LOCAL_RANK=str(rank), LOCAL_WORLD_SIZE=str(world_size), TORCHELASTIC_RUN_ID="test")  # fmt: skip
+    told = {
+        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(world_size), "RANK": str(rank),
+        "LOCAL_RANK": str(rank), "LOCAL_WORLD_SIZE": str(world_size), "TORCHELASTIC_RUN_ID": "test",
+    }  # fmt: skip
     options = {"strategy": "ddp", "devices": world_size}
-    return (
-        numbers(tiny.trainer(**options), Evaluation(victim)),
-        chosen(tiny.trainer(**options), LowestLoss(victim, share=0.2)),
-        chosen(tiny.trainer(**options), OracleSelection(victim, share=0.1, precision=0.5)),
-        gradients(FineTune(victim, batch_norm="eval"), {**options, "batch_size": 12}),
-    )
+    with pytest.MonkeyPatch.context() as patch:  # the process serves other tests too
+        for name, value in told.items():
+            patch.setenv(name, value)
+        return (
+            numbers(tiny.trainer(**options), Evaluation(victim)),
+            chosen(tiny.trainer(**options), LowestLoss(victim, share=0.2)),
+            chosen(tiny.trainer(**options), OracleSelection(victim, share=0.1, precision=0.5)),
+            gradients(FineTune(victim, batch_norm="eval"), {**options, "batch_size": 12}),
+        )
 
 
 @pytest.fixture(scope="module")
@@ -100,6 +105,7 @@ def test_first_gradients_agree_with_frozen_statistics(both):
             assert gradient.abs().sum() > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("launcher", ["lightning", "torchrun"])
 def test_launched_run_leaves_a_bundle(launcher, tmp_path):
     """Two processes of the command itself; the bundle is one that a single process tests."""
