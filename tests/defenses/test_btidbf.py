@@ -159,7 +159,7 @@ def test_mask_off(mask, value):
 
 
 def test_inversion_step_is_equation_2():
-    stage = TriggerInversion(suspect(), ONE, Inversion(epochs=1, tau=0.5, benign_weight=1.0), unet())
+    stage = TriggerInversion(suspect(), ONE, Inversion(epochs=1, tau=0.5, benign_weight=1.0, bound="branch"), unet())
     stage.configure_model()
     stage.log_train = lambda *args, **values: None
     stage.set_modes("invert")
@@ -226,7 +226,13 @@ def test_purify_step_is_equation_4():
 
 def test_release_settings_run():
     inversion = Inversion(
-        epochs=1, warmup_epochs=1, tau=0.3, units="normalized", statistics="suspect", toward_target=True
+        epochs=1,
+        warmup_epochs=1,
+        tau=0.3,
+        units="normalized",
+        bound="branch",
+        statistics="suspect",
+        toward_target=True,
     )
     stage = run(unlearning(inversion=inversion, lesson="part"))
     assert stage.tau == pytest.approx(0.3 * sum(s**2 for s in stage.subject.std) / 3)
@@ -332,8 +338,17 @@ def test_pattern_stands_at_one_place_and_is_learned(tmp_path):
     images = torch.rand(2, 3, 16, 16)
     change = (net(images) - images).abs().sum((0, 1)) > 1e-6
     assert change.nonzero().tolist() == [[2, 3]]
-    start = net.pattern.detach().clone()
-    stage = run(TriggerInversion(suspect(), ONE, Inversion(epochs=1), net), callbacks=[BundleWriter(str(tmp_path))])
+    stage = TriggerInversion(suspect(), ONE, Inversion(epochs=1))
+    stage.configure_model()
+    start = stage.generator.pattern.detach().clone()
+    run(stage, callbacks=[BundleWriter(str(tmp_path))])
     assert not torch.equal(stage.generator.pattern, start)
     trigger = open_bundle(tmp_path, "trigger").build()
     assert torch.equal(trigger(images), stage.generator(images))
+
+
+@pytest.mark.slow
+def test_two_processes_train_in_turn():
+    stage = unlearning()
+    run(stage, strategy="ddp_spawn_find_unused_parameters_true", devices=2)
+    assert stage.target >= 0

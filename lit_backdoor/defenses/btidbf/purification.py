@@ -31,9 +31,9 @@ class Purification(Inverting):
         suspect: Path of a suspect bundle, or a classifier; frozen.
         decoupling: Settings of the mask (Eq. 1).
         inversion: Settings of the generator (Eq. 2).
-        generator: The net that makes triggers; default `UNet` without attention that starts near the identity.
-        purifier: The net to train; default like the generator. After a warm-up it starts where the generator does, if
-            their weights have the same shapes.
+        generator: The net that makes triggers; default `PatternedUNet`.
+        purifier: The net to train; default `UNet` without attention that starts near the identity. After a warm-up it
+            starts where the generator does, if their weights have the same shapes.
         rounds: Rounds R1. Paper and release: 5.
         purify_epochs: Epochs of the purifier in each round. Release: 30.
         lesson: ``all``: every image comes clean and generated, the sum of Eq. 5 and 6; ``part``: a share of each batch

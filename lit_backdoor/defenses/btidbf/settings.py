@@ -63,9 +63,9 @@ class Inversion:
         norm: ``l2`` (mean squared) or ``l1`` (mean absolute), for images and features alike.
         feature_bound: Bound on the change of benign features. Release: 3.
         benign_weight: Weight of the benign term. Release: .01; paper: 1.
-        bound: How tau holds. ``branch``: a batch beyond it is pulled back by its image error alone (release). ``hinge``:
-            minimize 10 max(0, image / tau - 1) + benign_weight * benign - log(backdoor), whose parts keep their balance
-            however small the features' change is.
+        bound: How tau holds. ``branch``: a batch beyond it is pulled back by its image error alone (release).
+            ``hinge``: minimize 10 max(0, image / tau - 1) + benign_weight * benign - log(backdoor), whose parts keep
+            their balance however little the features change.
         statistics: Whose norm statistics features are taken with: the copy's as ``refreshed`` by the mask phase, or the
             ``suspect`` 's own (paper and release).
         toward_target: From the second round on, also pull the suspect's prediction to the class that the first round
@@ -84,7 +84,7 @@ class Inversion:
     norm: Norm = "l2"
     feature_bound: float = 3.0
     benign_weight: float = 0.01
-    bound: Literal["branch", "hinge"] = "branch"
+    bound: Literal["branch", "hinge"] = "hinge"
     statistics: Literal["refreshed", "suspect"] = "refreshed"
     toward_target: bool = False
 

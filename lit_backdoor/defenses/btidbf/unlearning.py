@@ -31,7 +31,7 @@ class Unlearning(Inverting):
         suspect: Path of a suspect bundle, or a classifier (a copy of it is tuned).
         decoupling: Settings of the mask (Eq. 1).
         inversion: Settings of the generator (Eq. 2).
-        generator: The net to train; default `UNet` without attention that starts near the identity.
+        generator: The net to train; default `PatternedUNet`.
         rounds: Rounds R1. Paper and release: 5.
         unlearn_epochs: Epochs of unlearning in each round. Paper: 20; release: 30.
         lesson: ``all``: every image comes clean and generated (Eq. 3); ``part``: a share of each batch is replaced by
