@@ -248,7 +248,8 @@ def test_predicting_stage_cannot_be_fitted(folder, victim, capfd):
 
 
 def test_fit_leaves_bundle_and_checkpoint_that_the_commands_take(folder, victim, capfd):
-    config = written(folder, POISONED, {"enable_checkpointing": True, "default_root_dir": str(folder)})
+    model = {**POISONED, "init_args": {**POISONED["init_args"], "schedule": "constant"}}  # goes on past its end
+    config = written(folder, model, {"enable_checkpointing": True, "default_root_dir": str(folder)})
     assert main(["fit", "--config", config, "--out", "b"]) == 0
     assert open_bundle(folder / "b").kind == "suspect"
     [checkpoint] = folder.rglob("*.ckpt")
