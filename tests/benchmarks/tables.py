@@ -29,6 +29,7 @@ PLAN = [
     *((f"{SMALL}_{kind}", a) for kind in ("untrained", "detector_free", "letter") for a in ("badnets", "blend")),
     *(("atclean_tinyimagenet_small", attack) for attack in ("badnets", "blend")),
     ("collision", "badnets"),
+    *((f"btidbf_{kind}_cifar10_small", attack) for kind in ("u", "p") for attack in ("badnets", "blend", "sig")),
     ("demo", "badnets"),
 ]
 EXTRA = {"wanet": ["stages.victim.trainer.max_epochs=30"]}  # evaluation.md's terms: its victim may train longer
@@ -149,6 +150,12 @@ def tables() -> dict[str, str]:
         ("case 3: then clean images", "collision", "badnets", "clean_images"),
         ("case 4: then a random trigger, true labels", "collision", "badnets", "random_trigger"),
     ]
+    btidbf = []
+    for attack in ("badnets", "blend", "sig"):
+        btidbf.append(("suspect", "btidbf_u_cifar10_small", attack, "victim"))
+        btidbf.append(("BTI-DBF (U)", "btidbf_u_cifar10_small", attack, "unlearn"))
+        btidbf.append(("fine-tuning alone, as many epochs of it", "btidbf_u_cifar10_small", attack, "control"))
+        btidbf.append(("BTI-DBF (P)", "btidbf_p_cifar10_small", attack, "purify"))
     return {
         "demo": defense_table("demo", ["badnets"]),
         "atclean_cifar10_small": defense_table(SMALL, [a for c, a in PLAN if c == SMALL], paper=True),
@@ -156,6 +163,7 @@ def tables() -> dict[str, str]:
         "detector_free": defense_table(f"{SMALL}_detector_free", two),
         "tinyimagenet": defense_table("atclean_tinyimagenet_small", two),
         "collision": rows_table(collision),
+        "btidbf": rows_table(btidbf),
     }
 
 
