@@ -49,16 +49,6 @@ class FineTune(Stage):
         """Make the optimizer and its schedule."""
         return scheduled(self, self.optimizer(self.classifier.parameters()), self.schedule)
 
-    @torch.no_grad()
-    def on_fit_start(self) -> None:
-        """Label a root set from elsewhere by the suspect as it was given, also where the run is resumed."""
-        super().on_fit_start()
-        datamodule = getattr(self.trainer, "datamodule", None)
-        if getattr(datamodule, "root_source", None) is None or bool((self.data.get_view("root").label >= 0).all()):
-            return
-        suspect = Frozen(self.open_classifier()).to(self.device)
-        self.data.set_root_labels(torch.cat([suspect(batch["image"]).argmax(1).cpu() for batch in self.passes("root")]))
-
     def on_train_epoch_start(self) -> None:
         """Set the mode of batch norm, which Lightning's train mode would undo."""
         if self.batch_norm == "eval":
