@@ -9,6 +9,7 @@ from lit_backdoor.chain.run import ChainRun
 
 pytestmark = [
     pytest.mark.real,
+    pytest.mark.slow,
     pytest.mark.skipif(not os.environ.get("LIT_BACKDOOR_DATA"), reason="LIT_BACKDOOR_DATA names no images"),
     pytest.mark.xdist_group("real"),
 ]
