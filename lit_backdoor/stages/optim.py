@@ -22,7 +22,8 @@ def make_schedule(optimizer: Optimizer, name: Schedule, steps: int) -> LRSchedul
     if name == "one_cycle":
         momentum = any(key in optimizer.defaults for key in ("momentum", "betas"))
         peaks = [float(group["lr"]) for group in optimizer.param_groups]
-        return OneCycleLR(optimizer, peaks, total_steps=max(1, steps), pct_start=0.25, cycle_momentum=momentum)
+        rise = 0.25 if steps != 4 else 0.5  # torch divides by the rise's length less one
+        return OneCycleLR(optimizer, peaks, total_steps=max(1, steps), pct_start=rise, cycle_momentum=momentum)
     if name == "cosine":
         return CosineAnnealingLR(optimizer, max(1, steps))
     return ConstantLR(optimizer, factor=1.0)
