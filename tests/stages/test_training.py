@@ -205,6 +205,16 @@ def test_infinite_loss_is_named():
         PoisonedTraining(tiny.classifier()).on_before_backward(torch.tensor(float("inf")))
 
 
+@pytest.mark.parametrize("steps", range(1, 10))
+def test_one_cycle_takes_runs_of_any_length(steps):
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0, momentum=0.9)
+    schedule = make_schedule(optimizer, "one_cycle", steps)
+    for _ in range(steps - 1):
+        optimizer.step()
+        schedule.step()
+        assert 0 <= optimizer.param_groups[0]["lr"] <= 1
+
+
 @pytest.mark.parametrize(("name", "last"), [("constant", 1.0), ("cosine", 0.0), ("one_cycle", 0.0)])
 def test_schedules(name, last):
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=0.1, momentum=0.9)
