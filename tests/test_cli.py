@@ -343,6 +343,17 @@ def test_settings_in_a_checkpoint_build_nothing(folder, capfd):
     assert not mark.exists()
 
 
+@pytest.mark.parametrize(("change", "says"), [
+    (["--set", "trainer.devices=abc"], "devices"),
+    (["--set", "trainer.devices=0"], "devices"),
+    (["--set", "sweep=3"], "list of values"),
+    (["--set", "sweep={data.init_args.attack.init_args.rate: 0.1}"], "list of values"),
+    (["--launcher", "no-such-launcher"], "no-such-launcher"),
+])  # fmt: skip
+def test_chain_refuses_what_it_cannot_start(capfd, change, says):
+    refused(capfd, ["chain", "demo", "--dry-run", *change], "Expected", says)
+
+
 def test_bundle_beside_fit(folder, victim, capfd):
     refused(capfd, ["fit", "--config", written(folder, POISONED), "--bundle", victim], "got it with fit")
 
