@@ -24,7 +24,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from lit_backdoor import __version__
-from lit_backdoor.errors import unknown
+from lit_backdoor.errors import first_lines, unknown
 from lit_backdoor.recipe import Recorded, rebuild, recipe
 
 __all__ = ["FORMAT", "KINDS", "Bundle", "open_bundle", "save_bundle"]
@@ -88,7 +88,12 @@ class Bundle:
         return attack
 
     def _read(self) -> dict[str, Tensor]:
-        weights = load_file(self.path / _WEIGHTS)
+        try:
+            weights = load_file(self.path / _WEIGHTS)
+        except SafetensorError as error:  # its hash fits, but whoever altered it may have hashed it anew
+            raise ValueError(
+                f"The bundle {self.path} is damaged: {_WEIGHTS} cannot be read ({error}). Make it anew."
+            ) from error
         return {**weights, **{alias: weights[name] for alias, name in self.info["tied"].items() if name in weights}}
 
     def _load_into(self, module: nn.Module, prefix: str) -> None:
@@ -96,7 +101,9 @@ class Bundle:
         try:
             module.load_state_dict(weights, strict=True)
         except RuntimeError as error:
-            raise ValueError(f"The weights of bundle {self.path} do not fit the net it names: {error}") from error
+            raise ValueError(
+                f"The weights of bundle {self.path} do not fit the net it names: {first_lines(str(error))}"
+            ) from error
 
 
 def save_bundle(
@@ -204,11 +211,12 @@ def _read_info(folder: Path) -> dict[str, Any]:
     try:
         info: dict[str, Any] = json.loads((folder / _JSON).read_text())
         stated = info["format"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(damaged) from error
     if stated != FORMAT:
         raise ValueError(f"Expected bundle format {FORMAT}, got {stated!r} in {folder}. Make it with this version.")
     whole = all(isinstance(info.get(name), kind) for name, kind in _SHAPE.items()) and {"model", "attack"} <= set(info)
+    whole = whole and all(isinstance(name, str) for name in info["tied"].values())
     if not whole or not all(isinstance(source, dict) and "hash" in source for source in info["inputs"].values()):
         raise ValueError(damaged)
     if info["kind"] not in KINDS:

@@ -38,7 +38,7 @@ def _report(error: Exception) -> int:
 
     from lightning.fabric.utilities.exceptions import MisconfigurationException
 
-    from lit_backdoor.errors import DivergedError, RunStoppedError
+    from lit_backdoor.errors import DivergedError, RunStoppedError, first_lines
 
     if os.environ.get("LIT_BACKDOOR_TRACEBACK"):
         raise error
@@ -48,9 +48,9 @@ def _report(error: Exception) -> int:
 
         return _fail(refusal(text))
     if isinstance(error, RuntimeError) and text.startswith("Error(s) in loading state_dict"):
-        return _fail(f"The checkpoint's weights do not fit the net of this configuration: {_shortened(text)}")
+        return _fail(f"The checkpoint's weights do not fit the net of this configuration: {first_lines(text)}")
     if isinstance(error, EOFError) or (isinstance(error, RuntimeError) and "PytorchStreamReader" in text):
-        return _fail(f"The checkpoint is empty or was cut off; it cannot be read. {_shortened(text)}")
+        return _fail(f"The checkpoint is empty or was cut off; it cannot be read. {first_lines(text)}")
     if isinstance(error, RuntimeError) and ("PytorchStreamWriter" in text or "iostream error" in text):
         return _fail(f"Could not write a checkpoint; is the disk full? ({text.splitlines()[0]})")
     if isinstance(error, ValueError | OSError | MisconfigurationException | DivergedError | RunStoppedError):
@@ -63,11 +63,6 @@ def _plain(text: str) -> str:
     said = [line.strip(" -") for line in text.splitlines() if line.strip(" -").startswith(("Expected ", "Unknown "))]
     ours = [line for line in said if not line.startswith("Expected a <class")]
     return ours[0] if "Does not validate" in text and ours else text
-
-
-def _shortened(text: str) -> str:
-    lines = [line.strip() for line in text.splitlines()]
-    return " ".join(lines[:4]) + (f" … and {len(lines) - 4} more." if len(lines) > 4 else "")
 
 
 def _fail(text: str, code: int = 2) -> int:

@@ -35,6 +35,12 @@ def check_share(name: str, value: float, *, closed: bool = False) -> float:
     raise ValueError(f"Expected {name} in (0, 1{']' if closed else ')'}, got {value}.")
 
 
+def first_lines(text: str, count: int = 4) -> str:
+    """Put the first lines of a long message into one, and say how many were left out."""
+    lines = [line.strip() for line in text.splitlines()]
+    return " ".join(lines[:count]) + (f" … and {len(lines) - count} more." if len(lines) > count else "")
+
+
 class DivergedError(RuntimeError):
     """Training stopped because its loss was no longer finite."""
 

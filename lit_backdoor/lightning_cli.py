@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import zipfile
+from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+import torch
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from lit_backdoor.data import BackdoorDataModule
@@ -36,6 +39,11 @@ class BackdoorCLI(LightningCLI):
             args=args,
         )
 
+    def _parse_ckpt_path(self) -> None:
+        """Check the checkpoint, and take no settings from it: they could name any class and have it built."""
+        if self._run and self.config.get("subcommand"):
+            _check_checkpoint(self.config[self.config.subcommand].get("ckpt_path"))
+
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add where the bundle goes."""
         parser.add_argument("--out", type=str | None, default=None, help="Folder of the bundle that the stage leaves.")
@@ -62,14 +70,36 @@ class BackdoorCLI(LightningCLI):
         return trainer
 
 
+def _check_checkpoint(path: str | None) -> None:
+    """Refuse a file that no Trainer wrote, which Lightning would stumble over; names as ``last`` it looks up itself."""
+    if path is None or not Path(path).is_file():
+        return
+    content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    stated = content.get("pytorch-lightning_version") if isinstance(content, dict) else None
+    if not isinstance(stated, str) or not isinstance(content.get("state_dict"), dict):
+        raise ValueError(
+            f"Expected a checkpoint that a Trainer wrote at '{path}', got a file of another kind. For weights from "
+            "elsewhere run the stage lit_backdoor.stages.ImportedSuspect."
+        )
+
+
 def with_bundle(arguments: list[str]) -> list[str]:
-    """Replace ``--bundle DIR`` (or ``--bundle=DIR``) by the evaluation that fits the bundle's kind."""
+    """Replace ``--bundle DIR`` (or ``--bundle=DIR``) by the evaluation that fits the bundle's kind.
+
+    Raises:
+        ValueError: If it stands beside ``fit``, which a bundle is not for.
+    """
     from lit_backdoor.stages import evaluation_of
 
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser = argparse.ArgumentParser(prog="lit-backdoor", add_help=False, allow_abbrev=False)
     parser.add_argument("--bundle")
     given, rest = parser.parse_known_args(arguments)
     if given.bundle is None:
         return arguments
+    if arguments[0] == "fit":
+        raise ValueError(
+            "Expected --bundle with test, validate or predict, got it with fit. To train on from a bundle, hand it to "
+            "a stage, for example --model lit_backdoor.stages.FineTune --model.suspect DIR."
+        )
     cls = type(evaluation_of(given.bundle))
     return [*rest, "--model", f"{cls.__module__}.{cls.__qualname__}", "--model.bundle", given.bundle]

@@ -114,6 +114,8 @@ def rebuild(described: Any, trust: Iterable[str] = ()) -> Any:
     token = _trust.set(tuple(trust))
     try:
         return _rebuild(described)
+    except RecursionError as error:
+        raise ValueError("The description of an object is nested too deeply to be built.") from error
     finally:
         _trust.reset(token)
 
@@ -132,7 +134,7 @@ def _rebuild(node: Any) -> Any:
         raise ValueError(f"A bundle may only name classes that can be recorded; '{node['class_path']}' is none.")
     try:
         return cls(**{key: _rebuild(item) for key, item in node["init_args"].items()})
-    except TypeError as error:
+    except (TypeError, AttributeError, LookupError, ArithmeticError, AssertionError) as error:  # of a wrong type
         raise ValueError(f"'{node['class_path']}' could not be built with its recorded arguments: {error}") from error
 
 

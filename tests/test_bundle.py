@@ -320,3 +320,31 @@ def test_full_disk(tmp_path):
     finally:
         os.system(f"umount {small}")
         shutil.rmtree(small)
+
+
+@pytest.mark.parametrize("change", [
+    {"model": {"class_path": "lit_backdoor.models.TimmClassifier", "init_args": {"name": ["a"], "num_classes": 4}}},
+    {"tied": {"a": ["b"]}},
+])  # fmt: skip
+def test_values_of_other_types_are_refused(path, change):
+    altered(path, **change)
+    with pytest.raises(ValueError, match="damaged|could not be built"):
+        open_bundle(path).build()
+
+
+def test_deep_nesting_and_unreadable_weights_are_refused(path):
+    (path / "weights.safetensors").write_bytes(b"")
+    altered(path)
+    with pytest.raises(ValueError, match="cannot be read"):
+        open_bundle(path).build()
+    (path / "bundle.json").write_text("[" * 100_000)
+    with pytest.raises(ValueError, match="damaged"):
+        open_bundle(path)
+
+
+def test_weights_of_another_width_are_told_in_a_line(path):
+    described = json.loads((path / "bundle.json").read_text())["model"]
+    described["init_args"]["channels"] += 2
+    with pytest.raises(ValueError, match="do not fit") as caught:
+        open_bundle(altered(path, model=described)).build()
+    assert "\n" not in str(caught.value)

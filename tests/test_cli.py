@@ -323,6 +323,41 @@ def test_checkpoint_that_would_run_code_is_refused(folder, form, capfd):
     assert not mark.exists()
 
 
+@pytest.mark.parametrize("content", [{"a": torch.zeros(2)}, [1, 2], {"pytorch-lightning_version": 3}])
+def test_file_that_no_trainer_wrote_as_checkpoint(folder, capfd, content):
+    torch.save(content, folder / "other.ckpt")
+    arguments = ["fit", "--config", written(folder, POISONED), "--ckpt_path", folder / "other.ckpt"]
+    refused(capfd, arguments, "Expected a checkpoint that a Trainer wrote")
+
+
+def test_settings_in_a_checkpoint_build_nothing(folder, capfd):
+    mark = folder / "mark"
+    net = {"class_path": "lit_backdoor.models.ForeignClassifier", "init_args": {
+        "factory": "os.mkdir", "factory_args": {"path": str(mark)}, "split": "0", "num_classes": 4, "input_size": 16,
+        "mean": [0.5] * 3, "std": [0.5] * 3}}  # fmt: skip
+    hyper = {"_class_path": "lit_backdoor.stages.PoisonedTraining", "classifier": net}
+    content = {"pytorch-lightning_version": "2.5.0", "state_dict": {}, "hyper_parameters": hyper}
+    torch.save(content, folder / "other.ckpt")
+    config = written(folder, POISONED)
+    refused(capfd, ["test", "--config", config, "--ckpt_path", folder / "other.ckpt"], "not lit_backdoor")
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize(("change", "says"), [
+    (["--set", "trainer.devices=abc"], "devices"),
+    (["--set", "trainer.devices=0"], "devices"),
+    (["--set", "sweep=3"], "list of values"),
+    (["--set", "sweep={data.init_args.attack.init_args.rate: 0.1}"], "list of values"),
+    (["--launcher", "no-such-launcher"], "no-such-launcher"),
+])  # fmt: skip
+def test_chain_refuses_what_it_cannot_start(capfd, change, says):
+    refused(capfd, ["chain", "demo", "--dry-run", *change], "Expected", says)
+
+
+def test_bundle_beside_fit(folder, victim, capfd):
+    refused(capfd, ["fit", "--config", written(folder, POISONED), "--bundle", victim], "got it with fit")
+
+
 def test_plain_pickle_as_checkpoint(folder, capfd):
     (folder / "evil.ckpt").write_bytes(pickle.dumps(Malicious(folder / "mark")))
     refused(capfd, ["test", "--config", written(folder, POISONED), "--ckpt_path", folder / "evil.ckpt"], "refused")

@@ -59,8 +59,14 @@ def run_chain(given: argparse.Namespace) -> int:
 
 
 def sweep(chain: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
-    """Give the variants of a chain's ``sweep`` section, each with a label; one without a label where there is none."""
+    """Give the variants of a chain's ``sweep`` section, each with a label; one without a label where there is none.
+
+    Raises:
+        ValueError: If the section is no lists by key, or a variant has a name that is not known.
+    """
     axes: Mapping[str, list[Any]] = chain.pop("sweep", None) or {}
+    if not isinstance(axes, Mapping) or not all(isinstance(values, list) and values for values in axes.values()):
+        raise ValueError(f"Expected 'sweep' in the chain to give a list of values for each key, got {axes!r}.")
     variants = []
     for values in itertools.product(*axes.values()):
         variant = json.loads(json.dumps(chain))

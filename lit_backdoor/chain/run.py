@@ -61,6 +61,8 @@ class ChainRun:
                 "A chain is one process; it was started as one of several (WORLD_SIZE > 1). Start it alone and give "
                 'the launcher to it: lit-backdoor chain NAME --launcher "torchrun --nproc-per-node 8".'
             )
+        if launcher is not None and not (shlex.split(launcher) and shutil.which(shlex.split(launcher)[0])):
+            raise ValueError(f"Expected --launcher to start with a command that is installed, got '{launcher}'.")
         self.chain, self.name, self.out = chain, name, out
         self.launcher, self.use_cache, self.trust_cache, self.say = launcher, use_cache, trust_cache, say
         self.results: dict[str, StageResult] = {}
@@ -83,6 +85,7 @@ class ChainRun:
         plan = []
         for name, stage in self.chain["stages"].items():
             config = self._config(name, dict.fromkeys(stage.get("inputs", {}), "-"))
+            _processes(config["trainer"])
             self._resolve(name, config)
             build(config["model"], Stage)  # what a class refuses
             plan.append((name, self._verb(name), config["model"]["class_path"]))
@@ -273,6 +276,12 @@ class ChainRun:
 def _processes(trainer: Mapping[str, Any]) -> int:
     """Count the processes that a Trainer would start; several re-execute the command, so they need one of their own."""
     devices = trainer.get("devices", "auto")
+    text = str(devices).replace(",", "")
+    listed = isinstance(devices, list) and bool(devices)
+    if not (listed or text in ("auto", "-1") or (text.isdigit() and devices not in (0, "0"))):
+        raise ValueError(
+            f"Expected the Trainer's devices to be a number above 0, -1, auto or a list of numbers, got {devices!r}."
+        )
     if isinstance(devices, list):
         devices = len(devices)
     elif devices in ("auto", -1, "-1"):

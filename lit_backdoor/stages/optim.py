@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal
 
 import lightning.pytorch as pl
@@ -30,6 +31,18 @@ def make_schedule(optimizer: Optimizer, name: Schedule, steps: int) -> LRSchedul
 
 
 def scheduled(stage: pl.LightningModule, optimizer: Optimizer, name: Schedule) -> dict[str, Any]:
-    """Put a schedule on an optimizer, in the form that ``configure_optimizers`` returns."""
-    schedule = make_schedule(optimizer, name, int(stage.trainer.estimated_stepping_batches))
+    """Put a schedule on an optimizer, in the form that ``configure_optimizers`` returns.
+
+    Raises:
+        ValueError: If the schedule needs the run's length and the run has none.
+    """
+    steps = stage.trainer.estimated_stepping_batches
+    if name == "constant":
+        steps = 1  # of no matter
+    elif math.isinf(steps):
+        raise ValueError(
+            f"Expected a run of known length for schedule '{name}', got one without end. Set the Trainer's max_epochs "
+            "or max_steps, or the stage's schedule to constant."
+        )
+    schedule = make_schedule(optimizer, name, int(steps))
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

@@ -205,6 +205,17 @@ def test_infinite_loss_is_named():
         PoisonedTraining(tiny.classifier()).on_before_backward(torch.tensor(float("inf")))
 
 
+@pytest.mark.parametrize("name", ["constant", "cosine"])
+def test_a_run_without_end_needs_a_constant_rate(name):
+    stage = PoisonedTraining(tiny.classifier(), schedule=name)
+    trainer = {"max_epochs": -1, "max_time": {"seconds": 1}, "limit_train_batches": 1}
+    if name == "constant":
+        tiny.fit(stage, tiny.data(tiny.attack()), **trainer)
+    else:
+        with pytest.raises(ValueError, match="max_epochs"):
+            tiny.fit(stage, tiny.data(tiny.attack()), **trainer)
+
+
 @pytest.mark.parametrize("steps", range(1, 10))
 def test_one_cycle_takes_runs_of_any_length(steps):
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0, momentum=0.9)
