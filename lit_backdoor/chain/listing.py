@@ -63,7 +63,7 @@ def _classes(package: ModuleType, base: type) -> list[tuple[str, str]]:
 def _public(cls: type) -> str:
     """Give the shortest import path that a configuration can name."""
     parts = cls.__module__.split(".")
-    for length in range(1, len(parts) + 1):
+    for length in range(2, len(parts) + 1):
         name = ".".join(parts[:length])
         if getattr(importlib.import_module(name), cls.__name__, None) is cls:
             return f"{name}.{cls.__name__}"
