@@ -86,8 +86,8 @@ def test_a_wrapped_net_is_written_only_with_its_recipe():
     [
         ("torchvision.models.resnet81", "Did you mean 'resnet"),
         ("no_such_package.net", "No module named"),
-        ("net", "dotted path|path such as"),
-        ("math.pi", "to be a function or class, got float"),
+        ("net", "Expected a dotted name such as"),
+        ("math.pi", "to be a function or class that makes a net, got float"),
     ],
 )
 def test_a_path_that_leads_nowhere_is_an_error(path, message):
