@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -110,6 +111,7 @@ def _lightning(arguments: list[str]) -> int:
     """Hand a subcommand to LightningCLI; ``--bundle DIR`` stands for the evaluation that fits it."""
     from lit_backdoor.lightning_cli import BackdoorCLI, with_bundle
 
+    warnings.filterwarnings("ignore", ".*LightningCLI's args parameter.*")  # they are the command line's own
     BackdoorCLI(with_bundle(arguments))
     return 0
 
