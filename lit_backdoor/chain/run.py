@@ -61,7 +61,7 @@ class ChainRun:
                 "A chain is one process; it was started as one of several (WORLD_SIZE > 1). Start it alone and give "
                 'the launcher to it: lit-backdoor chain NAME --launcher "torchrun --nproc-per-node 8".'
             )
-        if launcher is not None and not (shlex.split(launcher) and shutil.which(shlex.split(launcher)[0])):
+        if launcher is not None and not _command(shlex.split(launcher)):
             raise ValueError(f"Expected --launcher to start with a command that is installed, got '{launcher}'.")
         self.chain, self.name, self.out = chain, name, out
         self.launcher, self.use_cache, self.trust_cache, self.say = launcher, use_cache, trust_cache, say
@@ -228,6 +228,8 @@ class ChainRun:
         """Run a stage as a command of its own; it inherits the folder's lock, so an orphan keeps it."""
         launcher = shlex.split(self.launcher or "")
         torchrun = bool(launcher) and Path(launcher[0]).name == "torchrun"
+        if found := _command(launcher):
+            launcher[0] = found
         run = ["-m", "lit_backdoor"] if torchrun else [sys.executable, "-m", "lit_backdoor"]
         process = subprocess.Popen([*launcher, *run, *arguments], pass_fds=[self._lock_file], start_new_session=True)
         old = {
@@ -271,6 +273,12 @@ class ChainRun:
         metrics = {**bundle.numbers, **test_bundle(bundle, data, self.chain.get("trainer") or {}, work)}
         _write(file, json.dumps({"of": mark, "metrics": metrics}))
         return metrics
+
+
+def _command(launcher: list[str]) -> str | None:
+    """Find a launcher's program, also beside this Python, whose environment need not be activated."""
+    places = os.pathsep.join((os.environ.get("PATH", os.defpath), str(Path(sys.executable).parent)))
+    return shutil.which(launcher[0], path=places) if launcher else None
 
 
 def _processes(trainer: Mapping[str, Any]) -> int:
