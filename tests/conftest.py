@@ -21,6 +21,9 @@ import torch
 import torch.distributed as dist
 
 ROOT = Path(__file__).resolve().parent.parent
+if str(ROOT) not in sys.path:
+    # Started processes import a test's module as tests.…; last, so that an installed wheel wins.
+    sys.path.append(str(ROOT))
 RunDDP = Callable[..., list[Any]]
 torch.set_num_threads(1)  # tiny nets gain nothing from more, and lose much where cores are shared
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # in commands that tests start
@@ -51,8 +54,6 @@ class Pool:
         self.pipes: list[Connection] = []
 
     def start(self) -> None:
-        if str(ROOT) not in sys.path:
-            sys.path.append(str(ROOT))
         context = multiprocessing.get_context("spawn")
         self.folder = tempfile.TemporaryDirectory()
         rendezvous = str(Path(self.folder.name) / "rendezvous")
