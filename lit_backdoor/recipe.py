@@ -99,19 +99,20 @@ def recipe(value: Recorded) -> dict[str, Any]:
 _trust: ContextVar[tuple[str, ...] | None] = ContextVar("_trust", default=None)
 
 
-def rebuild(described: Any, trust: Iterable[str] = ()) -> Any:
+def rebuild(described: Any, trust: Iterable[str] | None = ()) -> Any:
     """Build the object that `recipe` described, from a source that need not be trusted.
 
     Only `Recorded` classes of this package, or of packages named in ``trust``, are built; nothing else is imported.
 
     Args:
-        described: What `recipe` gave, as read from JSON.
-        trust: Names of further packages or modules whose classes and factories may be used.
+        described: What `recipe` gave, as read from JSON; ``init_args`` may be left out where there are none.
+        trust: Names of further packages or modules whose classes and factories may be used; None for any, where the
+            user wrote the description.
 
     Raises:
         ValueError: If a class is not allowed, does not exist, or refuses its arguments.
     """
-    token = _trust.set(tuple(trust))
+    token = _trust.set(None if trust is None else tuple(trust))
     try:
         return _rebuild(described)
     except RecursionError as error:
@@ -125,15 +126,16 @@ def _rebuild(node: Any) -> Any:
         return [_rebuild(item) for item in node]
     if not isinstance(node, dict):
         return node
-    if set(node) != {"class_path", "init_args"}:
+    if node.keys() - {"init_args"} != {"class_path"}:
         return {key: _rebuild(item) for key, item in node.items()}
-    if not isinstance(node["init_args"], dict):
-        raise ValueError(f"Expected init_args of '{node['class_path']}' to be a mapping, got {node['init_args']!r}.")
+    given = node.get("init_args", {})
+    if not isinstance(given, dict):
+        raise ValueError(f"Expected init_args of '{node['class_path']}' to be a mapping, got {given!r}.")
     cls = _load(str(node["class_path"]), ("lit_backdoor",))
     if not (isinstance(cls, type) and issubclass(cls, Recorded)):
-        raise ValueError(f"A bundle may only name classes that can be recorded; '{node['class_path']}' is none.")
+        raise ValueError(f"Expected the name of a class that can be recorded; '{node['class_path']}' is none.")
     try:
-        return cls(**{key: _rebuild(item) for key, item in node["init_args"].items()})
+        return cls(**{key: _rebuild(item) for key, item in given.items()})
     except (TypeError, AttributeError, LookupError, ArithmeticError, AssertionError) as error:  # of a wrong type
         raise ValueError(f"'{node['class_path']}' could not be built with its recorded arguments: {error}") from error
 

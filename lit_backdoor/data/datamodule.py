@@ -20,6 +20,7 @@ from lit_backdoor.data.stamping import on_device, plant, resized
 from lit_backdoor.data.views import VIEWS, View, plan_views, selected_view
 from lit_backdoor.errors import unknown
 from lit_backdoor.triggers.base import Attack, Role, Trigger
+from lit_backdoor.triggers.named import named_attack
 
 __all__ = ["BackdoorDataModule"]
 
@@ -42,7 +43,8 @@ class BackdoorDataModule(pl.LightningDataModule):
     Args:
         source: Where the images come from.
         split: Who holds which training rows; default `Split`.
-        attack: What the attacker does; None for clean data without a triggered view.
+        attack: What the attacker does, or the name of a shipped attack (``badnets``); None for clean data without a
+            triggered view.
         augment: Augmentation in training; None for none.
         batch_size: Rows per process in training.
         eval_batch_size: Rows per process in passes in order.
@@ -55,14 +57,14 @@ class BackdoorDataModule(pl.LightningDataModule):
             source's, its labels are -1 until `set_root_labels`.
 
     Raises:
-        ValueError: If a size is not positive, or a view is unknown.
+        ValueError: If a size is not positive, or a view or the attack's name is unknown.
     """
 
     def __init__(
         self,
         source: Source,
         split: Split | None = None,
-        attack: Attack | None = None,
+        attack: Attack | str | None = None,
         augment: Augment | Literal["crop_flip"] | None = "crop_flip",
         batch_size: int = 128,
         eval_batch_size: int = 512,
@@ -85,7 +87,7 @@ class BackdoorDataModule(pl.LightningDataModule):
             raise ValueError(f"Expected data.num_workers to be 0 or more, got {num_workers}.")
         self.source = source
         self.split = split or Split()
-        self.attack = attack
+        self.attack = named_attack(attack) if isinstance(attack, str) else attack
         self.augment = CropFlip() if augment == "crop_flip" else augment
         self.batch_size = batch_size
         self.eval_batch_size = eval_batch_size

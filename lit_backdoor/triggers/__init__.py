@@ -14,6 +14,7 @@ from lit_backdoor.triggers.batt import Rotation
 from lit_backdoor.triggers.blend import Blend
 from lit_backdoor.triggers.filter import Filter
 from lit_backdoor.triggers.generated import GeneratorTrigger
+from lit_backdoor.triggers.named import named_attack
 from lit_backdoor.triggers.noise import NoisyCover
 from lit_backdoor.triggers.patch import Patch
 from lit_backdoor.triggers.sig import Sig
@@ -36,4 +37,5 @@ __all__ = [
     "Sig",
     "Trigger",
     "WaNet",
+    "named_attack",
 ]

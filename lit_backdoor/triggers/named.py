@@ -1,0 +1,30 @@
+"""The shipped attacks, by name."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import yaml
+
+from lit_backdoor.presets import find_config
+from lit_backdoor.recipe import rebuild
+from lit_backdoor.triggers.base import Attack
+
+__all__ = ["named_attack"]
+
+
+def named_attack(name: str) -> Attack:
+    """Make an attack from its shipped configuration, or from a file of the same form.
+
+    Args:
+        name: As ``lit-backdoor list attacks`` has it, for example ``badnets``; or the path of a YAML file, which may
+            name any importable trigger.
+
+    Raises:
+        ValueError: If there is none of that name (gives the nearest), or the file describes no attack.
+    """
+    path = find_config("attacks", name)
+    attack = rebuild(yaml.safe_load(path.read_text()), trust=None)
+    if not isinstance(attack, Attack):
+        raise ValueError(f"Expected '{path}' to describe a lit_backdoor.triggers.Attack, got {type(attack).__name__}.")
+    return cast("Attack", attack)
