@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import cast
-
 import yaml
 
 from lit_backdoor.presets import find_config
@@ -27,4 +25,4 @@ def named_attack(name: str) -> Attack:
     attack = rebuild(yaml.safe_load(path.read_text()), trust=None)
     if not isinstance(attack, Attack):
         raise ValueError(f"Expected '{path}' to describe a lit_backdoor.triggers.Attack, got {type(attack).__name__}.")
-    return cast("Attack", attack)
+    return attack

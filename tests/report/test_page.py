@@ -10,7 +10,7 @@ import torch
 
 from lit_backdoor.models import Purified, TimmClassifier, UNet
 from lit_backdoor.report import write_report
-from lit_backdoor.triggers import AllToAll, OneToOne
+from lit_backdoor.triggers import AllToAll, GeneratorTrigger, OneToOne
 
 VOID = {"meta", "img", "br", "link", "line", "circle"}
 BEFORE = {"acc": 0.934, "asr": 0.998, "ra": 0.002}
@@ -183,6 +183,19 @@ def test_composed_suspect_is_shown(chain):
     shown, _ = page(chain)
     assert "The backdoor is weaker, not gone" in shown.text
     assert "Purified(" in shown.text
+
+
+def test_recovered_trigger_is_shown(empty_chain, signs, corner_attack):
+    folder = empty_chain(signs(attack=corner_attack()))
+    folder.suspect("victim", BEFORE)
+    recovered = GeneratorTrigger(UNet(base=8, downs=2, start="random", bound=0.2))
+    path = "lit_backdoor.defenses.btidbf.TriggerInversion"
+    folder.stage("invert", "trigger", path, {"target_class": 0}, {"model.suspect": "victim"}, module=recovered)
+    folder.summary(BEFORE)
+    shown, _ = page(folder)
+    assert "What the trigger does, and what the inversion recovered" in shown.text
+    assert "recovered − clean" in shown.text
+    assert len(shown.images) == 8 * 5
 
 
 def test_results_stay_untouched(chain):

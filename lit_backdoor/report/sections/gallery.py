@@ -1,4 +1,4 @@
-"""The gallery: test images, clean, triggered and generated, with what the classifiers say about each."""
+"""The gallery: test images, clean, triggered and generated or recovered, with what the classifiers say about each."""
 
 # ruff: noqa: RUF001  (typographic signs are meant)
 
@@ -17,6 +17,8 @@ from lit_backdoor.report.template import Section, render
 __all__ = ["gallery", "pick"]
 
 _SHOWN = 8
+_GENERATED = ("Generated", "made from the clean image")
+_RECOVERED = ("Recovered", "stamped by the inverted trigger")
 
 
 @dataclass
@@ -69,8 +71,10 @@ def gallery(run: Run) -> Section | None:
     batch = run.data.images(view[Draw(rows, torch.ones(len(rows), dtype=torch.bool), 0, 0)])
     clean: Tensor = batch["original"] if "original" in batch else batch["image"]
     stamped: Tensor | None = batch["image"] if run.data.attack else None
-    maker = run.last("generator")
-    kinds = _kinds(clean, stamped, maker.build()(clean).clamp(0, 1) if maker else None)
+    maker = run.last("generator") or run.last("trigger")
+    made = maker.build()(clean).clamp(0, 1) if maker else None
+    recovered = maker is not None and maker.kind == "trigger"
+    kinds = _kinds(clean, stamped, made, _RECOVERED if recovered else _GENERATED)
     for kind in kinds:
         if kind.name in ("clean", "triggered", "generated"):
             kind.says = {role: _predict(net, kind.images) for role, net in run.nets.items()}
@@ -81,22 +85,29 @@ def gallery(run: Run) -> Section | None:
         truth=truth, run=run, roles=list(run.nets), shrunk=LARGEST if side > LARGEST else None,
         width=_width(side), verdicts=_verdicts(kinds, truth, goal), goals=_goals(run, goal),
     )  # fmt: skip
-    found = "What the trigger does, and what the generator found" if stamped is not None else "What the classifiers see"
-    titles = {(True, False): "What the trigger does", (False, True): "What the generator makes"}
-    return Section("gallery", titles.get((stamped is not None, maker is not None), found), html)
+    return Section("gallery", _title(stamped is not None, maker is not None, recovered), html)
 
 
-def _kinds(clean: Tensor, stamped: Tensor | None, made: Tensor | None) -> list[_Kind]:
+def _title(stamped: bool, made: bool, recovered: bool) -> str:
+    if not stamped and not made:
+        return "What the classifiers see"
+    found = "what the inversion recovered" if recovered else "what the generator found"
+    alone = "What the inversion recovered" if recovered else "What the generator makes"
+    return alone if not stamped else "What the trigger does" + (f", and {found}" if made else "")
+
+
+def _kinds(clean: Tensor, stamped: Tensor | None, made: Tensor | None, words: tuple[str, str]) -> list[_Kind]:
     kinds = [_Kind("clean", "Clean", "as in the test set", clean)]
     changes = []
-    for name, title, note, source, images in (
-        ("triggered", "Triggered", "stamped by the attacker", "trigger", stamped),
-        ("generated", "Generated", "made from the clean image", "generator", made),
+    for name, (title, note), source, images in (
+        ("triggered", ("Triggered", "stamped by the attacker"), "trigger", stamped),
+        ("generated", words, "generator", made),
     ):
         if images is not None:
             kinds.append(_Kind(name, title, note, images))
             gain = gain_for(images - clean)
-            changes.append(_Kind(source, "Difference", f"{name} − clean, ×{gain}", amplified(images - clean, gain)))
+            note = f"{title.lower()} − clean, ×{gain}"
+            changes.append(_Kind(source, "Difference", note, amplified(images - clean, gain)))
     return kinds + changes
 
 
