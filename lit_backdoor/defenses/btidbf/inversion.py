@@ -61,6 +61,7 @@ class Inverting(Decoupled):
         self.own_phase = own_phase
         self.plan = make_plan(self._phases(rounds))
         self._generator = generator
+        self._known: tuple[Tensor, Tensor] | None = None  # rows of the root set and their features, in one phase
         self.register_buffer("target", torch.tensor(-1))
         self.register_buffer("share", torch.tensor(torch.nan))
 
@@ -104,6 +105,33 @@ class Inverting(Decoupled):
         self.subject.eval()
         self.set_probe_mode(phase)
 
+    def on_train_epoch_start(self) -> None:
+        """Begin the phase; without augmentation, compute once the features that all of its epochs compare with."""
+        super().on_train_epoch_start()
+        if self.current_epoch == self.span.start:
+            self._known = None
+        net = {"warmup": self.subject, "invert": self.reference, "purify": self.subject}.get(self.span.phase)
+        if net is not None and self._known is None and self.data.augment is None:
+            self._known = self._features_of_root(net)
+
+    @torch.no_grad()
+    def _features_of_root(self, net: Classifier) -> tuple[Tensor, Tensor]:
+        rows, parts = [], []
+        with self.trainer.precision_plugin.forward_context():
+            for batch in self.passes("root"):
+                rows.append(batch["index"][batch["valid"]])
+                parts.append(self.features(net, batch["image"])[batch["valid"]])
+        order = torch.cat(rows).argsort()
+        return torch.cat(rows)[order], torch.cat(parts)[order]
+
+    @torch.no_grad()
+    def features_of(self, net: Classifier, batch: Batch) -> Tensor:
+        """Give the features of a batch's images, as far as they are known already."""
+        if self._known is None:
+            return self.features(net, batch["image"])
+        rows, features = self._known
+        return features[torch.searchsorted(rows, batch["index"])]
+
     def step(self, span: Span, batch: Batch) -> Tensor | None:
         """Give the phase's loss."""
         if span.phase == "mask":
@@ -123,8 +151,7 @@ class Inverting(Decoupled):
         """Reproduce images and their features: the release's first step, without its term on soft labels."""
         images, norm = batch["image"], self.inversion.norm
         generated = self.generator(images)
-        with torch.no_grad():
-            features = self.features(self.subject, images)
+        features = self.features_of(self.subject, batch)
         image = error(generated, images, norm) / self.unit
         weight = torch.where(image > 0.1, 100.0, 0.01)
         return weight * image + error(self.features(self.subject, generated), features, norm)
@@ -134,12 +161,10 @@ class Inverting(Decoupled):
         images, settings = batch["image"], self.inversion
         generated = self.generator(images)
         seen = self.seen(span, generated)
-        with torch.no_grad():
-            features = self.features(self.reference, images)
         parts = inversion_loss(
             images,
             generated,
-            features,
+            self.features_of(self.reference, batch),
             self.features(self.reference, seen),
             self.mask,
             tau=self.tau,

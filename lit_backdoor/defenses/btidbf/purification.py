@@ -121,9 +121,9 @@ class Purification(Inverting):
     def purify_step(self, batch: Batch) -> Tensor:
         """Compute Eq. 4 on one batch of root images."""
         images = batch["image"]
+        features = self.features_of(self.subject, batch)
         with torch.no_grad():
             generated = self.generator(images).to(images.dtype)
-            features = self.features(self.subject, images)
         if self.lesson == "all":
             purified = self.restoration(batch, generated, features)
             return purified + self.benign_weight * self.restoration(batch, images, features)
