@@ -23,19 +23,29 @@ HERE = Path(__file__).parent
 CSV = HERE / "results.csv"
 README = HERE.parents[1] / "README.md"
 FIELDS = ("chain", "attack", "seed", "stage", "metric", "value", "seconds", "hardware", "commit")
-SMALL = "atclean_cifar10_small"
+SMALL, U, P, INVERT = (
+    "atclean_cifar10_small", "btidbf_u_cifar10_small", "btidbf_p_cifar10_small", "btidbf_invert_cifar10_small",
+)  # fmt: skip
+TARGETS = (0, 2, 4, 6, 8)
+# A chain may carry a variant, CHAIN@VARIANT: more settings for --set.
+VARIANTS = {
+    "root5": ["data.init_args.split.root=1000"],
+    **{f"target{target}": [f"data.init_args.attack.init_args.target={target}"] for target in TARGETS},
+}
 PLAN = [
     *((SMALL, attack) for attack in ("badnets", "blend", "sig", "badnets_a2a", "batt", "wanet")),
     *((f"{SMALL}_{kind}", a) for kind in ("untrained", "detector_free", "letter") for a in ("badnets", "blend")),
     *(("atclean_tinyimagenet_small", attack) for attack in ("badnets", "blend")),
     ("collision", "badnets"),
-    *((f"btidbf_{kind}_cifar10_small", attack) for kind in ("u", "p") for attack in ("badnets", "blend", "sig")),
+    *((chain, attack) for chain in (U, P) for attack in ("badnets", "blend", "sig", "wanet", "badnets_a2a", "null")),
+    *((f"{chain}@root5", attack) for chain in (U, P) for attack in ("badnets", "blend")),
+    *((f"{INVERT}@target{target}", attack) for target in TARGETS for attack in ("badnets", "blend")),
     ("demo", "badnets"),
 ]
 EXTRA = {"wanet": ["stages.victim.trainer.max_epochs=30"]}  # evaluation.md's terms: its victim may train longer
 NAMES = {
     "badnets": "BadNets 5x5", "blend": "Blend .2", "sig": "SIG", "badnets_a2a": "BadNets all-to-all", "batt": "BATT",
-    "wanet": "WaNet",
+    "wanet": "WaNet", "null": "clean model",
 }  # fmt: skip
 # ATClean's own figures, ResNet-18 on all of CIFAR-10: ACC/ASR before, ACC/ASR after, in percent.
 PAPER = {
@@ -52,10 +62,11 @@ def run(out: Path, only: str | None, attacks: list[str] | None, seeds: list[int]
             if not wanted or (chain, attack, str(seed)) in done:
                 continue
             folder = out / f"{chain}-{attack}-seed{seed}"
-            command = [sys.executable, "-m", "lit_backdoor", "chain", chain, "--seed", str(seed), "--out", str(folder)]
+            name, _, variant = chain.partition("@")
+            command = [sys.executable, "-m", "lit_backdoor", "chain", name, "--seed", str(seed), "--out", str(folder)]
             if chain != "demo":
                 command += ["--set", f"data.init_args.attack={attack}", "--trust-cache"]
-            for setting in EXTRA.get(attack, []):
+            for setting in (*VARIANTS.get(variant, []), *EXTRA.get(attack, [])):
                 command += ["--set", setting]
             print(" ".join(command[2:]), flush=True)
             started = time.monotonic()

@@ -58,7 +58,11 @@ class Unlearning(Inverting):
         batch_norm: Literal["train", "eval"] = "train",
     ) -> None:
         super().__init__(
-            decoupling, inversion or Inversion(first_epochs=6), generator, rounds, ("unlearn", unlearn_epochs)
+            decoupling,
+            inversion or Inversion(first_epochs=6, toward_target=True),
+            generator,
+            rounds,
+            ("unlearn", unlearn_epochs),
         )
         if lesson not in ("all", "part"):
             raise unknown("lesson", lesson, ("all", "part"))
