@@ -181,7 +181,7 @@ def test_inversion_step_is_equation_2():
 
 
 def test_unlearning_step_is_equation_3():
-    stage = unlearning()
+    stage = unlearning(lesson="all")
     stage.configure_model()
     stage.classifier.eval()
     images, labels = torch.rand(4, 3, 16, 16), torch.tensor([0, 1, 2, 3])
