@@ -1,6 +1,7 @@
 """Stages: LightningModules that each do one step of an attack or a defense, and leave one bundle."""
 
 from lit_backdoor.stages.base import Batch, Outcome, Stage
+from lit_backdoor.stages.callbacks import AttackSuccessCallback
 from lit_backdoor.stages.evaluation import (
     DetectorEvaluation,
     Evaluation,
@@ -18,6 +19,7 @@ from lit_backdoor.stages.poisoned_training import FloodingTraining, LocalGradien
 from lit_backdoor.stages.selection import LowestLoss, OracleSelection, SuspiciousSelection
 
 __all__ = [
+    "AttackSuccessCallback",
     "Batch",
     "BundleWriter",
     "DetectorEvaluation",

@@ -156,7 +156,14 @@ class Stage(pl.LightningModule):
             )
 
     def on_fit_start(self) -> None:
-        """Note that this process trains the stage, so that it may be tested; label a root set that has no labels."""
+        """Note that this process trains the stage, so that it may be tested; label a root set that has no labels.
+
+        Raises:
+            ValueError: If the Trainer would train nothing, which would export weights as they began.
+        """
+        for name in ("max_epochs", "max_steps", "limit_train_batches"):
+            if getattr(self.trainer, name) == 0:
+                raise ValueError(f"Expected --trainer.{name} to be at least 1, got 0: nothing would be trained.")
         self._ready = True
         view = getattr(getattr(self.trainer, "datamodule", None), "get_view", None)
         if (

@@ -32,6 +32,7 @@ VARIANTS = {
     "root5": ["data.init_args.split.root=1000"],
     **{f"target{target}": [f"data.init_args.attack.init_args.target={target}"] for target in TARGETS},
 }
+LABELS = {"root5": ", root 5 %"}
 PLAN = [
     *((SMALL, attack) for attack in ("badnets", "blend", "sig", "badnets_a2a", "batt", "wanet")),
     *((f"{SMALL}_{kind}", a) for kind in ("untrained", "detector_free", "letter") for a in ("badnets", "blend")),
@@ -47,10 +48,20 @@ NAMES = {
     "badnets": "BadNets 5x5", "blend": "Blend .2", "sig": "SIG", "badnets_a2a": "BadNets all-to-all", "batt": "BATT",
     "wanet": "WaNet", "null": "clean model",
 }  # fmt: skip
-# ATClean's own figures, ResNet-18 on all of CIFAR-10: ACC/ASR before, ACC/ASR after, in percent.
+# The papers' own figures, ResNet-18 on all of CIFAR-10: ACC/ASR before, ACC/ASR after, in percent.
 PAPER = {
-    "badnets": "86.4/99.7 → 86.0/0.3", "blend": "84.8/94.5 → 86.8/1.6", "sig": "84.1/89.6 → 82.1/0.4",
-    "wanet": "87.2/84.0 → 90.7/0.8", "batt": "89.6/84.1 → 82.8/15.1",
+    SMALL: {
+        "badnets": "86.4/99.7 → 86.0/0.3", "blend": "84.8/94.5 → 86.8/1.6", "sig": "84.1/89.6 → 82.1/0.4",
+        "wanet": "87.2/84.0 → 90.7/0.8", "batt": "89.6/84.1 → 82.8/15.1",
+    },
+    U: {
+        "badnets": "92.8/99.9 → 92.0/1.4", "blend": "93.1/97.3 → 91.6/7.9", "wanet": "94.5/99.6 → 90.8/0.9",
+        "badnets_a2a": "93.0/82.5 → 90.3/2.8",
+    },
+    P: {
+        "badnets": "92.8/99.9 → 90.3/1.2", "blend": "93.1/97.3 → 89.1/1.0", "wanet": "94.5/99.6 → 89.1/1.6",
+        "badnets_a2a": "93.0/82.5 → 88.2/5.7",
+    },
 }  # fmt: skip
 
 
@@ -119,19 +130,64 @@ def seeds_of(chain: str, attack: str) -> str:
     return ", ".join(sorted({row["seed"] for row in read() if (row["chain"], row["attack"]) == (chain, attack)})) or "-"
 
 
-def defense_table(chain: str, attacks: list[str], after: str = "clean", *, paper: bool = False) -> str:
+def defense_table(
+    chains: list[str], attacks: list[str], after: str = "clean", more: tuple[str, str] | None = None
+) -> str:
+    """One row per chain and attack that was run at all.
+
+    Args:
+        chains: The chains; a variant is named in its row.
+        attacks: Names of the attacks.
+        after: The stage whose suspect is the cleaned one.
+        more: A further column: a stage and one of its numbers.
+    """
     found = values()
-    head = ["attack", "seeds", "ACC before", "ASR before", "ACC after", "ASR after", "RA after", "DoF"]
+    paper = PAPER.get(chains[0])
+    head = ["attack", "seeds", "ACC before", "ASR before", "ACC after", "ASR after", "RA after"]
+    head += [more[1].replace("dof", "DoF").replace("_", " ")] if more else []
     head += ["fine-tuning alone: ACC", "ASR"] + (["paper (full size), ACC/ASR %"] if paper else [])
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-    for attack in attacks:
-        cells = [NAMES[attack], seeds_of(chain, attack)]
-        cells += [cell(found, chain, attack, "victim", metric) for metric in ("acc", "asr")]
-        cells += [cell(found, chain, attack, after, metric) for metric in ("acc", "asr", "ra")]
-        cells += [cell(found, chain, attack, "generate", "dof")]
-        cells += [cell(found, chain, attack, "control", metric) for metric in ("acc", "asr")]
-        cells += [PAPER.get(attack, "-")] if paper else []
-        lines.append("| " + " | ".join(cells) + " |")
+    for chain in chains:
+        variant = LABELS.get(chain.partition("@")[2], "")
+        for attack in attacks if chain == chains[0] else [a for a in attacks if (chain, a) in PLAN]:
+            cells = [NAMES[attack] + variant, seeds_of(chain, attack)]
+            cells += [cell(found, chain, attack, "victim", metric) for metric in ("acc", "asr")]
+            cells += [cell(found, chain, attack, after, metric) for metric in ("acc", "asr", "ra")]
+            cells += [cell(found, chain, attack, *more)] if more else []
+            cells += [cell(found, chain, attack, "control", metric) for metric in ("acc", "asr")]
+            cells += [paper.get(attack, "-")] if paper else []
+            lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def detection_table() -> str:
+    """(D), by the purifier of (P)."""
+    found = values()
+    names = ("precision", "recall", "f1", "auroc", "flagged_share")
+    lines = [
+        "| attack | seeds | precision | recall | F1 | AUROC | clean images flagged |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for attack in (attack for chain, attack in PLAN if chain == P):
+        cells = [cell(found, P, attack, "detect", name) for name in names]
+        lines.append(f"| {NAMES[attack]} | {seeds_of(P, attack)} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def targets_table() -> str:
+    """How often the inversion's class is the attack's, over targets and seeds."""
+    rows = [row for row in read() if row["chain"].startswith(f"{INVERT}@target") and row["metric"] == "target_class"]
+    lines = ["| attack | runs | target found (DSR) | FD |", "|---|---|---|---|"]
+    for attack in ("badnets", "blend"):
+        mine = [row for row in rows if row["attack"] == attack]
+        right = sum(float(row["value"]) == float(row["chain"].partition("@target")[2]) for row in mine)
+        distances = [
+            float(row["value"]) for row in read()
+            if row["chain"].startswith(f"{INVERT}@") and row["attack"] == attack and row["metric"] == "feature_distance"
+        ]  # fmt: skip
+        mean = f"{statistics.mean(distances):.3g}" if distances else "not run"
+        share = f"{right} of {len(mine)}" if mine else "not run"
+        lines.append(f"| {NAMES[attack]} | {len(mine)} | {share} | {mean} |")
     return "\n".join(lines)
 
 
@@ -161,20 +217,19 @@ def tables() -> dict[str, str]:
         ("case 3: then clean images", "collision", "badnets", "clean_images"),
         ("case 4: then a random trigger, true labels", "collision", "badnets", "random_trigger"),
     ]
-    btidbf = []
-    for attack in ("badnets", "blend", "sig"):
-        btidbf.append(("suspect", "btidbf_u_cifar10_small", attack, "victim"))
-        btidbf.append(("BTI-DBF (U)", "btidbf_u_cifar10_small", attack, "unlearn"))
-        btidbf.append(("fine-tuning alone, as many epochs of it", "btidbf_u_cifar10_small", attack, "control"))
-        btidbf.append(("BTI-DBF (P)", "btidbf_p_cifar10_small", attack, "purify"))
+    dof = ("generate", "dof")
+    of_u, of_p = ([attack for chain, attack in PLAN if chain == own] for own in (U, P))
     return {
-        "demo": defense_table("demo", ["badnets"]),
-        "atclean_cifar10_small": defense_table(SMALL, [a for c, a in PLAN if c == SMALL], paper=True),
+        "demo": defense_table(["demo"], ["badnets"], more=dof),
+        "atclean_cifar10_small": defense_table([SMALL], [a for c, a in PLAN if c == SMALL], more=dof),
         "ablations": rows_table(ablations),
-        "detector_free": defense_table(f"{SMALL}_detector_free", two),
-        "tinyimagenet": defense_table("atclean_tinyimagenet_small", two),
+        "detector_free": defense_table([f"{SMALL}_detector_free"], two, more=dof),
+        "tinyimagenet": defense_table(["atclean_tinyimagenet_small"], two, more=dof),
         "collision": rows_table(collision),
-        "btidbf": rows_table(btidbf),
+        "btidbf_u": defense_table([U, f"{U}@root5"], of_u, "unlearn", ("unlearn", "target_class")),
+        "btidbf_p": defense_table([P, f"{P}@root5"], of_p, "purify"),
+        "btidbf_d": detection_table(),
+        "btidbf_targets": targets_table(),
     }
 
 

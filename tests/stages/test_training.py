@@ -236,3 +236,9 @@ def test_schedules(name, last):
         schedule.step()
     assert max(rates) == pytest.approx(0.1, rel=0.05)
     assert optimizer.param_groups[0]["lr"] == pytest.approx(0.1 * last, abs=2e-3)
+
+
+@pytest.mark.parametrize("name", ["max_epochs", "max_steps", "limit_train_batches"])
+def test_a_run_that_would_train_nothing_is_an_error(name):
+    with pytest.raises(ValueError, match=f"Expected --trainer.{name} to be at least 1"):
+        tiny.trainer(**{name: 0}).fit(PoisonedTraining(tiny.classifier()), tiny.data())
