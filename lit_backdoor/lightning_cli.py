@@ -16,6 +16,12 @@ from lit_backdoor.stages import BundleWriter, Stage
 
 __all__ = ["BackdoorCLI"]
 
+# What a mistake is answered with; the list of all options would push the message off the screen.
+_USAGE = {
+    verb: {"usage": f"lit-backdoor {verb} [--config FILE] [--trainer.… --model.… --data.…]"}
+    for verb in ("fit", "validate", "test", "predict")
+}
+
 
 class BackdoorCLI(LightningCLI):
     """Run one stage from the command line or a configuration file.
@@ -35,7 +41,7 @@ class BackdoorCLI(LightningCLI):
             auto_configure_optimizers=False,
             seed_everything_default=0,
             save_config_kwargs={"overwrite": True},
-            parser_kwargs={"prog": "lit-backdoor"},
+            parser_kwargs={"prog": "lit-backdoor", **_USAGE},
             args=args,
         )
 

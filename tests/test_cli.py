@@ -14,6 +14,8 @@ import yaml
 from lit_backdoor.bundle import open_bundle, save_bundle
 from lit_backdoor.cli import main
 from lit_backdoor.models import UNet
+from lit_backdoor.recipe import recipe
+from lit_backdoor.triggers import named_attack
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -375,7 +377,15 @@ def test_plain_pickle_as_checkpoint(folder, capfd):
     ],
 )
 def test_wrong_arguments_of_a_stage(folder, change, says, capfd):
-    refused(capfd, ["fit", "--config", written(folder, POISONED), *change], says)
+    error = refused(capfd, ["fit", "--config", written(folder, POISONED), *change], says)
+    assert len(error.splitlines()) <= 20  # the message, not the list of all options
+
+
+def test_attack_by_name(folder, capfd):
+    assert main(["fit", "--config", written(folder, POISONED, data={"attack": "badnets_3x3"}), "--out", "b"]) == 0
+    assert recipe(open_bundle(folder / "b").attack()) == recipe(named_attack("badnets_3x3"))
+    wrong = written(folder, POISONED, data={"attack": "badnet"})
+    refused(capfd, ["fit", "--config", wrong], "Unknown attack 'badnet'. Did you mean 'badnets'")
 
 
 def test_unknown_layer_gives_the_nearest(folder, capfd):
