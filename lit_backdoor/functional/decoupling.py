@@ -24,6 +24,7 @@ __all__ = [
     "inversion_loss",
     "lost_confidence",
     "mask_loss",
+    "pieces",
     "soft_mask",
     "tau_to_pixels",
     "unlearning_loss",
@@ -208,6 +209,28 @@ def adaptive_loss(
     benign = loss(features * mask, target)
     trigger = loss(features * (1 - mask), target) + loss(triggered_features * (1 - mask), attack_label)
     return normal + benign + trigger
+
+
+def pieces(images: Tensor, generated: Tensor, grid: int = 4, strongest: float = 2.0) -> Tensor:
+    """Give the images random pieces of their triggers, at random strengths; not in the paper.
+
+    An inverted trigger spreads over the whole image, so that a purifier could know it by any part and leave the others;
+    of pieces it must take each off.
+
+    Args:
+        images: x in [0, 1], ``[B, C, H, W]``.
+        generated: G(x), of the same shape.
+        grid: Squares per side; each image keeps a random share of them.
+        strongest: The strength is uniform up to this, per image; 1 is the trigger as it is.
+
+    Returns:
+        Images in [0, 1], ``[B, C, H, W]``. Draws come from torch's global generator of the CPU.
+    """
+    count = len(images)
+    kept = torch.rand(count, 1, grid, grid) < torch.rand(count, 1, 1, 1)
+    strength = strongest * torch.rand(count, 1, 1, 1)
+    part = F.interpolate(kept.float(), images.shape[-2:], mode="nearest") * strength
+    return (images + part.to(images) * (generated - images)).clamp(0, 1)
 
 
 def lost_confidence(before: Tensor, after: Tensor) -> tuple[Tensor, Tensor]:

@@ -9,6 +9,7 @@ from lit_backdoor.functional.decoupling import (
     error,
     inversion_loss,
     mask_loss,
+    pieces,
     soft_mask,
     tau_to_pixels,
     unlearning_loss,
@@ -148,3 +149,24 @@ def test_adaptive_loss_equals_eq_7_to_10(case):
         for inputs, labels in [(h, y), (t, label), (h * m, y), (h * (1 - m), y), (t * (1 - m), label)]
     )
     torch.testing.assert_close(adaptive_loss(head, h, t, m, y, label), expected)
+
+
+def test_pieces_are_squares_of_the_trigger_at_one_strength_per_image():
+    torch.manual_seed(0)
+    images = torch.full((64, 1, 8, 8), 0.5)
+    change = torch.full_like(images, 0.1)
+    found = (pieces(images, images + change, grid=4, strongest=2.0) - images) / 0.1
+    squares = found.view(64, 4, 2, 4, 2)
+    assert torch.allclose(squares, squares[:, :, :1, :, :1].expand_as(squares), atol=1e-5)
+    strength = found.amax((1, 2, 3))
+    assert ((found.abs() < 1e-5) | torch.isclose(found, strength.view(-1, 1, 1, 1), atol=1e-4)).all()
+    assert 1 < strength.max() <= 2 + 1e-5
+    kept = (found.abs() > 1e-5).float().mean((1, 2, 3))
+    assert kept.min() < 0.2
+    assert kept.max() > 0.8
+
+
+def test_pieces_stay_images():
+    torch.manual_seed(0)
+    found = pieces(torch.rand(8, 3, 9, 9), torch.rand(8, 3, 9, 9))
+    assert 0 <= found.min() <= found.max() <= 1

@@ -5,7 +5,7 @@ Xu et al., "Towards Reliable and Efficient Backdoor Trigger Inversion via Decoup
 
 from lit_backdoor.defenses.btidbf.adaptive import AdaptiveTraining
 from lit_backdoor.defenses.btidbf.detection import Detection
-from lit_backdoor.defenses.btidbf.generator import PatternedUNet
+from lit_backdoor.defenses.btidbf.generator import PatternedUNet, PlacedUNet
 from lit_backdoor.defenses.btidbf.inversion import TriggerInversion
 from lit_backdoor.defenses.btidbf.purification import Purification
 from lit_backdoor.defenses.btidbf.settings import Decoupling, Inversion
@@ -17,6 +17,7 @@ __all__ = [
     "Detection",
     "Inversion",
     "PatternedUNet",
+    "PlacedUNet",
     "Purification",
     "TriggerInversion",
     "Unlearning",

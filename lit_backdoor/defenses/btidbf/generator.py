@@ -1,15 +1,15 @@
-"""A U-Net behind a learned pattern, for triggers that sit at a fixed place."""
+"""U-Nets that know where they are, for triggers that sit at a fixed place: one makes them, one takes them off."""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
 
 from lit_backdoor.models import UNet
 
-__all__ = ["PatternedUNet"]
+__all__ = ["PatternedUNet", "PlacedUNet"]
 
 
 class PatternedUNet(UNet):
@@ -41,3 +41,30 @@ class PatternedUNet(UNet):
     def forward(self, images: Tensor) -> Tensor:
         """Make images of images, ``[B, C, H, W]`` in [0, 1]."""
         return super().forward((images + (self.gain * self.pattern).tanh()).clamp(0, 1))
+
+
+class PlacedUNet(UNet):
+    """Add a learned map, the same for every image, to the first convolution's output: what may be done at each place.
+
+    Args:
+        size: Side of the images in pixels.
+        base: Width of the U-Net at full size, and of the map.
+        downs: Number of halvings.
+        attention: At the bottleneck.
+    """
+
+    def __init__(
+        self, size: int = 32, base: int = 16, downs: int = 3, attention: Literal["spatial", "cbam", "none"] = "none"
+    ) -> None:
+        super().__init__(base, downs, attention, start="small")
+        first = cast(nn.Sequential, self.encoder[0])
+        first.insert(1, _Place(base, size))
+
+
+class _Place(nn.Module):
+    def __init__(self, width: int, size: int) -> None:
+        super().__init__()
+        self.map = nn.Parameter(torch.randn(width, size, size) * 0.1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.map.to(x.dtype)

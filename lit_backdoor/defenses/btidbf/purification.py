@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import Adam, Optimizer
 
+from lit_backdoor.defenses.btidbf.generator import PlacedUNet
 from lit_backdoor.defenses.btidbf.inversion import Inverting
 from lit_backdoor.defenses.btidbf.settings import Decoupling, Inversion, Span
 from lit_backdoor.errors import check_share, unknown
-from lit_backdoor.functional.decoupling import error
+from lit_backdoor.functional.decoupling import error, pieces
 from lit_backdoor.models import Classifier, Frozen, Purified, UNet
 from lit_backdoor.stages.base import Batch, Outcome
 
 __all__ = ["Purification"]
+
+_LESSONS = ("all", "part", "pieces")
 
 
 class Purification(Inverting):
@@ -32,12 +36,13 @@ class Purification(Inverting):
         decoupling: Settings of the mask (Eq. 1).
         inversion: Settings of the generator (Eq. 2).
         generator: The net that makes triggers; default `PatternedUNet`.
-        purifier: The net to train; default `UNet` without attention that starts near the identity. After a warm-up it
-            starts where the generator does, if their weights have the same shapes.
+        purifier: The net to train; default `PlacedUNet`. After a warm-up it starts where the generator does, if their
+            weights have the same shapes.
         rounds: Rounds R1. Paper and release: 5.
         purify_epochs: Epochs of the purifier in each round. Release: 30.
         lesson: ``all``: every image comes clean and generated, the sum of Eq. 5 and 6; ``part``: a share of each batch
-            is generated (release).
+            is generated (release); ``pieces``: as ``all``, but generated are random pieces of a trigger at random
+            strength, by the generator of a round drawn for each batch from those so far, so that none is forgotten.
         share: The share that ``part`` replaces, in (0, 1]. Release: .1.
         lr: Learning rate of Adam on the purifier. Release: 1e-3.
         noise: Deviation of Gaussian noise on what the purifier sees in training, in normalized units. Release: .03.
@@ -57,11 +62,11 @@ class Purification(Inverting):
         inversion: Inversion | None = None,
         generator: UNet | None = None,
         purifier: UNet | None = None,
-        rounds: int = 3,
-        purify_epochs: int = 10,
-        lesson: Literal["all", "part"] = "all",
+        rounds: int = 8,
+        purify_epochs: int = 4,
+        lesson: Literal["all", "part", "pieces"] = "pieces",
         share: float = 0.1,
-        lr: float = 1e-3,
+        lr: float = 2e-3,
         noise: float = 0.0,
         image_weight: float = 1.0,
         far_weight: float = 1.0,
@@ -69,10 +74,14 @@ class Purification(Inverting):
         benign_weight: float = 1.0,
     ) -> None:
         super().__init__(
-            decoupling, inversion or Inversion(first_epochs=6), generator, rounds, ("purify", purify_epochs)
+            decoupling or Decoupling(epochs=1),
+            inversion or Inversion(epochs=1, first_epochs=3, toward_target=True),
+            generator,
+            rounds,
+            ("purify", purify_epochs),
         )
-        if lesson not in ("all", "part"):
-            raise unknown("lesson", lesson, ("all", "part"))
+        if lesson not in _LESSONS:
+            raise unknown("lesson", lesson, _LESSONS)
         self.given(suspect=suspect)
         self._purifier = purifier
         self.lesson = lesson
@@ -91,15 +100,19 @@ class Purification(Inverting):
         """Open the suspect and make the nets."""
         self.net = Frozen(self.open_classifier())
         self.build_inversion()
-        self.purifier = self._purifier or UNet(attention="none", start="small")
+        self.purifier = self._purifier or PlacedUNet(self.subject.input_size)
+        rounds = self.plan[-1].round + 1 if self.lesson == "pieces" else 0
+        self.past = nn.ModuleList(copy.deepcopy(self.generator).requires_grad_(False) for _ in range(rounds))
 
     def optimizers_by_phase(self) -> Mapping[str, Optimizer]:
         """Add the purifier's optimizer."""
         return {**super().optimizers_by_phase(), "purify": Adam(self.purifier.parameters(), lr=self.lr)}
 
     def begin(self, span: Span) -> None:
-        """Let the purifier start where the warm-up left the generator."""
+        """Let the purifier start where the warm-up left the generator; keep each round's generator."""
         super().begin(span)
+        if span.phase == "purify" and self.lesson == "pieces":
+            self.past[span.round].load_state_dict(self.generator.state_dict())
         shapes, others = (
             {name: weight.shape for name, weight in net.state_dict().items()} for net in (self.purifier, self.generator)
         )
@@ -116,15 +129,18 @@ class Purification(Inverting):
 
     def step(self, span: Span, batch: Batch) -> Tensor | None:
         """Give the phase's loss."""
-        return self.purify_step(batch) if span.phase == "purify" else super().step(span, batch)
+        return self.purify_step(span, batch) if span.phase == "purify" else super().step(span, batch)
 
-    def purify_step(self, batch: Batch) -> Tensor:
+    def purify_step(self, span: Span, batch: Batch) -> Tensor:
         """Compute Eq. 4 on one batch of root images."""
         images = batch["image"]
         features = self.features_of(self.subject, batch)
         with torch.no_grad():
-            generated = self.generator(images).to(images.dtype)
-        if self.lesson == "all":
+            drawn = self.past[int(torch.randint(span.round + 1, ()))] if self.lesson == "pieces" else self.generator
+            generated = drawn(images).to(images.dtype)
+            if self.lesson == "pieces":
+                generated = pieces(images, generated)
+        if self.lesson != "part":
             purified = self.restoration(batch, generated, features)
             return purified + self.benign_weight * self.restoration(batch, images, features)
         count = min(len(images), int(self.part * len(images) + 1))
