@@ -42,7 +42,7 @@ class Purification(Inverting):
         purify_epochs: Epochs of the purifier in each round. Release: 30.
         lesson: ``all``: every image comes clean and generated, the sum of Eq. 5 and 6; ``part``: a share of each batch
             is generated (release); ``pieces``: as ``all``, but generated are random pieces of a trigger at random
-            strength, by the generator of a round drawn for each batch from those so far, so that none is forgotten.
+            strength, every other time by an earlier round's generator, so that none is forgotten.
         share: The share that ``part`` replaces, in (0, 1]. Release: .1.
         lr: Learning rate of Adam on the purifier. Release: 1e-3.
         noise: Deviation of Gaussian noise on what the purifier sees in training, in normalized units. Release: .03.
@@ -136,8 +136,7 @@ class Purification(Inverting):
         images = batch["image"]
         features = self.features_of(self.subject, batch)
         with torch.no_grad():
-            drawn = self.past[int(torch.randint(span.round + 1, ()))] if self.lesson == "pieces" else self.generator
-            generated = drawn(images).to(images.dtype)
+            generated = self.drawn(span)(images).to(images.dtype)
             if self.lesson == "pieces":
                 generated = pieces(images, generated)
         if self.lesson != "part":
@@ -146,6 +145,12 @@ class Purification(Inverting):
         count = min(len(images), int(self.part * len(images) + 1))
         rows = torch.randperm(len(images))[:count].to(images.device)
         return self.restoration(batch, images.index_copy(0, rows, generated[rows]), features)
+
+    def drawn(self, span: Span) -> nn.Module:
+        """Give the generator to learn from: every other time, in ``pieces``, one of any round so far."""
+        if self.lesson != "pieces" or bool(torch.randint(2, ())):
+            return self.generator
+        return self.past[int(torch.randint(span.round + 1, ()))]
 
     def restoration(self, batch: Batch, inputs: Tensor, features: Tensor) -> Tensor:
         """Compute Eq. 5 or 6: inputs, purified, are to have the clean images' label, features and pixels."""
