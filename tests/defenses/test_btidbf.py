@@ -214,7 +214,7 @@ def test_purify_step_is_equation_4():
     stage = purification(lesson="all", image_weight=2.0, far_weight=3.0, benign_weight=0.5)
     stage.configure_model()
     images, labels = torch.rand(4, 3, 16, 16), torch.tensor([0, 1, 2, 3])
-    loss = stage.purify_step(stage.plan[-1], {"image": images, "label": labels})
+    loss = stage.purify_step({"image": images, "label": labels})
     net, unit = stage.net.module, sum(s**2 for s in stage.subject.std) / 3
 
     def part(inputs):

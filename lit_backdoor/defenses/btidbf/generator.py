@@ -44,48 +44,27 @@ class PatternedUNet(UNet):
 
 
 class PlacedUNet(UNet):
-    """Know each place: a learned map after the first convolution, and a last layer with weights of each pixel's own.
-
-    So a pattern that stands at a fixed place is measured by the net between, and taken off by what was learned there.
+    """Add a learned map, the same for every image, to the first convolution's output: what may be done at each place.
 
     Args:
         size: Side of the images in pixels.
         base: Width of the U-Net at full size, and of the map.
         downs: Number of halvings.
         attention: At the bottleneck.
-        gain: Factor on the raw form of map and weights, so that they learn that much faster than the U-Net.
     """
 
     def __init__(
-        self,
-        size: int = 32,
-        base: int = 16,
-        downs: int = 3,
-        attention: Literal["spatial", "cbam", "none"] = "none",
-        gain: float = 5.0,
+        self, size: int = 32, base: int = 16, downs: int = 3, attention: Literal["spatial", "cbam", "none"] = "none"
     ) -> None:
         super().__init__(base, downs, attention, start="small")
         side = -(-size // 2**downs) * 2**downs  # as it is padded inside
-        cast(nn.Sequential, self.encoder[0]).insert(1, _Map(base, side, gain))
-        self.last = _Last(self.last, side, gain)  # type: ignore[assignment]
+        cast(nn.Sequential, self.encoder[0]).insert(1, _Map(base, side))
 
 
 class _Map(nn.Module):
-    def __init__(self, width: int, side: int, gain: float) -> None:
+    def __init__(self, width: int, side: int) -> None:
         super().__init__()
-        self.gain = gain
-        self.map = nn.Parameter(torch.randn(width, side, side) * 0.1 / gain)
+        self.map = nn.Parameter(torch.randn(width, side, side) * 0.1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.gain * self.map.to(x.dtype)
-
-
-class _Last(nn.Module):
-    def __init__(self, shared: nn.Conv2d, side: int, gain: float) -> None:
-        super().__init__()
-        self.shared, self.gain = shared, gain
-        self.own = nn.Parameter(torch.zeros(shared.out_channels, shared.in_channels, side, side))
-
-    def forward(self, x: Tensor) -> Tensor:
-        own = torch.einsum("bkhw,ckhw->bchw", x, self.own.to(x.dtype))
-        return cast(Tensor, self.shared(x)) + self.gain * own
+        return x + self.map.to(x.dtype)

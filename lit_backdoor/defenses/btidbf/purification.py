@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 from torch.optim import Adam, Optimizer
 
@@ -41,8 +40,8 @@ class Purification(Inverting):
         rounds: Rounds R1. Paper and release: 5.
         purify_epochs: Epochs of the purifier in each round. Release: 30.
         lesson: ``all``: every image comes clean and generated, the sum of Eq. 5 and 6; ``part``: a share of each batch
-            is generated (release); ``pieces``: as ``all``, but generated are random pieces of a trigger at random
-            strength, every other time by an earlier round's generator, so that none is forgotten.
+            is generated (release); ``pieces``: as ``all``, but generated are random pieces of the trigger at random
+            strength.
         share: The share that ``part`` replaces, in (0, 1]. Release: .1.
         lr: Learning rate of Adam on the purifier. Release: 1e-3.
         noise: Deviation of Gaussian noise on what the purifier sees in training, in normalized units. Release: .03.
@@ -62,7 +61,7 @@ class Purification(Inverting):
         inversion: Inversion | None = None,
         generator: UNet | None = None,
         purifier: UNet | None = None,
-        rounds: int = 8,
+        rounds: int = 6,
         purify_epochs: int = 4,
         lesson: Literal["all", "part", "pieces"] = "pieces",
         share: float = 0.1,
@@ -101,18 +100,14 @@ class Purification(Inverting):
         self.net = Frozen(self.open_classifier())
         self.build_inversion()
         self.purifier = self._purifier or PlacedUNet(self.subject.input_size)
-        rounds = self.plan[-1].round + 1 if self.lesson == "pieces" else 0
-        self.past = nn.ModuleList(copy.deepcopy(self.generator).requires_grad_(False) for _ in range(rounds))
 
     def optimizers_by_phase(self) -> Mapping[str, Optimizer]:
         """Add the purifier's optimizer."""
         return {**super().optimizers_by_phase(), "purify": Adam(self.purifier.parameters(), lr=self.lr)}
 
     def begin(self, span: Span) -> None:
-        """Let the purifier start where the warm-up left the generator; keep each round's generator."""
+        """Let the purifier start where the warm-up left the generator."""
         super().begin(span)
-        if span.phase == "purify" and self.lesson == "pieces":
-            self.past[span.round].load_state_dict(self.generator.state_dict())
         shapes, others = (
             {name: weight.shape for name, weight in net.state_dict().items()} for net in (self.purifier, self.generator)
         )
@@ -129,14 +124,14 @@ class Purification(Inverting):
 
     def step(self, span: Span, batch: Batch) -> Tensor | None:
         """Give the phase's loss."""
-        return self.purify_step(span, batch) if span.phase == "purify" else super().step(span, batch)
+        return self.purify_step(batch) if span.phase == "purify" else super().step(span, batch)
 
-    def purify_step(self, span: Span, batch: Batch) -> Tensor:
+    def purify_step(self, batch: Batch) -> Tensor:
         """Compute Eq. 4 on one batch of root images."""
         images = batch["image"]
         features = self.features_of(self.subject, batch)
         with torch.no_grad():
-            generated = self.drawn(span)(images).to(images.dtype)
+            generated = self.generator(images).to(images.dtype)
             if self.lesson == "pieces":
                 generated = pieces(images, generated)
         if self.lesson != "part":
@@ -145,12 +140,6 @@ class Purification(Inverting):
         count = min(len(images), int(self.part * len(images) + 1))
         rows = torch.randperm(len(images))[:count].to(images.device)
         return self.restoration(batch, images.index_copy(0, rows, generated[rows]), features)
-
-    def drawn(self, span: Span) -> nn.Module:
-        """Give the generator to learn from: every other time, in ``pieces``, one of any round so far."""
-        if self.lesson != "pieces" or bool(torch.randint(2, ())):
-            return self.generator
-        return self.past[int(torch.randint(span.round + 1, ()))]
 
     def restoration(self, batch: Batch, inputs: Tensor, features: Tensor) -> Tensor:
         """Compute Eq. 5 or 6: inputs, purified, are to have the clean images' label, features and pixels."""
