@@ -226,7 +226,7 @@ def tables() -> dict[str, str]:
         "detector_free": defense_table([f"{SMALL}_detector_free"], two, more=dof),
         "tinyimagenet": defense_table(["atclean_tinyimagenet_small"], two, more=dof),
         "collision": rows_table(collision),
-        "btidbf_u": defense_table([U, f"{U}@root5"], of_u, "unlearn", ("unlearn", "target_class")),
+        "btidbf_u": defense_table([U, f"{U}@root5"], of_u, "unlearn"),
         "btidbf_p": defense_table([P, f"{P}@root5"], of_p, "purify"),
         "btidbf_d": detection_table(),
         "btidbf_targets": targets_table(),
