@@ -50,7 +50,7 @@ class Unlearning(Inverting):
         decoupling: Decoupling | None = None,
         inversion: Inversion | None = None,
         generator: UNet | None = None,
-        rounds: int = 3,
+        rounds: int = 2,
         unlearn_epochs: int = 3,
         lesson: Literal["all", "part"] = "part",
         share: float = 0.1,
