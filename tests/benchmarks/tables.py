@@ -30,16 +30,29 @@ TARGETS = (0, 2, 4, 6, 8)
 # A chain may carry a variant, CHAIN@VARIANT: more settings for --set.
 VARIANTS = {
     "root5": ["data.init_args.split.root=1000"],
+    # more steps in each of the shorter epochs; a defender knows the size of the root set
+    "root5_batch32": [
+        "data.init_args.split.root=1000",
+        "stages.unlearn.data.init_args.batch_size=32",
+        "stages.unlearn.model.init_args.rounds=2",
+        "stages.unlearn.trainer.max_epochs=19",
+        "stages.control.data.init_args.batch_size=32",
+        "stages.control.trainer.max_epochs=6",
+    ],
     **{f"target{target}": [f"data.init_args.attack.init_args.target={target}"] for target in TARGETS},
 }
-LABELS = {"root5": ", root 5 %"}
+LABELS = {"root5": ", root 5 %", "root5_batch32": ", root 5 %, batches of 32, two rounds"}
 PLAN = [
     *((SMALL, attack) for attack in ("badnets", "blend", "sig", "badnets_a2a", "batt", "wanet")),
     *((f"{SMALL}_{kind}", a) for kind in ("untrained", "detector_free", "letter") for a in ("badnets", "blend")),
     *(("atclean_tinyimagenet_small", attack) for attack in ("badnets", "blend")),
     ("collision", "badnets"),
     *((chain, attack) for chain in (U, P) for attack in ("badnets", "blend", "sig", "wanet", "badnets_a2a", "null")),
-    *((f"{chain}@root5", attack) for chain in (U, P) for attack in ("badnets", "blend")),
+    *(
+        (f"{chain}@{variant}", attack)
+        for chain, variant in ((U, "root5"), (U, "root5_batch32"), (P, "root5"))
+        for attack in ("badnets", "blend")
+    ),
     *((f"{INVERT}@target{target}", attack) for target in TARGETS for attack in ("badnets", "blend")),
     ("demo", "badnets"),
 ]
@@ -226,7 +239,7 @@ def tables() -> dict[str, str]:
         "detector_free": defense_table([f"{SMALL}_detector_free"], two, more=dof),
         "tinyimagenet": defense_table(["atclean_tinyimagenet_small"], two, more=dof),
         "collision": rows_table(collision),
-        "btidbf_u": defense_table([U, f"{U}@root5"], of_u, "unlearn"),
+        "btidbf_u": defense_table([U, f"{U}@root5", f"{U}@root5_batch32"], of_u, "unlearn"),
         "btidbf_p": defense_table([P, f"{P}@root5"], of_p, "purify"),
         "btidbf_d": detection_table(),
         "btidbf_targets": targets_table(),

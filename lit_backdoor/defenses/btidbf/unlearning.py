@@ -50,7 +50,7 @@ class Unlearning(Inverting):
         decoupling: Decoupling | None = None,
         inversion: Inversion | None = None,
         generator: UNet | None = None,
-        rounds: int = 2,
+        rounds: int = 3,
         unlearn_epochs: int = 3,
         lesson: Literal["all", "part"] = "part",
         share: float = 0.1,
