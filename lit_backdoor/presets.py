@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from lit_backdoor.errors import unknown
 
-__all__ = ["cache_folder", "config_folder", "find_config", "list_configs"]
+__all__ = ["cache_folder", "config_folder", "find_config", "list_configs", "read_config"]
 
 
 def config_folder() -> Path:
@@ -43,6 +46,18 @@ def find_config(kind: str, name: str) -> Path:
     if name not in known:
         raise unknown(kind.removesuffix("s"), name, known)
     return known[name]
+
+
+def read_config(kind: str, path: Path) -> Any:
+    """Read a configuration file: what its YAML says.
+
+    Raises:
+        ValueError: If the file is not YAML.
+    """
+    try:
+        return yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"The {kind.removesuffix('s')} file {path} is not YAML: {error}") from error
 
 
 def cache_folder() -> Path:

@@ -12,7 +12,7 @@ from typing import Any, get_args, get_type_hints
 import yaml
 
 from lit_backdoor.errors import unknown
-from lit_backdoor.presets import find_config
+from lit_backdoor.presets import find_config, read_config
 
 __all__ = ["check_names", "compose", "expand_attack", "load_class", "merge", "set_value", "stage_config"]
 
@@ -54,10 +54,7 @@ def compose(name: str, settings: Iterable[str] = (), seed: int | None = None) ->
 
 
 def _read(path: Path) -> dict[str, Any]:
-    try:
-        chain: dict[str, Any] = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"The chain file {path} is not YAML: {error}") from error
+    chain: dict[str, Any] = read_config("chains", path)
     if not isinstance(chain, dict) or chain.get("format") != FORMAT:
         raise ValueError(f"Expected a chain file with 'format: {FORMAT}' at {path}. See configs/chains for examples.")
     _known("key of a chain", chain, _TOP)
@@ -129,7 +126,7 @@ def expand_attack(data: dict[str, Any]) -> None:
     """Replace an attack's name by what its file says."""
     attack = data.get("attack")
     if isinstance(attack, str):
-        data["attack"] = yaml.safe_load(find_config("attacks", attack).read_text())
+        data["attack"] = read_config("attacks", find_config("attacks", attack))
 
 
 def _parse(value: str, text: str) -> Any:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import yaml
-
-from lit_backdoor.presets import find_config
+from lit_backdoor.presets import find_config, read_config
 from lit_backdoor.recipe import rebuild
 from lit_backdoor.triggers.base import Attack
 
@@ -19,10 +17,10 @@ def named_attack(name: str) -> Attack:
             name any importable trigger.
 
     Raises:
-        ValueError: If there is none of that name (gives the nearest), or the file describes no attack.
+        ValueError: If there is none of that name (gives the nearest), or the file is not YAML or
+            describes no attack.
     """
-    path = find_config("attacks", name)
-    attack = rebuild(yaml.safe_load(path.read_text()), trust=None)
+    attack = rebuild(read_config("attacks", find_config("attacks", name)), trust=None)
     if not isinstance(attack, Attack):
-        raise ValueError(f"Expected '{path}' to describe a lit_backdoor.triggers.Attack, got {type(attack).__name__}.")
+        raise ValueError(f"Expected '{name}' to describe a lit_backdoor.triggers.Attack, got {type(attack).__name__}.")
     return attack

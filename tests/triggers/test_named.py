@@ -46,6 +46,7 @@ def test_unknown_name_gives_the_nearest():
     [
         ("class_path: lit_backdoor.triggers.Patch", "got Patch"),
         ("just words", "got str"),
+        ("a: [", "is not YAML"),
         ("{class_path: os.system, init_args: {command: ls}}", "none"),
     ],
 )

@@ -46,6 +46,8 @@ class PatternedUNet(UNet):
 class PlacedUNet(UNet):
     """Add a learned map, the same for every image, to the first convolution's output: what may be done at each place.
 
+    Not in the paper, whose purifier is a plain U-Net. Takes and gives images as `UNet` does, of one size.
+
     Args:
         size: Side of the images in pixels.
         base: Width of the U-Net at full size, and of the map.
