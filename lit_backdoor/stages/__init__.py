@@ -7,6 +7,7 @@ from lit_backdoor.stages.evaluation import (
     Evaluation,
     GeneratorEvaluation,
     SelectionEvaluation,
+    TargetEvaluation,
     TriggerEvaluation,
     evaluation_of,
 )
@@ -17,6 +18,7 @@ from lit_backdoor.stages.imported import ImportedSuspect
 from lit_backdoor.stages.input_detection import InputDetection
 from lit_backdoor.stages.poisoned_training import FloodingTraining, LocalGradientAscentTraining, PoisonedTraining
 from lit_backdoor.stages.selection import LowestLoss, OracleSelection, SuspiciousSelection
+from lit_backdoor.stages.target_detection import TargetDetection, TargetReport, targets_given
 
 __all__ = [
     "AttackSuccessCallback",
@@ -38,7 +40,11 @@ __all__ = [
     "SelectionEvaluation",
     "Stage",
     "SuspiciousSelection",
+    "TargetDetection",
+    "TargetEvaluation",
+    "TargetReport",
     "TriggerEvaluation",
     "UnlearningFineTune",
     "evaluation_of",
+    "targets_given",
 ]

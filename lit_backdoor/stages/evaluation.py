@@ -23,6 +23,7 @@ __all__ = [
     "Evaluation",
     "GeneratorEvaluation",
     "SelectionEvaluation",
+    "TargetEvaluation",
     "TriggerEvaluation",
     "evaluation_of",
     "update_feature_distance",
@@ -172,6 +173,45 @@ class DetectorEvaluation(InputDetection):
         super().__init__(bundle)
 
 
+class TargetEvaluation(Evaluation):
+    """Compare the classes that a detector flags with the attack's.
+
+    ``target_found`` says whether the attack's class is flagged and no other, ``target_top`` whether it is the most
+    suspicious one, 1 or 0; both are left out where no single class is the attack's. ``flagged_classes`` counts them.
+
+    Args:
+        bundle: Path of a bundle of target classes.
+    """
+
+    def __init__(self, bundle: str) -> None:
+        super().__init__(bundle)
+
+    def metrics(self) -> dict[str, Metric]:
+        """Measure nothing on test images."""
+        return {}
+
+    def build(self) -> None:
+        """Open the report."""
+        self.report = open_bundle(str(self._given["bundle"]), "targets")
+        self.flagged = self.report.tensors()["flagged"].tolist()
+
+    def logits(self, images: Tensor) -> Tensor:
+        """Refuse: there is no classifier in a report."""
+        return Stage.logits(self, images)
+
+    def evaluate(self, batch: Batch, metrics: Any) -> list[str]:
+        """Do nothing with test images: the report is about the suspect."""
+        return []
+
+    def on_test_epoch_end(self) -> None:
+        """Compare with the attack, where one class is its target."""
+        attack = self.data.attack
+        self.log("test/flagged_classes", float(len(self.flagged)))
+        if attack is not None and isinstance(attack.policy, AllToOne | OneToOne):
+            self.log("test/target_found", float(self.flagged == [attack.target]))
+            self.log("test/target_top", float(self.report.numbers["top_class"] == attack.target))
+
+
 def input_of(bundle: Bundle, name: str) -> Bundle:
     """Open a bundle that another one was made from.
 
@@ -205,4 +245,5 @@ TESTED: dict[str, Callable[[str], Stage]] = {
     "selection": SelectionEvaluation,
     "trigger": TriggerEvaluation,
     "detector": DetectorEvaluation,
+    "targets": TargetEvaluation,
 }

@@ -81,8 +81,8 @@ class UnlearningFineTune(FineTune):
 
     Args:
         suspect: Path of a suspect bundle, or a classifier (a copy of it is tuned).
-        generator: Path of a generator bundle or of an inverted trigger's, or a net from images to triggered images;
-            frozen.
+        generator: Path of a bundle of a generator, an inverted trigger or target classes with one, or a net from images
+            to triggered images; frozen.
         mix: ``generated``: each image is replaced by its generated one (the equation to the letter); ``mixed``: half of
             each batch is; ``both``: every image comes twice, clean and generated (what works at small scale).
         optimizer: Makes the optimizer; default Adam 1e-4, ATClean's for CIFAR-10.
@@ -106,7 +106,7 @@ class UnlearningFineTune(FineTune):
     def build(self) -> None:
         """Open the suspect and the generator."""
         super().build()
-        self.maker = Frozen(self.open("generator", ("generator", "trigger")))
+        self.maker = Frozen(self.open("generator", ("generator", "trigger", "targets")))
 
     def lesson(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Put generated images into the batch."""

@@ -1,0 +1,124 @@
+"""Detection of the class that a backdoor leads to: one report, whatever finds it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from lit_backdoor.bundle import open_bundle
+from lit_backdoor.functional.outliers import mad_index
+from lit_backdoor.models import Classifier
+from lit_backdoor.stages.base import Batch, Outcome, Stage
+
+__all__ = ["TargetDetection", "TargetReport", "targets_given"]
+
+
+@dataclass(frozen=True)
+class TargetReport:
+    """What a detector says about the classes of a suspect.
+
+    Attributes:
+        statistic: One number per class, small where a backdoor leads there, float ``[C]``.
+        index: Anomaly index per class, large where a backdoor leads there, float ``[C]``.
+        flagged: The classes that the detector decides for, the most suspicious first; none for a clean model.
+        numbers: More about the decision, such as a p-value.
+    """
+
+    statistic: Tensor
+    index: Tensor
+    flagged: tuple[int, ...]
+    numbers: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def top(self) -> int:
+        """The most suspicious class, whether flagged or not."""
+        return int(self.statistic.nan_to_num(nan=torch.inf).argmin())
+
+    @classmethod
+    def by_mad(cls, statistic: Tensor, threshold: float = 2.0, **numbers: Any) -> TargetReport:
+        """Flag the classes whose `mad_index` is above the threshold. Neural Cleanse: 2."""
+        index = mad_index(statistic)
+        order = index.argsort(descending=True, stable=True)
+        return cls(statistic, index, tuple(int(c) for c in order if index[c] > threshold), numbers)
+
+
+class TargetDetection(Stage):
+    """Say of every class of a suspect whether a backdoor leads to it.
+
+    A subclass makes the `report`, and the `trigger` if it inverts one. Leaves ``statistic`` and ``index`` (float, per
+    class), ``flagged`` (int64), and the numbers ``target_class`` (the first flagged one, or none), ``top_class`` and
+    ``anomaly_index`` (the top class's).
+
+    Args:
+        suspect: Path of a suspect bundle, or a classifier; frozen.
+    """
+
+    kind: ClassVar[str] = "targets"
+
+    def __init__(self, suspect: str | Classifier) -> None:
+        super().__init__()
+        self.given(suspect=suspect)
+
+    def metrics(self) -> dict[str, Any]:
+        """Measure nothing: there is nothing to try on test images."""
+        return {}
+
+    def evaluate(self, batch: Batch, metrics: Any) -> list[str]:
+        """Do nothing with test images: the report is about the suspect."""
+        return []
+
+    def report(self) -> TargetReport:
+        """Judge the classes, once training or prediction is over; the same in every process."""
+        raise NotImplementedError
+
+    def trigger(self, target: int) -> nn.Module | None:
+        """Give the trigger that was inverted for a class, a `Trigger`; None where none is."""
+        return None
+
+    def outcome(self) -> Outcome:
+        """Hand on the report, with the trigger of the most suspicious class."""
+        report = self.report()
+        numbers = {
+            "target_class": report.flagged[0] if report.flagged else None,
+            "top_class": report.top,
+            "anomaly_index": float(report.index[report.top]),
+            **report.numbers,
+        }
+        tensors = {
+            "statistic": report.statistic.float().cpu(),
+            "index": report.index.float().cpu(),
+            "flagged": torch.tensor(report.flagged, dtype=torch.long),
+        }
+        return Outcome(self.trigger(report.flagged[0] if report.flagged else report.top), tensors, numbers)
+
+
+def targets_given(stage: Stage, value: int | str, num_classes: int) -> tuple[int, ...]:
+    """Take the target classes that a defense was given: by hand, or as a bundle that names them.
+
+    Args:
+        stage: The stage that was given them; it notes the bundle as one it was made from.
+        value: A class; or the path of a bundle of kind ``targets``, whose flagged classes count, or ``trigger``, whose
+            ``target_class`` does.
+        num_classes: Classes of the suspect.
+
+    Returns:
+        The classes, the most suspicious first; none where the detector found none.
+
+    Raises:
+        ValueError: If a class is out of range.
+    """
+    if isinstance(value, int):
+        found: tuple[int, ...] = (value,)
+    else:
+        bundle = open_bundle(value, ("targets", "trigger"))
+        stage._sources["target"] = bundle
+        named = bundle.numbers.get("target_class")
+        flagged = bundle.tensors()["flagged"].tolist() if bundle.kind == "targets" else [named]
+        found = tuple(int(c) for c in flagged if c is not None)
+    for target in found:
+        if not 0 <= target < num_classes:
+            raise ValueError(f"Expected a target class from 0 to {num_classes - 1}, got {target}.")
+    return found

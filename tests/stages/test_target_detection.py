@@ -1,0 +1,60 @@
+import pytest
+import torch
+
+from lit_backdoor.bundle import open_bundle
+from lit_backdoor.stages import Stage, TargetDetection, TargetReport, evaluation_of, targets_given
+from tests import tiny
+
+
+class Told(TargetDetection):
+    """A detector that is told its statistic."""
+
+    verb = "predict"
+
+    def __init__(self, suspect, statistic):
+        super().__init__(suspect)
+        self.statistic = torch.tensor(statistic)
+
+    def report(self):
+        return TargetReport.by_mad(self.statistic, p_value=0.5)
+
+
+def left(folder, statistic):
+    Told(tiny.classifier(), statistic).export(folder)
+    return str(folder)
+
+
+def test_report_flags_by_mad_and_names_its_first_class(tmp_path):
+    bundle = open_bundle(left(tmp_path / "a", [1.0, 9.0, 9.5, 8.5, 9.2, 0.5]), "targets")
+    assert bundle.numbers["target_class"] == bundle.numbers["top_class"] == 5
+    assert bundle.tensors()["flagged"].tolist() == [5, 0]
+    assert bundle.numbers["p_value"] == 0.5
+
+
+def test_nothing_flagged_leaves_no_target_but_a_top_class(tmp_path):
+    numbers = open_bundle(left(tmp_path / "a", [9.0, 9.6, 8.5, 9.3]), "targets").numbers
+    assert numbers["target_class"] is None
+    assert numbers["top_class"] == 2
+
+
+@pytest.mark.parametrize(("statistic", "found", "top"), [([1.0, 9, 9.5, 8.5], 1, 1), ([9, 1.0, 9.5, 8.5], 0, 0)])
+def test_evaluation_compares_with_the_attack(tmp_path, statistic, found, top):
+    stage = evaluation_of(left(tmp_path / "a", statistic))
+    results = tiny.tested(stage, tiny.data(tiny.attack()))
+    assert results == {"test/flagged_classes": 1.0, "test/target_found": found, "test/target_top": top}
+
+
+def test_evaluation_of_a_clean_model_counts_what_is_flagged(tmp_path):
+    stage = evaluation_of(left(tmp_path / "a", [1.0, 9, 9.5, 8.5]))
+    assert tiny.tested(stage, tiny.data()) == {"test/flagged_classes": 1.0}
+
+
+def test_targets_by_hand_from_a_report_and_from_one_without(tmp_path):
+    assert targets_given(Stage(), 3, 4) == (3,)
+    assert targets_given(Stage(), left(tmp_path / "a", [1.0, 9, 9.5, 8.5]), 4) == (0,)
+    assert targets_given(Stage(), left(tmp_path / "b", [9.0, 9.6, 8.5, 9.3]), 4) == ()
+
+
+def test_target_out_of_range_is_refused():
+    with pytest.raises(ValueError, match="from 0 to 3, got 4"):
+        targets_given(Stage(), 4, 4)
