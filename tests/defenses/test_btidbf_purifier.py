@@ -8,13 +8,11 @@ from lit_backdoor.bundle import open_bundle, save_bundle
 from lit_backdoor.defenses.btidbf import (
     Decoupling,
     Inversion,
-    PatternedUNet,
-    PlacedUNet,
     Purification,
     TriggerInversion,
 )
 from lit_backdoor.functional.decoupling import pieces
-from lit_backdoor.models import Purified
+from lit_backdoor.models import PatternedUNet, PlacedUNet, Purified
 from lit_backdoor.stages import BundleWriter
 
 ONE = Decoupling(epochs=1)

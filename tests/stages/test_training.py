@@ -139,6 +139,18 @@ def test_detector_free_keeps_the_change_small(victim):
     assert values[-1]["mse"] < 4e-3
 
 
+def test_detector_free_sees_features_with_the_root_sets_statistics(victim):
+    datamodule = tiny.data(tiny.attack(), eval_batch_size=24)
+    stage = tiny.fit(DetectorFreeGenerator(victim, tiny.unet(start="small"), layers=2), datamodule)
+    images = torch.cat([batch["image"][batch["valid"]] for batch in stage.passes("root")])
+    net = stage.net.module.net
+    expected = net.conv1(stage.net.module.normalize(images)).mean((0, 2, 3))
+    torch.testing.assert_close(stage.judge.module.net.bn1.running_mean, expected, rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(net.bn1.running_mean, expected, rtol=1e-3)
+    own = tiny.fit(DetectorFreeGenerator(victim, tiny.unet(start="small"), layers=2, statistics="suspect"), datamodule)
+    assert own.judge is own.net
+
+
 def test_untrained_generator_has_random_weights_in_every_layer(victim, tmp_path):
     stage = UntrainedGenerator(victim, tiny.unet(start="random"))
     tiny.trainer().predict(stage, datamodule=tiny.data(tiny.attack()), return_predictions=False)

@@ -5,6 +5,7 @@ layers, and fine-tune the suspect on generated images under their true labels.
 """
 
 from lit_backdoor.defenses.atclean.collision import StampedFineTune
-from lit_backdoor.defenses.atclean.generator import CollisionGenerator, DetectorFreeGenerator, UntrainedGenerator
+from lit_backdoor.defenses.atclean.detector_free import DetectorFreeGenerator
+from lit_backdoor.defenses.atclean.generator import CollisionGenerator, UntrainedGenerator
 
 __all__ = ["CollisionGenerator", "DetectorFreeGenerator", "StampedFineTune", "UntrainedGenerator"]

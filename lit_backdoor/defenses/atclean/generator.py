@@ -17,7 +17,7 @@ from lit_backdoor.stages.base import Batch, Outcome, Stage
 from lit_backdoor.stages.generator_training import GeneratorTraining, update_dof
 from lit_backdoor.stages.optim import Schedule
 
-__all__ = ["CollisionGenerator", "DetectorFreeGenerator", "UntrainedGenerator"]
+__all__ = ["CollisionGenerator", "UntrainedGenerator"]
 
 
 class CollisionGenerator(GeneratorTraining):
@@ -95,59 +95,6 @@ class CollisionGenerator(GeneratorTraining):
         mse = F.mse_loss(generated.float(), batch["image"])
         locate = locate_loss(self.taps(generated), [part[rows] for part in self.suspicious], self.distance, self.decay)
         return {"loss": mse + self.alpha * locate, "mse": mse, "locate": locate}
-
-
-class DetectorFreeGenerator(GeneratorTraining):
-    """Train without suspicious samples: move the features of root images as far as a small change of pixels can.
-
-    ATClean, Sec. 5, gives the idea, not the formula. Here: minimize -log of the relative feature distance
-    sum_k decay^(k-1) |phi_k(B(x)) - phi_k(x)|^2 / |phi_k(x)|^2, plus a hinge that holds MSE(x, B(x)) below ``bound``.
-
-    Args:
-        suspect: Path of a suspect bundle, or a classifier; frozen in eval mode.
-        generator: The net to train; default `UNet` that starts near, not at, the identity: there the gradient is zero.
-        bound: Largest mean squared change of a pixel, pixels in [0, 1].
-        layers: How many of the last layers are compared.
-        kind_of_layer: ``conv`` layers, or ``block`` s.
-        decay: Weight of a layer over that of the next later one.
-        optimizer: Makes the optimizer; default Adam 1e-3.
-        schedule: What the learning rate does over the run.
-    """
-
-    def __init__(
-        self,
-        suspect: str | Classifier,
-        generator: UNet | None = None,
-        bound: float = 0.01,
-        layers: int = 4,
-        kind_of_layer: Literal["conv", "block"] = "conv",
-        decay: float = 0.1,
-        optimizer: OptimizerCallable = lambda p: torch.optim.Adam(p, lr=1e-3),
-        schedule: Schedule = "constant",
-    ) -> None:
-        super().__init__(suspect, generator or UNet(start="small"), optimizer, schedule)
-        self.bound = bound
-        self.layers = layers
-        self.kind_of_layer = kind_of_layer
-        self.decay = decay
-
-    def build(self) -> None:
-        """Open the suspect and find its last layers."""
-        super().build()
-        self.names = self.net.module.last_layers(self.layers, self.kind_of_layer)
-
-    def objective(self, batch: Batch, generated: Tensor) -> dict[str, Tensor]:
-        """Compute the loss on one batch of root images."""
-        images = batch["image"]
-        mse = F.mse_loss(generated.float(), images)
-        moved = self.net.module.taps(generated, self.names)
-        with torch.no_grad():
-            original = self.net.module.taps(images, self.names)
-        pairs = [(moved[name].float(), original[name].float()) for name in self.names]
-        terms = [self.decay**k * F.mse_loss(new, old) / old.pow(2).mean() for k, (new, old) in enumerate(pairs)]
-        divergence = torch.stack(terms).sum()
-        hinge = 10 * F.relu(mse / self.bound - 1)
-        return {"loss": hinge - torch.log(divergence + 1e-6), "mse": mse, "divergence": divergence}
 
 
 class UntrainedGenerator(Stage):

@@ -5,7 +5,6 @@ Xu et al., "Towards Reliable and Efficient Backdoor Trigger Inversion via Decoup
 
 from lit_backdoor.defenses.btidbf.adaptive import AdaptiveTraining
 from lit_backdoor.defenses.btidbf.detection import Detection
-from lit_backdoor.defenses.btidbf.generator import PatternedUNet, PlacedUNet
 from lit_backdoor.defenses.btidbf.inversion import TriggerInversion
 from lit_backdoor.defenses.btidbf.purification import Purification
 from lit_backdoor.defenses.btidbf.settings import Decoupling, Inversion
@@ -16,8 +15,6 @@ __all__ = [
     "Decoupling",
     "Detection",
     "Inversion",
-    "PatternedUNet",
-    "PlacedUNet",
     "Purification",
     "TriggerInversion",
     "Unlearning",

@@ -12,11 +12,10 @@ from torch.optim import Adam, Optimizer
 from torchmetrics import Metric
 
 from lit_backdoor.defenses.btidbf.decoupled import Decoupled
-from lit_backdoor.defenses.btidbf.generator import PatternedUNet
 from lit_backdoor.defenses.btidbf.settings import Decoupling, Inversion, Span, make_plan
 from lit_backdoor.functional.decoupling import error, inversion_loss, tau_to_pixels
 from lit_backdoor.metrics import FeatureDistance, TargetVotes
-from lit_backdoor.models import Classifier, Frozen, UNet
+from lit_backdoor.models import Classifier, Frozen, PatternedUNet, UNet
 from lit_backdoor.models.base import evaluating
 from lit_backdoor.stages.base import Batch, Outcome
 from lit_backdoor.stages.evaluation import update_feature_distance

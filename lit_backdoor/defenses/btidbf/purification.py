@@ -10,12 +10,11 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.optim import Adam, Optimizer
 
-from lit_backdoor.defenses.btidbf.generator import PlacedUNet
 from lit_backdoor.defenses.btidbf.inversion import Inverting
 from lit_backdoor.defenses.btidbf.settings import Decoupling, Inversion, Span
 from lit_backdoor.errors import check_share, unknown
 from lit_backdoor.functional.decoupling import error, pieces
-from lit_backdoor.models import Classifier, Frozen, Purified, UNet
+from lit_backdoor.models import Classifier, Frozen, PlacedUNet, Purified, UNet
 from lit_backdoor.stages.base import Batch, Outcome
 
 __all__ = ["Purification"]

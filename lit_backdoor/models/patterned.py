@@ -7,7 +7,7 @@ from typing import Literal, cast
 import torch
 from torch import Tensor, nn
 
-from lit_backdoor.models import UNet
+from lit_backdoor.models.unet import UNet
 
 __all__ = ["PatternedUNet", "PlacedUNet"]
 

@@ -1,0 +1,98 @@
+"""ATClean without its step 2: a generator that needs no suspicious samples (Sec. 5)."""
+
+from __future__ import annotations
+
+import copy
+from typing import Literal
+
+import torch
+from lightning.pytorch.cli import OptimizerCallable
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lit_backdoor.models import Classifier, Frozen, PatternedUNet, UNet
+from lit_backdoor.stages.base import Batch
+from lit_backdoor.stages.generator_training import GeneratorTraining
+from lit_backdoor.stages.optim import Schedule
+
+__all__ = ["DetectorFreeGenerator"]
+
+
+class DetectorFreeGenerator(GeneratorTraining):
+    """Train without suspicious samples: move the features of root images as far as a small change of pixels can.
+
+    ATClean, Sec. 5, gives the idea, not the formula. Here: minimize -log of the relative feature distance
+    sum_k decay^(k-1) |phi_k(B(x)) - phi_k(x)|^2 / |phi_k(x)|^2, plus a hinge that holds MSE(x, B(x)) below ``bound``.
+
+    Args:
+        suspect: Path of a suspect bundle, or a classifier; frozen in eval mode.
+        generator: The net to train; default `PatternedUNet`. It must not start at the identity: there the gradient is
+            zero.
+        bound: Largest mean squared change of a pixel, pixels in [0, 1].
+        layers: How many of the last layers are compared.
+        kind_of_layer: ``conv`` layers, or ``block`` s.
+        decay: Weight of a layer over that of the next later one.
+        statistics: Whose norm statistics features are taken with: those of the ``root`` set, or the ``suspect`` 's own.
+            Poisoned rows had their share in the latter, so that a trigger's features look ordinary with them.
+        optimizer: Makes the optimizer; default Adam 1e-3.
+        schedule: What the learning rate does over the run.
+    """
+
+    def __init__(
+        self,
+        suspect: str | Classifier,
+        generator: UNet | None = None,
+        bound: float = 0.01,
+        layers: int = 4,
+        kind_of_layer: Literal["conv", "block"] = "conv",
+        decay: float = 0.1,
+        statistics: Literal["root", "suspect"] = "root",
+        optimizer: OptimizerCallable = lambda p: torch.optim.Adam(p, lr=1e-3),
+        schedule: Schedule = "constant",
+    ) -> None:
+        super().__init__(suspect, generator, optimizer, schedule)
+        self.patterned = generator is None
+        self.bound = bound
+        self.layers = layers
+        self.kind_of_layer = kind_of_layer
+        self.decay = decay
+        self.statistics = statistics
+
+    def build(self) -> None:
+        """Open the suspect, find its last layers and make the generator."""
+        super().build()
+        self.names = self.net.module.last_layers(self.layers, self.kind_of_layer)
+        if self.patterned:
+            self.generator = PatternedUNet(self.net.module.input_size)
+
+    def on_fit_start(self) -> None:
+        """Take the norms' statistics from the root set."""
+        super().on_fit_start()
+        self.judge = self.net if self.statistics == "suspect" else Frozen(self._with_statistics_of_root())
+
+    @torch.no_grad()
+    def _with_statistics_of_root(self) -> Classifier:
+        net = copy.deepcopy(self.net.module)
+        images = [batch["image"][batch["valid"]] for batch in self.passes("root")]
+        for norm in net.modules():
+            if isinstance(norm, nn.modules.batchnorm._BatchNorm):
+                norm.reset_running_stats()
+                norm.momentum = None  # the mean over all batches
+                norm.train()
+        for part in images:
+            if len(part) > 1:  # one row has no variance
+                net(part)
+        return net
+
+    def objective(self, batch: Batch, generated: Tensor) -> dict[str, Tensor]:
+        """Compute the loss on one batch of root images."""
+        images = batch["image"]
+        mse = F.mse_loss(generated.float(), images)
+        moved = self.judge.module.taps(generated, self.names)
+        with torch.no_grad():
+            original = self.judge.module.taps(images, self.names)
+        pairs = [(moved[name].float(), original[name].float()) for name in self.names]
+        terms = [self.decay**k * F.mse_loss(new, old) / old.pow(2).mean() for k, (new, old) in enumerate(pairs)]
+        divergence = torch.stack(terms).sum()
+        hinge = 10 * F.relu(mse / self.bound - 1)
+        return {"loss": hinge - torch.log(divergence + 1e-6), "mse": mse, "divergence": divergence}
