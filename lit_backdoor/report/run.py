@@ -39,10 +39,9 @@ class Run:
         """The stages, in the order they ran."""
         return list(self.results["stages"])
 
-    def metric(self, name: str) -> float | None:
-        """Give a number from the last stage that has it; None where none has."""
-        found = [stage["metrics"][name] for stage in self.stages if stage["metrics"].get(name) is not None]
-        return float(found[-1]) if found else None
+    def numbers(self, name: str) -> list[Any]:
+        """Give a number of each stage that has one of that name, in order; None where it does not exist."""
+        return [stage["metrics"][name] for stage in self.stages if name in stage["metrics"]]
 
     def bundle(self, stage: Stage) -> Bundle | None:
         """Open what a stage left; None where it is not there any more."""

@@ -99,8 +99,18 @@ def test_one_stage_without_history(empty_chain, data):
     assert shown.sections == ["verdict", "gallery", "stages", "settings"]
     assert "The suspect carries a backdoor that works on 99.8% of the triggered images." in shown.text
     assert len(shown.images) == 8 * 3
-    assert "DER –" in shown.text
-    assert "DoF –" in shown.text
+    assert "DER" not in shown.text
+    assert "DoF" not in shown.text
+
+
+@pytest.mark.parametrize(("found", "text"), [(1, "Target class limit 50"), (None, "Target class none")])
+def test_names_the_class_that_the_defense_found(empty_chain, data, found, text):
+    folder = empty_chain(data)
+    folder.suspect("victim", BEFORE)
+    folder.suspect("clean", {**BEFORE, "target_class": found}, seed=1, inputs={"model.suspect": "victim"})
+    folder.summary(BEFORE, BEFORE)
+    shown, _ = page(folder)
+    assert text in shown.text
 
 
 def test_clean_model_has_dashes_not_zeros(empty_chain, signs):

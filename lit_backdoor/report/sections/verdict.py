@@ -18,6 +18,7 @@ _TOOK, _GONE, _WEAKER = 0.5, 0.1, 0.5  # ASR from which an attack took; below wh
 _COSTLY = 0.05  # ACC drop that the sentence names as a price
 _SAME = 0.02  # ACC that a control may lack and still do as well
 _LOW_IS_GOOD = ("asr",)
+_TILES = ("dof", "selection_precision", "feature_distance", "f1", "auroc")  # of the chains that have them
 
 
 def verdict(run: Run) -> Section:
@@ -27,8 +28,8 @@ def verdict(run: Run) -> Section:
     after = summary["after"]
     beside = _beside(run)
     rows = [_row(name, before or {}, after or {}, beside) for name in ("acc", "asr", "ra")] if before or after else []
-    tiles = [_tile("der", summary["der"]), _tile("dem", summary["dem"])]
-    tiles += [_tile(name, run.metric(name)) for name in ("dof", "selection_precision")]
+    tiles = [_tile(name, summary[name]) for name in ("der", "dem")] if after else []
+    tiles += [_tile(name, run.numbers(name)[-1]) for name in _TILES if run.numbers(name)] + _target(run)
     title, good = sentence(before, after)
     return Section(
         "verdict",
@@ -105,6 +106,16 @@ def _row(name: str, before: dict[str, Any], after: dict[str, Any], beside: list[
 def _tile(name: str, value: float | None) -> dict[str, str]:
     title, meaning = METRICS[name]
     return {"title": title, "value": number(None if value is None else float(value), name), "meaning": meaning}
+
+
+def _target(run: Run) -> list[dict[str, str]]:
+    """Show the class that the defense takes for the attacker's, where it looks for one."""
+    found = run.numbers("target_class")
+    if not found:
+        return []
+    title, meaning = METRICS["target_class"]
+    name = "none" if found[-1] is None else run.class_name(int(found[-1]))
+    return [{"title": title, "value": name, "meaning": meaning}]
 
 
 def _role(stage: dict[str, Any] | None) -> str:
