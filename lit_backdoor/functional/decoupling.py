@@ -24,6 +24,7 @@ __all__ = [
     "inversion_loss",
     "lost_confidence",
     "mask_loss",
+    "occlusions",
     "pieces",
     "soft_mask",
     "tau_to_pixels",
@@ -231,6 +232,33 @@ def pieces(images: Tensor, generated: Tensor, grid: int = 4, strongest: float = 
     strength = strongest * torch.rand(count, 1, 1, 1)
     part = F.interpolate(kept.float(), images.shape[-2:], mode="nearest") * strength
     return (images + part.to(images) * (generated - images)).clamp(0, 1)
+
+
+def occlusions(images: Tensor, largest: float = 0.3) -> Tensor:
+    """Cover a random rectangle of every image by a random color or noise; not in the paper.
+
+    Whatever a purifier learned of the triggers that were inverted, it must not leave another small, solid one.
+
+    Args:
+        images: x in [0, 1], ``[B, C, H, W]``.
+        largest: Largest side of a rectangle, as a share of the image's.
+
+    Returns:
+        Images in [0, 1], ``[B, C, H, W]``. Draws come from torch's global generator of the CPU.
+    """
+    count, channels, height, width = images.shape
+    inside = torch.ones(count, 1, height, width, dtype=torch.bool)
+    for axis, size in ((2, height), (3, width)):
+        length = torch.randint(2, max(int(largest * size), 2) + 1, (count, 1))
+        start = (torch.rand(count, 1) * (size - length + 1)).long()
+        place = torch.arange(size)
+        within = (place >= start) & (place < start + length)
+        inside &= within[:, None, :, None] if axis == 2 else within[:, None, None, :]
+    flat, noise = torch.rand(count, channels, 1, 1), torch.rand(count, channels, height, width)
+    paint = torch.where(torch.rand(count, 1, 1, 1) < 0.5, flat, noise)
+    paint = torch.where(torch.rand(count, 1, 1, 1) < 0.5, paint, paint.round())  # half of them saturated
+    strength = torch.rand(count, 1, 1, 1).clamp(max=0.3) / 0.3  # most are opaque
+    return images + (inside * strength).to(images) * (paint.to(images) - images)
 
 
 def lost_confidence(before: Tensor, after: Tensor) -> tuple[Tensor, Tensor]:

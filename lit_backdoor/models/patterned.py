@@ -1,4 +1,4 @@
-"""U-Nets that know where they are, for triggers that sit at a fixed place: one makes them, one takes them off."""
+"""Nets that know where they are, for triggers that sit at a fixed place: two make them, one takes them off."""
 
 from __future__ import annotations
 
@@ -6,10 +6,14 @@ from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
+from lit_backdoor.errors import check_share
+from lit_backdoor.functional.masks import area_mask
 from lit_backdoor.models.unet import UNet
+from lit_backdoor.recipe import Recorded
 
-__all__ = ["PatternedUNet", "PlacedUNet"]
+__all__ = ["LocalPattern", "PatternedUNet", "PlacedUNet"]
 
 
 class PatternedUNet(UNet):
@@ -70,3 +74,42 @@ class _Map(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.map.to(x.dtype)
+
+
+class LocalPattern(Recorded, nn.Module):
+    """Paint a learned pattern over a small part of every image, at one place: what a patch or a sticker is.
+
+    The place is learned on a coarse grid, so that it is a blob, as a mask that covers a given share of the pixels.
+    Takes and gives images ``[B, C, H, W]`` in [0, 1] of one size, as `UNet` does.
+
+    Args:
+        size: Side of the images in pixels.
+        share: Share of the pixels that it covers, in (0, 1).
+        grid: Cells per side of the grid.
+        gain: Factor on the raw forms of place and pattern, so that they learn as fast as a U-Net does.
+    """
+
+    def __init__(self, size: int = 32, share: float = 0.03, grid: int = 8, gain: float = 100.0) -> None:
+        super().__init__()
+        self.size, self.share, self.gain = size, check_share("the share of pixels", share), gain
+        self.raw_place = nn.Parameter(torch.randn(1, 1, grid, grid) * 0.1 / gain)
+        self.raw_pattern = nn.Parameter(torch.randn(1, 3, size, size) * 0.1 / gain)
+
+    def parts(self) -> tuple[Tensor, Tensor]:
+        """Give the mask ``[1, 1, H, W]`` and the pattern ``[1, C, H, W]``, both in [0, 1]."""
+        place = F.interpolate(4 * self.gain * self.raw_place, (self.size, self.size), mode="bilinear")
+        return area_mask(place, self.share), (self.gain * self.raw_pattern).sigmoid()
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Paint the images."""
+        mask, pattern = self.parts()
+        return images + mask.to(images) * (pattern.to(images) - images)
+
+    def moved(self, images: Tensor) -> Tensor:
+        """Paint every second image or so at a random place, from torch's global generator of the CPU; no gradient."""
+        with torch.no_grad():
+            stamp = torch.cat(self.parts(), 1)
+            shifts = (torch.randint(self.size, (len(images), 2)) * torch.randint(2, (len(images), 1))).tolist()
+            stamps = torch.cat([stamp.roll(shift, (2, 3)) for shift in shifts]).to(images)
+            mask, pattern = stamps[:, :1], stamps[:, 1:]
+            return images + mask * (pattern - images)

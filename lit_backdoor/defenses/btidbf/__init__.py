@@ -9,6 +9,7 @@ from lit_backdoor.defenses.btidbf.inversion import TriggerInversion
 from lit_backdoor.defenses.btidbf.purification import Purification
 from lit_backdoor.defenses.btidbf.settings import Decoupling, Inversion
 from lit_backdoor.defenses.btidbf.unlearning import Unlearning
+from lit_backdoor.defenses.btidbf.varied_purification import VariedPurification
 
 __all__ = [
     "AdaptiveTraining",
@@ -18,4 +19,5 @@ __all__ = [
     "Purification",
     "TriggerInversion",
     "Unlearning",
+    "VariedPurification",
 ]

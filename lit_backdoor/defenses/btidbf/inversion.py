@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import Adam, Optimizer
 from torchmetrics import Metric
@@ -75,16 +75,25 @@ class Inverting(Decoupled):
     def build_inversion(self) -> None:
         """Make probe, mask and generator; the subject must stand."""
         self.build_mask()
-        self.generator = self._generator or PatternedUNet(self.subject.input_size)
+        self.generators = nn.ModuleList(self.make_generators())
         settings, std = self.inversion, self.subject.std
         pixel = settings.units == "pixel"
         self.tau = settings.tau if pixel else tau_to_pixels(settings.tau, std, settings.norm)
         # one unit of error of normalized images, in pixels: the release's constants are in such units
         self.unit = tau_to_pixels(1.0, std, settings.norm)
 
+    def make_generators(self) -> list[nn.Module]:
+        """Make a generator for all rounds, or one for each."""
+        return [self._generator or PatternedUNet(self.subject.input_size)]
+
+    @property
+    def generator(self) -> nn.Module:
+        """The generator of the current round."""
+        return self.generators[min(self.span.round, len(self.generators) - 1)]
+
     def optimizers_by_phase(self) -> Mapping[str, Optimizer]:
-        """Make Adam for the mask, and another one for the generator."""
-        generator = Adam(self.generator.parameters(), lr=self.inversion.lr)
+        """Make Adam for the mask, and another one for the generators."""
+        generator = Adam(self.generators.parameters(), lr=self.inversion.lr)
         return {
             "mask": Adam([self.raw_mask], lr=self.decoupling.lr),
             "warmup": generator,
@@ -252,4 +261,4 @@ class TriggerInversion(Inverting):
     def outcome(self) -> Outcome:
         """Count the votes and hand on the trigger."""
         self.vote()
-        return Outcome(module=GeneratorTrigger(self.generator), numbers=self.numbers())
+        return Outcome(module=GeneratorTrigger(cast(UNet, self.generator)), numbers=self.numbers())

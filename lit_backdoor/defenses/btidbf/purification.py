@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import Tensor
@@ -13,13 +13,13 @@ from torch.optim import Adam, Optimizer
 from lit_backdoor.defenses.btidbf.inversion import Inverting
 from lit_backdoor.defenses.btidbf.settings import Decoupling, Inversion, Span
 from lit_backdoor.errors import check_share, unknown
-from lit_backdoor.functional.decoupling import error, pieces
-from lit_backdoor.models import Classifier, Frozen, PlacedUNet, Purified, UNet
+from lit_backdoor.functional.decoupling import error
+from lit_backdoor.models import Classifier, Frozen, Purified, UNet
 from lit_backdoor.stages.base import Batch, Outcome
 
 __all__ = ["Purification"]
 
-_LESSONS = ("all", "part", "pieces")
+_LESSONS = ("all", "part")
 
 
 class Purification(Inverting):
@@ -34,13 +34,12 @@ class Purification(Inverting):
         decoupling: Settings of the mask (Eq. 1).
         inversion: Settings of the generator (Eq. 2).
         generator: The net that makes triggers; default `PatternedUNet`.
-        purifier: The net to train; default `PlacedUNet`. After a warm-up it starts where the generator does, if their
+        purifier: The net to train; default a `UNet`. After a warm-up it starts where the generator does, if their
             weights have the same shapes.
         rounds: Rounds R1. Paper and release: 5.
         purify_epochs: Epochs of the purifier in each round. Release: 30.
         lesson: ``all``: every image comes clean and generated, the sum of Eq. 5 and 6; ``part``: a share of each batch
-            is generated (release); ``pieces``: as ``all``, but generated are random pieces of the trigger at random
-            strength.
+            is generated (release).
         share: The share that ``part`` replaces, in (0, 1]. Release: .1.
         lr: Learning rate of Adam on the purifier. Release: 1e-3.
         noise: Deviation of Gaussian noise on what the purifier sees in training, in normalized units. Release: .03.
@@ -60,9 +59,9 @@ class Purification(Inverting):
         inversion: Inversion | None = None,
         generator: UNet | None = None,
         purifier: UNet | None = None,
-        rounds: int = 6,
+        rounds: int = 5,
         purify_epochs: int = 4,
-        lesson: Literal["all", "part", "pieces"] = "pieces",
+        lesson: Literal["all", "part"] = "all",
         share: float = 0.1,
         lr: float = 2e-3,
         noise: float = 0.0,
@@ -98,7 +97,7 @@ class Purification(Inverting):
         """Open the suspect and make the nets."""
         self.net = Frozen(self.open_classifier())
         self.build_inversion()
-        self.purifier = self._purifier or PlacedUNet(self.subject.input_size)
+        self.purifier = self._purifier or UNet(attention="none", start="small")
 
     def optimizers_by_phase(self) -> Mapping[str, Optimizer]:
         """Add the purifier's optimizer."""
@@ -130,15 +129,17 @@ class Purification(Inverting):
         images = batch["image"]
         features = self.features_of(self.subject, batch)
         with torch.no_grad():
-            generated = self.generator(images).to(images.dtype)
-            if self.lesson == "pieces":
-                generated = pieces(images, generated)
+            generated = self.triggered(images)
         if self.lesson != "part":
             purified = self.restoration(batch, generated, features)
             return purified + self.benign_weight * self.restoration(batch, images, features)
         count = min(len(images), int(self.part * len(images) + 1))
         rows = torch.randperm(len(images))[:count].to(images.device)
         return self.restoration(batch, images.index_copy(0, rows, generated[rows]), features)
+
+    def triggered(self, images: Tensor) -> Tensor:
+        """Give the images that the purifier is to restore."""
+        return cast(Tensor, self.generator(images)).to(images.dtype)
 
     def restoration(self, batch: Batch, inputs: Tensor, features: Tensor) -> Tensor:
         """Compute Eq. 5 or 6: inputs, purified, are to have the clean images' label, features and pixels."""
