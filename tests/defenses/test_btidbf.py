@@ -82,7 +82,7 @@ def test_resumed_run_is_exact_and_every_net_moves(name, tmp_path):
     final, again = whole.state_dict(), resumed.state_dict()
     assert final.keys() == again.keys()
     assert all(torch.equal(final[key], again[key]) for key in final if not final[key].isnan().any())
-    for net in ("raw_mask", "generator.", "probe.", "classifier." if name == "unlearning" else "purifier."):
+    for net in ("raw_mask", "generators.", "probe.", "classifier." if name == "unlearning" else "purifier."):
         assert any(not torch.equal(before[key], final[key]) for key in final if key.startswith(net)), net
 
 

@@ -9,6 +9,7 @@ from lit_backdoor.functional.decoupling import (
     error,
     inversion_loss,
     mask_loss,
+    occlusions,
     pieces,
     soft_mask,
     tau_to_pixels,
@@ -170,3 +171,19 @@ def test_pieces_stay_images():
     torch.manual_seed(0)
     found = pieces(torch.rand(8, 3, 9, 9), torch.rand(8, 3, 9, 9))
     assert 0 <= found.min() <= found.max() <= 1
+
+
+def test_occlusions_cover_one_rectangle_of_each_image():
+    torch.manual_seed(0)
+    images = torch.full((300, 3, 20, 12), 0.5)
+    found = occlusions(images, largest=0.3)
+    assert 0 <= found.min() <= found.max() <= 1
+    covered = (found != images).any(1)
+    rows, columns = covered.any(2), covered.any(1)
+    assert (covered == rows[:, :, None] & columns[:, None, :]).float().mean() > 0.99  # noise may hit the image's color
+    for hit, most in ((rows, 6), (columns, 3)):
+        assert hit.sum(1).min() >= 2
+        assert hit.sum(1).max() == most
+        assert (hit.float().mean(0) > 0).all()
+    change = (found - images).abs().amax((1, 2, 3))
+    assert (change > 0.49).float().mean() > 0.3

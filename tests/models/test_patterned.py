@@ -1,0 +1,70 @@
+import pytest
+import torch
+
+from lit_backdoor.bundle import open_bundle, save_bundle
+from lit_backdoor.models import LocalPattern, PatternedUNet
+
+IMAGES = torch.rand(6, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+
+
+def local(**options):
+    torch.manual_seed(0)
+    net = LocalPattern(16, **{"share": 0.06, "grid": 4, **options})
+    with torch.no_grad():
+        net.raw_place[0, 0, 1, 2] = 5 / net.gain
+        net.raw_pattern[:] = 0.2
+    return net
+
+
+def test_pattern_stands_at_one_place():
+    torch.manual_seed(0)
+    net = PatternedUNet(16, base=4, downs=2)
+    with torch.no_grad():
+        net.pattern.zero_()
+        net.pattern[:, 2, 3] = 1.0
+        net.last.weight.zero_()
+    change = (net(IMAGES) - IMAGES).abs().sum((0, 1)) > 1e-6
+    assert change.nonzero().tolist() == [[2, 3]]
+
+
+def test_local_pattern_covers_its_share_at_one_place():
+    net = local()
+    mask, pattern = net.parts()
+    assert mask.mean().item() == pytest.approx(0.06, abs=1e-4)
+    found = net(IMAGES)
+    torch.testing.assert_close(found, IMAGES + mask * (pattern - IMAGES))
+    change = (found - IMAGES).abs().mean((0, 1))
+    assert change[3:9, 7:13].sum() > 0.95 * change.sum()
+
+
+def test_local_pattern_moves_in_about_half_of_the_images():
+    net, images = local(), torch.zeros(200, 3, 16, 16)
+    torch.manual_seed(1)
+    moved = net.moved(images)
+    still = [torch.equal(image, net(images[:1])[0]) for image in moved]
+    assert 70 < sum(still) < 130
+    sums = moved.sum((1, 2, 3))
+    torch.testing.assert_close(sums, sums[:1].expand(200), rtol=1e-3, atol=0)
+
+
+def test_local_pattern_learns_its_place():
+    torch.manual_seed(0)
+    net = LocalPattern(16, share=0.06, grid=4)
+    optimizer = torch.optim.Adam(net.parameters(), lr=1e-3)
+    for _ in range(60):
+        loss = -(net(IMAGES) - IMAGES)[:, :, 10:14, 2:6].abs().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert net.parts()[0][0, 0, 9:15, 1:7].sum() > 0.8 * net.parts()[0].sum()
+
+
+def test_bundle_keeps_it(tmp_path):
+    net = local()
+    save_bundle(tmp_path, kind="generator", module=net)
+    assert torch.equal(open_bundle(tmp_path).build()(IMAGES), net(IMAGES))
+
+
+def test_share_outside_its_range_is_refused():
+    with pytest.raises(ValueError, match="share of pixels"):
+        LocalPattern(share=1.5)
