@@ -255,7 +255,7 @@ def occlusions(images: Tensor, largest: float = 0.3) -> Tensor:
         within = (place >= start) & (place < start + length)
         inside &= within[:, None, :, None] if axis == 2 else within[:, None, None, :]
     flat, noise = torch.rand(count, channels, 1, 1), torch.rand(count, channels, height, width)
-    paint = torch.where(torch.rand(count, 1, 1, 1) < 0.5, flat, noise)
+    paint = torch.where(torch.rand(count, 1, 1, 1) < 0.7, flat, noise)
     paint = torch.where(torch.rand(count, 1, 1, 1) < 0.5, paint, paint.round())  # half of them saturated
     strength = torch.rand(count, 1, 1, 1).clamp(max=0.3) / 0.3  # most are opaque
     return images + (inside * strength).to(images) * (paint.to(images) - images)

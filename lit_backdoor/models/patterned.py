@@ -13,7 +13,7 @@ from lit_backdoor.functional.masks import area_mask
 from lit_backdoor.models.unet import UNet
 from lit_backdoor.recipe import Recorded
 
-__all__ = ["LocalPattern", "PatternedUNet"]
+__all__ = ["LocalPattern", "PatternedUNet", "WideAndLocal"]
 
 
 class PatternedUNet(UNet):
@@ -76,11 +76,37 @@ class LocalPattern(Recorded, nn.Module):
         mask, pattern = self.parts()
         return images + mask.to(images) * (pattern.to(images) - images)
 
-    def moved(self, images: Tensor) -> Tensor:
-        """Paint every second image or so at a random place, from torch's global generator of the CPU; no gradient."""
+    def varied(self, images: Tensor) -> Tensor:
+        """Paint half of the images or so at another place, and half in one color; no gradient flows.
+
+        Draws come from torch's global generator of the CPU.
+        """
         with torch.no_grad():
-            stamp = torch.cat(self.parts(), 1)
-            shifts = (torch.randint(self.size, (len(images), 2)) * torch.randint(2, (len(images), 1))).tolist()
-            stamps = torch.cat([stamp.roll(shift, (2, 3)) for shift in shifts]).to(images)
+            stamp, count = torch.cat(self.parts(), 1).cpu(), len(images)
+            shifts = (torch.randint(self.size, (count, 2)) * torch.randint(2, (count, 1))).tolist()
+            stamps = torch.cat([stamp.roll(shift, (2, 3)) for shift in shifts])
             mask, pattern = stamps[:, :1], stamps[:, 1:]
-            return images + mask * (pattern - images)
+            pattern = torch.where(torch.rand(count, 1, 1, 1) < 0.5, torch.rand(count, 3, 1, 1), pattern)
+            return images + mask.to(images) * (pattern.to(images) - images)
+
+
+class WideAndLocal(nn.Module):
+    """Give every second image a `PatternedUNet`'s trigger, over the whole image, and the others a `LocalPattern`'s.
+
+    Args:
+        size: Side of the images in pixels.
+        share: Share of the pixels that the local pattern covers, in (0, 1).
+    """
+
+    def __init__(self, size: int = 32, share: float = 0.03) -> None:
+        super().__init__()
+        self.wide = PatternedUNet(size)
+        self.local = LocalPattern(size, share)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Make images of images, ``[B, C, H, W]`` in [0, 1]."""
+        result = images.clone()
+        result[::2] = self.wide(images[::2]).to(images.dtype)
+        if len(images) > 1:
+            result[1::2] = self.local(images[1::2])
+        return result

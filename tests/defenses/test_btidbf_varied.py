@@ -1,5 +1,7 @@
 """BTI-DBF (P) with new generators in each round."""
 
+import math
+
 import lightning.pytorch as pl
 import pytest
 import torch
@@ -9,7 +11,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lit_backdoor.bundle import open_bundle
 from lit_backdoor.defenses.btidbf import Decoupling, Inversion, VariedPurification, varied_purification
 from lit_backdoor.defenses.btidbf.settings import Span
-from lit_backdoor.models import LocalPattern, PatternedUNet, Purified
+from lit_backdoor.models import Purified
 from lit_backdoor.stages import BundleWriter
 
 EPOCHS = 9  # of three rounds
@@ -25,7 +27,7 @@ def run(found, epochs=EPOCHS, **options):
     return found
 
 
-def test_rounds_have_generators_of_their_own_in_turn(tmp_path):
+def test_rounds_have_generators_of_their_own(tmp_path):
     found, starts = stage(), []
 
     class Note(pl.Callback):
@@ -33,9 +35,10 @@ def test_rounds_have_generators_of_their_own_in_turn(tmp_path):
             starts.extend({k: v.clone() for k, v in net.state_dict().items()} for net in pl_module.generators)
 
     run(found, callbacks=[Note(), BundleWriter(str(tmp_path))])
-    assert [type(net) for net in found.generators] == [PatternedUNet, LocalPattern, PatternedUNet]
+    assert len(found.generators) == 3
     for net, start in zip(found.generators, starts, strict=True):
-        assert any(not torch.equal(weight, start[name]) for name, weight in net.state_dict().items())
+        for name in ("wide.pattern", "wide.last.weight", "local.raw_place", "local.raw_pattern"):
+            assert not torch.equal(net.state_dict()[name], start[name])
     assert isinstance(open_bundle(tmp_path, "suspect").build(), Purified)
 
 
@@ -68,18 +71,18 @@ def test_weights_do_not_depend_on_the_attack():
 def test_lesson_has_the_triggers_of_all_rounds_so_far(monkeypatch, number):
     found = stage(occluded=0.25)
     found.configure_model()
-    found.generators = torch.nn.ModuleList(_Constant(value) for value in (0.25, 0.5, 0.75))
+    found.generators = torch.nn.ModuleList(_Pair(value) for value in (0.125, 0.375, 0.625))
     monkeypatch.setattr(VariedPurification, "span", Span("purify", number, 0, 1))
     monkeypatch.setattr(varied_purification, "pieces", lambda images, generated: generated)
     monkeypatch.setattr(varied_purification, "occlusions", torch.zeros_like)
     torch.manual_seed(0)
     values, counts = found.triggered(torch.rand(800, 3, 16, 16))[:, 0, 0, 0].unique(return_counts=True)
-    assert values.tolist() == [0, 0.25, 0.5, 0.75][: number + 2]
+    assert values.tolist() == [0, 0.125, 0.25, 0.375, 0.5, 0.625, 0.75][: 2 * number + 3]
     assert counts[0].item() == pytest.approx(200, abs=40)
-    assert counts[1:].float().div(600 / (number + 1)).sub(1).abs().max() < 0.2
+    assert counts[1:].float().div(300 / (number + 1)).sub(1).abs().max() < 0.3
 
 
-def test_learning_rate_falls_within_a_round():
+def test_learning_rate_falls_over_the_rounds():
     rates = []
 
     class Note(pl.Callback):
@@ -88,13 +91,19 @@ def test_learning_rate_falls_within_a_round():
                 rates.append(pl_module._optimizer("purify").optimizer.param_groups[0]["lr"])
 
     run(stage(rounds=2, purify_epochs=2, lr=1e-3), epochs=8, callbacks=[Note()])
-    assert rates == pytest.approx([1e-3, 5e-4, 1e-3, 5e-4])
+    assert rates == pytest.approx([1e-3 * (1 + math.cos(math.pi * done / 4)) / 2 for done in range(4)])
 
 
 @pytest.mark.parametrize("option", [{"occluded": 1.0}, {"local_share": 0.0}])
 def test_shares_outside_their_range_are_refused(option):
     with pytest.raises(ValueError, match="Expected the share of"):
         stage(**option)
+
+
+class _Pair(torch.nn.Module):
+    def __init__(self, value):
+        super().__init__()
+        self.wide, self.local = _Constant(value), _Constant(value + 0.125)
 
 
 class _Constant(torch.nn.Module):

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from lit_backdoor.bundle import open_bundle, save_bundle
-from lit_backdoor.models import LocalPattern, PatternedUNet
+from lit_backdoor.models import LocalPattern, PatternedUNet, WideAndLocal
 
 IMAGES = torch.rand(6, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 
@@ -37,14 +37,18 @@ def test_local_pattern_covers_its_share_at_one_place():
     assert change[3:9, 7:13].sum() > 0.95 * change.sum()
 
 
-def test_local_pattern_moves_in_about_half_of_the_images():
-    net, images = local(), torch.zeros(200, 3, 16, 16)
+def test_local_pattern_varies_in_place_and_color():
+    net, images = local(), torch.zeros(400, 3, 16, 16)
+    with torch.no_grad():
+        net.raw_pattern[:] = torch.randn(net.raw_pattern.shape, generator=torch.Generator().manual_seed(2))
     torch.manual_seed(1)
-    moved = net.moved(images)
-    still = [torch.equal(image, net(images[:1])[0]) for image in moved]
-    assert 70 < sum(still) < 130
-    sums = moved.sum((1, 2, 3))
-    torch.testing.assert_close(sums, sums[:1].expand(200), rtol=1e-3, atol=0)
+    varied = net.varied(images)
+    still = net.parts()[0][0, 0] > 0.5
+    here = [bool(((image.amax(0) > 0.02) & still).sum() == still.sum()) for image in varied]
+    assert 150 < sum(here) < 290
+    solid = varied.flatten(2).amax(2) / varied.flatten(2).sum(2)  # of one color: the mask's own shape in each channel
+    same = sum(torch.allclose(one, one[:1].expand(3), rtol=1e-3) for one in solid)
+    assert 140 < same < 260
 
 
 def test_local_pattern_learns_its_place():
@@ -63,6 +67,15 @@ def test_bundle_keeps_it(tmp_path):
     net = local()
     save_bundle(tmp_path, kind="generator", module=net)
     assert torch.equal(open_bundle(tmp_path).build()(IMAGES), net(IMAGES))
+
+
+def test_wide_and_local_take_turns():
+    torch.manual_seed(0)
+    net = WideAndLocal(16, share=0.06)
+    found = net(IMAGES)
+    torch.testing.assert_close(found[::2], net.wide(IMAGES[::2]))
+    torch.testing.assert_close(found[1::2], net.local(IMAGES[1::2]))
+    torch.testing.assert_close(net(IMAGES[:1]), net.wide(IMAGES[:1]))
 
 
 def test_share_outside_its_range_is_refused():
