@@ -47,9 +47,10 @@ def movement_along(latents: Tensor, before: Tensor, perturbations: Tensor) -> Te
     r"""How much of the latents' movement since the start of training is along the perturbations.
 
     .. math:: \frac{1}{BT} \sum_{i,p} \frac{|(\phi(x_i) - \phi_0(x_i))^\top s_p|}
-        {(\|\phi(x_i) - \phi_0(x_i)\| + 10^{-3} \|s_p\|)\ \|s_p\|}
+        {(\|\phi(x_i) - \phi_0(x_i)\| + 0.1 \|s_p\|)\ \|s_p\|}
 
-    The absolute cosine, but for a term that keeps its gradient finite where nothing moved.
+    The absolute cosine, but for a term by which movements that are small beside s count less: without it the gradient
+    has no bound where nothing moved.
 
     Args:
         latents: phi(x), ``[B, d]``.
@@ -62,10 +63,10 @@ def movement_along(latents: Tensor, before: Tensor, perturbations: Tensor) -> Te
     with no_autocast(latents):
         moved = full(latents) - full(before).detach()
         shifts = perturbations.to(moved)
-        sizes = shifts.norm(dim=1).clamp(min=torch.finfo(moved.dtype).tiny)
+        sizes = shifts.norm(dim=1).clamp(min=1e-6)
         length = (moved.square().sum(1) + 1e-12).sqrt()[:, None]
         along = (moved @ shifts.T).abs()
-        shares: Tensor = along / ((length + 1e-3 * sizes) * sizes)
+        shares: Tensor = along / ((length + 0.1 * sizes) * sizes)
         return shares.mean()
 
 

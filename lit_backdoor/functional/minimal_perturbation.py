@@ -56,11 +56,15 @@ def required_gains(
     logits = weight.double() @ latents.double().T + (0.0 if bias is None else bias.double()[:, None])
     count = logits.shape[1]
     rank = min(count, max(1, math.ceil(quantile * count - 1e-9)))
-    rows = []
-    for own in logits:  # one class at a time: all pairs for all images would be large
-        gaps = logits - own
-        rows.append(gaps.amax(1) if rank == count else gaps.kthvalue(rank, 1).values)
-    return (torch.stack(rows) + margin).fill_diagonal_(0)
+    required = logits.new_zeros(len(weight), len(weight))
+    for k in range(len(weight)):  # one class at a time: all pairs for all images would be large
+        gaps = logits[k:] - logits[k]
+        if rank == count:
+            low, high = gaps.aminmax(dim=1)
+        else:
+            low, high = gaps.kthvalue(count + 1 - rank, 1).values, gaps.kthvalue(rank, 1).values
+        required[k, k:], required[k:, k] = high, -low
+    return (required + margin).fill_diagonal_(0)
 
 
 def minimal_perturbations(

@@ -9,7 +9,7 @@ from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
 from torch.nn import functional as F
 
-from lit_backdoor.defenses.tac.program import Program, perturbations_given
+from lit_backdoor.defenses.tac.program import Program, perturbations_given, root_latents
 from lit_backdoor.functional.latent_shift import movement_along, shifted_loss
 from lit_backdoor.models import Classifier, Frozen
 from lit_backdoor.models.latents import check_final_linear, latents_and_logits
@@ -81,7 +81,8 @@ class TACFineTune(FineTune):
         """Compute the perturbations, where they are to be new."""
         super().on_train_epoch_start()
         if len(self.targets) and (self.refresh or (self._to_solve and self.current_epoch == 0)):
-            self.perturbations.copy_(self.program.solve(self, self.classifier)[self.targets.cpu()])
+            solved = self.program.solve(self.classifier, root_latents(self, self.classifier))
+            self.perturbations.copy_(solved[self.targets.cpu()])
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> int | None:  # type: ignore[override]
         """Leave out every epoch, by Lightning's -1, where nothing was flagged."""

@@ -13,7 +13,7 @@ from lit_backdoor.models.base import evaluating
 from lit_backdoor.models.latents import latents_and_logits
 from lit_backdoor.stages import Stage
 
-__all__ = ["Program", "perturbations_given"]
+__all__ = ["Program", "perturbations_given", "root_latents"]
 
 
 @dataclass(frozen=True)
@@ -41,16 +41,12 @@ class Program:
         if self.slack is not None and not self.slack > 0:
             raise ValueError(f"Expected program.slack to be None or above 0, got {self.slack}.")
 
-    @torch.no_grad()
-    def solve(self, stage: Stage, classifier: Classifier) -> Tensor:
-        """Compute the perturbations of all classes from the root set's images; their labels do not matter.
-
-        The pass over the root set is in full precision, without augmentation, and the same in every process; the
-        program itself is solved on the CPU, so that every device gives the same.
+    def solve(self, classifier: Classifier, latents: Tensor) -> Tensor:
+        """Compute the perturbations of all classes; on the CPU, so that every device gives the same.
 
         Args:
-            stage: The running stage, whose data it is.
-            classifier: The suspect, in whatever mode; it is evaluated.
+            classifier: The suspect.
+            latents: Of images, see `root_latents`.
 
         Returns:
             Float64 ``[C, d]`` on the CPU.
@@ -58,12 +54,19 @@ class Program:
         Raises:
             ValueError: If the program is infeasible.
         """
-        with evaluating(classifier):
-            parts = [latents_and_logits(classifier, b["image"])[0][b["valid"]].cpu() for b in stage.passes("root")]
         last = classifier.final_linear
         weight, bias = last.weight.detach().cpu(), None if last.bias is None else last.bias.detach().cpu()
-        required = required_gains(weight, bias, torch.cat(parts), self.margin, self.quantile)
+        required = required_gains(weight, bias, latents.cpu(), self.margin, self.quantile)
         return minimal_perturbations(weight, required, self.slack)
+
+
+def root_latents(stage: Stage, classifier: Classifier) -> Tensor:
+    """Give the latents of the root set's images, ``[n, d]``, by one pass; labels do not matter.
+
+    The pass is in full precision, without augmentation and in eval mode, and the same in every process.
+    """
+    with evaluating(classifier):
+        return torch.cat([latents_and_logits(classifier, b["image"])[0][b["valid"]] for b in stage.passes("root")])
 
 
 def perturbations_given(stage: Stage, classifier: Classifier) -> Tensor | None:

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from lit_backdoor.defenses.tac.program import Program, perturbations_given
+from lit_backdoor.defenses.tac.program import Program, perturbations_given, root_latents
 from lit_backdoor.errors import check_share
 from lit_backdoor.functional.latent_shift import top_units
 from lit_backdoor.models import Classifier
@@ -63,7 +63,9 @@ class TACPruning(Stage):
         """Choose the units and cut them."""
         super().on_predict_start()
         if self.targets:
-            solved = self.program.solve(self, self.classifier) if self.known is None else self.known
+            solved = self.known
+            if solved is None:
+                solved = self.program.solve(self.classifier, root_latents(self, self.classifier))
             self.cut = top_units(solved[[*self.targets]], self.share)
             self.classifier.final_linear.weight[:, self.cut] = 0
 
