@@ -32,10 +32,10 @@ class TACFineTune(FineTune):
         suspect: Path of a suspect bundle, or a classifier (a copy of it is tuned).
         target: The class p; or the path of a bundle of target classes. Where that holds no perturbations, or the class
             is given by hand, they are computed from the root set when training starts.
-        beta: Weight of the shifted term, >= 0.
+        beta: Weight of the shifted term, >= 0. A larger one costs accuracy; a smaller one leaves the backdoor in.
         refresh: Whether s is computed anew from the suspect as tuned so far, at the start of every epoch.
         program: How perturbations are computed here; default `Program`.
-        optimizer: Makes the optimizer; default SGD .01, momentum .9, weight decay 5e-4.
+        optimizer: Makes the optimizer; default SGD .005, momentum .9, weight decay 5e-4.
         schedule: What the learning rate does over the run.
         batch_norm: ``train`` uses and updates batch statistics, ``eval`` keeps the suspect's running ones.
 
@@ -51,10 +51,10 @@ class TACFineTune(FineTune):
         self,
         suspect: str | Classifier,
         target: int | str,
-        beta: float = 1.0,
+        beta: float = 0.6,
         refresh: bool = False,
         program: Program | None = None,
-        optimizer: OptimizerCallable = lambda p: torch.optim.SGD(p, lr=0.01, momentum=0.9, weight_decay=5e-4),
+        optimizer: OptimizerCallable = lambda p: torch.optim.SGD(p, lr=0.005, momentum=0.9, weight_decay=5e-4),
         schedule: Schedule = "cosine",
         batch_norm: Literal["train", "eval"] = "train",
     ) -> None:
