@@ -40,8 +40,8 @@ def tac_fidelity(reconstructed: Tensor, true: Tensor) -> dict[str, Tensor]:
         ValueError: If the shapes do not fit.
 
     Example:
-        >>> tac_fidelity(torch.tensor([[0.0, 1.0, 3.0]]), torch.tensor([0.0, 2.0, 6.0]))["cosine"]
-        tensor([1.])
+        >>> tac_fidelity(torch.tensor([[0.0, 3.0, 4.0]]), torch.tensor([0.0, 5.0, 0.0]))["cosine"]
+        tensor([0.6000])
     """
     if reconstructed.ndim != 2 or reconstructed.shape[1:] != true.shape:
         raise ValueError(
@@ -96,10 +96,10 @@ class TacFidelity(Metric):
         reconstructed: The perturbations s of all classes, ``[C, d]``.
 
     Example:
-        >>> metric = TacFidelity(torch.tensor([[0.0, 1.0, 3.0], [1.0, 0.0, 0.0]]))
-        >>> metric.update(torch.tensor([[1.0, 3.0, 7.0]]), torch.tensor([[1.0, 1.0, 1.0]]))
+        >>> metric = TacFidelity(torch.tensor([[0.0, 3.0, 4.0], [1.0, 0.0, 0.0]]))
+        >>> metric.update(torch.tensor([[1.0, 6.0, 1.0]]), torch.tensor([[1.0, 1.0, 1.0]]))
         >>> metric.compute()["cosine"]
-        tensor([1., 0.])
+        tensor([0.6000, 0.0000])
     """
 
     is_differentiable = False
