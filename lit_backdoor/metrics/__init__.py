@@ -25,6 +25,7 @@ from lit_backdoor.metrics.features import (
     degree_of_feature_collisions,
     feature_distance,
 )
+from lit_backdoor.metrics.latents import TacFidelity, tac_fidelity
 from lit_backdoor.metrics.targets import DetectionSuccessRate, TargetVotes, detection_success_rate, target_votes
 
 __all__ = [
@@ -38,6 +39,7 @@ __all__ = [
     "InputDetectionScores",
     "RobustAccuracy",
     "SelectionScores",
+    "TacFidelity",
     "TargetVotes",
     "accuracy",
     "attack_success_rate",
@@ -49,5 +51,6 @@ __all__ = [
     "input_detection_scores",
     "robust_accuracy",
     "selection_scores",
+    "tac_fidelity",
     "target_votes",
 ]

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 
 from lit_backdoor.bundle import Bundle, open_bundle
-from lit_backdoor.metrics import DegreeOfFeatureCollisions, FeatureDistance, SelectionScores
+from lit_backdoor.metrics import DegreeOfFeatureCollisions, FeatureDistance, SelectionScores, TacFidelity
 from lit_backdoor.models import Classifier, Frozen
+from lit_backdoor.models.latents import latents_and_logits
 from lit_backdoor.stages.base import Batch, Stage
 from lit_backdoor.stages.generator_training import update_dof
 from lit_backdoor.stages.input_detection import InputDetection
@@ -22,6 +23,7 @@ __all__ = [
     "DetectorEvaluation",
     "Evaluation",
     "GeneratorEvaluation",
+    "PerturbationEvaluation",
     "SelectionEvaluation",
     "TargetEvaluation",
     "TriggerEvaluation",
@@ -212,6 +214,47 @@ class TargetEvaluation(Evaluation):
             self.log("test/target_top", float(self.report.numbers["top_class"] == attack.target))
 
 
+class PerturbationEvaluation(TargetEvaluation):
+    """Compare a detector's latent perturbations with what the true trigger changes, beside the classes it flags.
+
+    Over the test images that count in ASR, for the attack's class: ``tac_cosine``, ``tac_rank_correlation`` and
+    ``tac_precision_1`` to ``_10``; ``tac_cosine_other`` is the largest cosine of any other class (see
+    `TacFidelity`). NaN where no single class is the attack's.
+
+    Args:
+        bundle: Path of a bundle of target classes with perturbations.
+    """
+
+    def build(self) -> None:
+        """Open the report and its suspect."""
+        super().build()
+        self.given(suspect=str(input_of(self.report, "suspect").path))
+        self.net = Frozen(self.open_classifier())
+        self.fidelity = TacFidelity(self.report.tensors()["perturbations"])
+
+    def evaluate(self, batch: Batch, metrics: Any) -> list[str]:
+        """Add the latents of the rows that count, triggered and clean."""
+        if batch["view"] == "triggered":
+            triggered, clean = (latents_and_logits(self.net.module, batch[k])[0] for k in ("image", "original"))
+            self.fidelity.update(triggered, clean, batch["valid"] & batch["eligible"])
+        return []
+
+    def on_test_epoch_end(self) -> None:
+        """Log the numbers of the attack's class."""
+        super().on_test_epoch_end()
+        attack = self.data.attack
+        known = attack is not None and isinstance(attack.policy, AllToOne | OneToOne)
+        names = ("cosine", "rank_correlation", "precision_1", "precision_5", "precision_10")
+        found = dict.fromkeys((*names, "cosine_other"), torch.tensor(torch.nan))
+        if known:
+            fidelity = self.fidelity.compute()
+            found |= {name: fidelity[name][attack.target] for name in names}
+            others = torch.arange(len(fidelity["cosine"])) != attack.target
+            found["cosine_other"] = fidelity["cosine"].cpu()[others].max()
+        self.fidelity.reset()
+        self.log_dict({f"test/tac_{name}": value for name, value in found.items()})
+
+
 def input_of(bundle: Bundle, name: str) -> Bundle:
     """Open a bundle that another one was made from.
 
@@ -239,11 +282,16 @@ def evaluation_of(path: str) -> Stage:
     return TESTED[bundle.kind](path)
 
 
+def _evaluation_of_targets(path: str) -> Stage:
+    with_perturbations = "perturbations" in open_bundle(path, "targets").tensors()
+    return PerturbationEvaluation(path) if with_perturbations else TargetEvaluation(path)
+
+
 TESTED: dict[str, Callable[[str], Stage]] = {
     "suspect": Evaluation,
     "generator": GeneratorEvaluation,
     "selection": SelectionEvaluation,
     "trigger": TriggerEvaluation,
     "detector": DetectorEvaluation,
-    "targets": TargetEvaluation,
+    "targets": _evaluation_of_targets,
 }

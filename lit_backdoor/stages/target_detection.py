@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from lit_backdoor.bundle import open_bundle
-from lit_backdoor.functional.outliers import mad_index
+from lit_backdoor.functional.outliers import mad_index, smallest_p_value
 from lit_backdoor.models import Classifier
 from lit_backdoor.stages.base import Batch, Outcome, Stage
 
@@ -43,6 +43,15 @@ class TargetReport:
         index = mad_index(statistic)
         order = index.argsort(descending=True, stable=True)
         return cls(statistic, index, tuple(int(c) for c in order if index[c] > threshold), numbers)
+
+    @classmethod
+    def by_smallest(cls, statistic: Tensor, level: float = 0.05, **numbers: Any) -> TargetReport:
+        """Flag the smallest while its `smallest_p_value` among those not yet flagged is below the level."""
+        rest, flagged, first = statistic.double().clone(), [], smallest_p_value(statistic)
+        while int(rest.isfinite().sum()) > 2 and smallest_p_value(rest) < level:
+            flagged.append(int(rest.nan_to_num(nan=torch.inf).argmin()))
+            rest[flagged[-1]] = torch.inf
+        return cls(statistic, mad_index(statistic), tuple(flagged), {"p_value": first, **numbers})
 
 
 class TargetDetection(Stage):

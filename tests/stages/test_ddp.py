@@ -13,6 +13,7 @@ import torch
 import yaml
 
 from lit_backdoor.bundle import open_bundle
+from lit_backdoor.defenses.tac import TACDetection
 from lit_backdoor.stages import Evaluation, FineTune, LowestLoss, OracleSelection
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -61,6 +62,7 @@ def in_two(rank, world_size, victim, port):
             chosen(tiny.trainer(**options), LowestLoss(victim, share=0.2)),
             chosen(tiny.trainer(**options), OracleSelection(victim, share=0.1, precision=0.5)),
             gradients(FineTune(victim, batch_norm="eval"), {**options, "batch_size": 12}),
+            chosen(tiny.trainer(**options), TACDetection(victim)),
         )
 
 
@@ -75,6 +77,7 @@ def both(victim, run_ddp):
         chosen(tiny.trainer(), LowestLoss(victim, share=0.2)),
         chosen(tiny.trainer(), OracleSelection(victim, share=0.1, precision=0.5)),
         gradients(FineTune(victim, batch_norm="eval"), {"batch_size": 24}),
+        chosen(tiny.trainer(), TACDetection(victim)),
     )
     return one, two
 
@@ -93,6 +96,13 @@ def test_predict_selects_the_same_rows(both, number):
         assert torch.equal(rank[number]["indices"], one[number]["indices"])
         assert torch.equal(rank[number]["rows"], one[number]["rows"])
         assert torch.allclose(rank[number]["scores"], one[number]["scores"], atol=1e-6)
+
+
+def test_detector_reports_the_same_on_every_rank(both):
+    one, two = both
+    for rank in two:
+        assert rank[4].keys() == one[4].keys() >= {"statistic", "index", "flagged", "perturbations"}
+        assert all(torch.equal(rank[4][name], value) for name, value in one[4].items())
 
 
 def test_first_gradients_agree_with_frozen_statistics(both):

@@ -8,6 +8,7 @@ from torch import nn
 
 from lit_backdoor.data import CropFlip
 from lit_backdoor.defenses.atclean import CollisionGenerator, DetectorFreeGenerator, StampedFineTune
+from lit_backdoor.defenses.tac import TACFineTune, TACMovementFineTune
 from lit_backdoor.errors import DivergedError
 from lit_backdoor.models import Frozen
 from lit_backdoor.stages import (
@@ -28,6 +29,8 @@ STAGES = {
     "UnlearningFineTune": lambda v: UnlearningFineTune(v, tiny.unet()),
     "StampedFineTune": lambda v: StampedFineTune(v, Blend()),
     "CollisionGenerator": lambda v: CollisionGenerator(v, tiny.unet(), layers=2),
+    "TACFineTune": lambda v: TACFineTune(v, 2),
+    "TACMovementFineTune": lambda v: TACMovementFineTune(v, 2, refresh=True),
     "DetectorFreeGenerator": lambda v: DetectorFreeGenerator(v, tiny.unet(), layers=2),
 }
 every_stage = pytest.mark.parametrize("name", STAGES)
@@ -88,10 +91,16 @@ def test_checkpoint_holds_plain_tensors_of_the_trained_net_alone(name, runs):
     assert "hyper_parameters" not in checkpoint
     frozen = [key for key, module in stage.named_modules() if isinstance(module, Frozen)]
     assert frozen or name in ("PoisonedTraining", "LocalGradientAscentTraining", "FloodingTraining", "FineTune",
-                              "StampedFineTune")  # fmt: skip
+                              "StampedFineTune", "TACFineTune")  # fmt: skip
     assert not [key for key in checkpoint["state_dict"] if key.startswith(tuple(f"{prefix}." for prefix in frozen))]
     weights = {key for key in checkpoint["state_dict"] if not key.startswith("eval_metrics.")}
-    assert {key.partition(".")[0] for key in weights} <= {"classifier", "generator", "trigger"}
+    assert {key.partition(".")[0] for key in weights} <= {
+        "classifier",
+        "generator",
+        "trigger",
+        "perturbations",
+        "targets",
+    }
 
 
 @every_stage

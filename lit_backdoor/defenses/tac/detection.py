@@ -1,0 +1,121 @@
+"""Detection of the target class by the size of its minimal latent perturbation."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import ClassVar, Literal
+
+from torch import Tensor
+
+from lit_backdoor.defenses.tac.program import Program, root_latents
+from lit_backdoor.errors import check_share
+from lit_backdoor.functional.outliers import smallest_p_value
+from lit_backdoor.models import Classifier, Frozen
+from lit_backdoor.models.latents import check_final_linear
+from lit_backdoor.stages import Batch, Outcome, TargetDetection, TargetReport
+
+__all__ = ["TACDetection", "TACOutlierDetection"]
+
+
+class TACDetection(TargetDetection):
+    """Flag the class that latents are sent to by a small perturbation (TAC); trains nothing, needs no labels.
+
+    The statistic is a perturbation's norm. The smallest is flagged where a test that accounts for its being the
+    smallest rejects chance; then the smallest of the rest, and so on. The paper has a test of that kind, without its
+    formula in public; this one is `smallest_p_value`. Leaves ``perturbations`` (float32 ``[C, d]``), the reconstructed
+    trigger-activated changes, beside the report.
+
+    Unlike in the paper the norms are of another program than the perturbations: the maximum over images, which hangs
+    on a few of them, gives the better changes, and a quantile the norms that can be compared between classes.
+
+    Args:
+        suspect: Path of a suspect bundle, or a classifier; frozen.
+        program: How perturbations are computed; default `Program`.
+        judged: How those are whose norms are judged; default that with a quantile of .95. The paper: as ``program``.
+        level: Level of the test, in (0, 1).
+
+    Raises:
+        ValueError: If the suspect has no final linear layer, or, when run, the program is infeasible or there are fewer
+            than three classes.
+    """
+
+    verb: ClassVar[Literal["fit", "predict"]] = "predict"
+
+    def __init__(
+        self,
+        suspect: str | Classifier,
+        program: Program | None = None,
+        judged: Program | None = None,
+        level: float = 0.05,
+    ) -> None:
+        super().__init__(suspect)
+        self.program = program or Program()
+        self.judged = judged or Program(quantile=0.95)
+        self.level = check_share("the level of the test", level)
+        self._found: tuple[Tensor, Tensor] | None = None  # perturbations, and the norms to judge
+
+    def build(self) -> None:
+        """Open the suspect."""
+        self.net = Frozen(self.open_classifier())
+        check_final_linear(self.net.module)
+
+    def logits(self, images: Tensor) -> Tensor:
+        """Classify by the suspect."""
+        return self.net(images)  # type: ignore[no-any-return]
+
+    def on_predict_start(self) -> None:
+        """Go over the root set once and solve both programs."""
+        super().on_predict_start()
+        latents = root_latents(self, self.net.module)
+        perturbations = self.program.solve(self.net.module, latents)
+        self._found = perturbations, self.judged.solve(self.net.module, latents).norm(dim=1)
+
+    def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Do nothing: the pass over the root set was made at the start."""
+
+    def found(self) -> tuple[Tensor, Tensor]:
+        """Give the perturbations ``[C, d]`` and the norms to judge ``[C]``, float64.
+
+        Raises:
+            ValueError: If they were not computed yet.
+        """
+        if self._found is None:
+            raise ValueError(f"Expected {type(self).__name__} to have run; call predict before what it leaves is used.")
+        return self._found
+
+    def report(self) -> TargetReport:
+        """Judge the norms by the selection-corrected test."""
+        return TargetReport.by_smallest(self.found()[1], self.level)
+
+    def outcome(self) -> Outcome:
+        """Hand on the report and the perturbations."""
+        outcome = super().outcome()
+        return replace(outcome, tensors={**(outcome.tensors or {}), "perturbations": self.found()[0].float()})
+
+
+class TACOutlierDetection(TACDetection):
+    """Flag the classes whose perturbation is an outlier by the median absolute deviation, as Neural Cleanse does.
+
+    Of ten normal draws one has an index above 2 in every third sample, so this is no default.
+
+    Args:
+        suspect: Path of a suspect bundle, or a classifier; frozen.
+        program: How perturbations are computed; default `Program`.
+        judged: How those are whose norms are judged; default that with a quantile of .95.
+        threshold: Anomaly index above which a class is flagged.
+    """
+
+    def __init__(
+        self,
+        suspect: str | Classifier,
+        program: Program | None = None,
+        judged: Program | None = None,
+        threshold: float = 2.0,
+    ) -> None:
+        super().__init__(suspect, program, judged)
+        self.threshold = threshold
+
+    def report(self) -> TargetReport:
+        """Judge the norms by the median absolute deviation."""
+        norms = self.found()[1]
+        return TargetReport.by_mad(norms, self.threshold, p_value=smallest_p_value(norms))

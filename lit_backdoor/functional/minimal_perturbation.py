@@ -1,0 +1,185 @@
+r"""The smallest change of latents that sends every image to one class (TAC reconstruction, Iwahana et al. 2025).
+
+Latents are the inputs of the final linear layer, with rows w_k and biases b_k. For each class k the paper's program is
+
+.. math:: s_k = \arg\min_s \tfrac12\|s\|^2 \quad\text{s.t.}\quad (w_k - w_j)^\top (s + \hat x_i) \ge 0
+    \quad \forall\, j \ne k,\ i \le n
+
+For one j the constraints differ in their right side alone, so the n (C-1) of them are exactly these C-1:
+
+.. math:: (w_k - w_j)^\top s \ge m_{kj} = \max_i\,(w_j - w_k)^\top \hat x_i + b_j - b_k
+
+The biases are ours, as are the margin, the quantile in place of the maximum, and the slack. All is done in float64.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import numpy as np
+import torch
+from scipy.optimize import nnls
+from torch import Tensor
+
+__all__ = ["minimal_perturbations", "perturbation_by_nnls", "required_gains"]
+
+_CHECK_EVERY = 50
+
+
+def required_gains(
+    weight: Tensor, bias: Tensor | None, latents: Tensor, margin: float = 0.0, quantile: float = 1.0
+) -> Tensor:
+    r"""Compute the right sides: by how much class k's logit must gain on class j's.
+
+    .. math:: m_{kj} = \epsilon + Q_q\bigl(\{z_{ij} - z_{ik}\}_i\bigr), \qquad z = \hat x W^\top + b
+
+    with the quantile Q_q: the smallest number that at least a share q of the images do not exceed.
+
+    Args:
+        weight: Rows w of the final linear layer, ``[C, d]``.
+        bias: Its biases, ``[C]``, or None.
+        latents: Its inputs for n images, ``[n, d]``.
+        margin: By how much the logit must win in the end, in units of logits.
+        quantile: Share q of the images that must be sent over each border, in (0, 1]; 1 is the paper's maximum.
+
+    Returns:
+        Float64 ``[C, C]``, row k for class k, with zeros on the diagonal.
+
+    Raises:
+        ValueError: If there is no image, the quantile is out of range or the shapes do not fit.
+    """
+    if latents.ndim != 2 or not len(latents) or latents.shape[1] != weight.shape[1]:
+        raise ValueError(f"Expected latents [n, {weight.shape[1]}] of at least one image, got {tuple(latents.shape)}.")
+    if not 0 < quantile <= 1:
+        raise ValueError(f"Expected a quantile in (0, 1], got {quantile}.")
+    logits = weight.double() @ latents.double().T + (0.0 if bias is None else bias.double()[:, None])
+    count = logits.shape[1]
+    rank = min(count, max(1, math.ceil(quantile * count - 1e-9)))
+    required = logits.new_zeros(len(weight), len(weight))
+    for k in range(len(weight)):  # one class at a time: all pairs for all images would be large
+        gaps = logits[k:] - logits[k]
+        if rank == count:
+            low, high = gaps.aminmax(dim=1)
+        else:
+            low, high = gaps.kthvalue(count + 1 - rank, 1).values, gaps.kthvalue(rank, 1).values
+        required[k, k:], required[k:, k] = high, -low
+    return (required + margin).fill_diagonal_(0)
+
+
+def minimal_perturbations(
+    weight: Tensor,
+    required: Tensor,
+    slack: float | None = None,
+    tolerance: float = 1e-9,
+    iterations: int = 20_000,
+) -> Tensor:
+    r"""Solve the reduced program for all classes at once, by its dual.
+
+    .. math:: \min_{0 \le \lambda \le c} \tfrac12 \|A_k^\top \lambda\|^2 - m_k^\top \lambda, \qquad
+        s_k = A_k^\top \lambda = \sum_j \lambda_j (w_k - w_j)
+
+    by projected gradient steps with Nesterov's momentum, restarted for each class where it points uphill (O'Donoghue
+    and Candes 2015). No A_k is ever stored: the products are of ``[C, C]`` matrices.
+
+    Args:
+        weight: Rows w of the final linear layer, ``[C, d]``.
+        required: m, ``[C, C]``, see `required_gains`; its diagonal is ignored.
+        slack: Price c > 0 of a unit by which the gain on a class falls short; the constraints then bend instead of
+            being infeasible. None for infinity, the paper's program.
+        tolerance: The projected gradient at the end, relative to the largest right side.
+        iterations: Steps after which a class that is still unsolved is left to `perturbation_by_nnls`.
+
+    Returns:
+        Float64 ``[C, d]``; zeros for a class to which all images belong anyway.
+
+    Raises:
+        ValueError: If a program is infeasible: two classes have the same weights, or a class's weights are a mix of
+            others'; names them.
+    """
+    weight, required = weight.double(), required.double().clone().fill_diagonal_(0)
+    if slack is not None and not slack > 0:
+        raise ValueError(f"Expected a slack price above 0, or None, got {slack}.")
+    if slack is None:
+        _refuse_twins(weight)
+    gram = weight @ weight.T
+    own = gram.diagonal()[:, None]
+    # a row sum of |A A^T| is at least its largest eigenvalue, and close to it where rows lean the same way
+    sharpest = torch.stack([(g[k] - g[:, None] - g + gram).abs().sum(1).amax() for k, g in enumerate(gram)])
+    step = 1 / sharpest.clamp(min=torch.finfo(gram.dtype).tiny)[:, None]
+    limit = tolerance * required.clamp(min=0).amax(1, keepdim=True).clamp(min=1e-30)
+
+    dual = torch.zeros_like(required)
+    ahead, pace = dual, torch.ones_like(own)
+    unsolved = torch.ones(len(weight), dtype=torch.bool, device=weight.device)
+    for number in range(iterations):
+        new = (ahead - step * _missing(gram, ahead, required)).clamp(0, slack)
+        uphill = ((ahead - new) * (new - dual)).sum(1, keepdim=True) > 0
+        new_pace = torch.where(uphill, 1.0, (1 + (1 + 4 * pace.square()).sqrt()) / 2)
+        ahead = new + torch.where(uphill, 0.0, (pace - 1) / new_pace) * (new - dual)
+        dual, pace = new, new_pace
+        if number % _CHECK_EVERY == 0:
+            moved = dual - (dual - step * _missing(gram, dual, required)).clamp(0, slack)
+            unsolved = ((moved / step).abs() > limit).any(1)
+            if not unsolved.any():
+                break
+    found = dual.sum(1, keepdim=True) * weight - dual @ weight
+    if slack is None:
+        for k in unsolved.nonzero().flatten().tolist():
+            found[k] = perturbation_by_nnls(weight, required, k).to(found)
+    return found
+
+
+def _missing(gram: Tensor, dual: Tensor, required: Tensor) -> Tensor:
+    """Give A_k s_k - m_k, the dual's gradient, where s_k belongs to the k-th row of the dual variables."""
+    reached = dual.sum(1, keepdim=True) * gram - dual @ gram  # w_j^T s_k
+    return (reached.diagonal()[:, None] - reached - required).fill_diagonal_(0)
+
+
+def perturbation_by_nnls(weight: Tensor, required: Tensor, target: int) -> Tensor:
+    """Solve the reduced program for one class as a least distance problem (Lawson and Hanson 1974, ch. 23), by NNLS.
+
+    Exact and slower: the reference for `minimal_perturbations`, and what tells an infeasible program from a slow one.
+
+    Args:
+        weight: Rows w of the final linear layer, ``[C, d]``.
+        required: m, ``[C, C]``, see `required_gains`.
+        target: The class k.
+
+    Returns:
+        Float64 ``[d]`` on the CPU.
+
+    Raises:
+        ValueError: If the program is infeasible; names the classes whose mix the class's weights are.
+    """
+    rows, wanted = weight.double().cpu().numpy(), required[target].double().cpu().numpy()
+    others = np.delete(np.arange(len(rows)), target)
+    ways, wanted = rows[target] - rows[others], wanted[others]
+    if wanted.max() <= 0:
+        return torch.zeros(rows.shape[1], dtype=torch.float64)
+    scale, height = np.linalg.norm(ways, axis=1).max() or 1.0, wanted.max()
+    system = np.vstack((ways.T / scale, wanted / height))
+    goal = np.zeros(len(system))
+    goal[-1] = 1.0
+    share, distance = nnls(system, goal, maxiter=100 * len(others))
+    if distance < 1e-7:  # the norm in scaled units is about its inverse
+        raise _infeasible(target, others[share > 1e-6 * share.max()].tolist())
+    rest = system @ share - goal
+    return torch.from_numpy(-rest[:-1] / rest[-1] * height / scale)
+
+
+def _refuse_twins(weight: Tensor) -> None:
+    same = torch.cdist(weight, weight, compute_mode="donot_use_mm_for_euclid_dist") == 0
+    pairs = same.triu(1).nonzero()
+    if len(pairs):
+        first, second = pairs[0].tolist()
+        raise _infeasible(first, [second])
+
+
+def _infeasible(target: int, others: Iterable[int]) -> ValueError:
+    named = ", ".join(map(str, others))
+    return ValueError(
+        f"Expected a final linear layer that can send any latent to class {target}, but its weights for class {target} "
+        f"are the same as, or a mix of, those for {named}, so no perturbation does. Give the program a slack, or a "
+        "suspect that was trained to tell these classes apart."
+    )

@@ -1,0 +1,223 @@
+import copy
+
+import pytest
+import tiny
+import torch
+from torch.nn import functional as F
+
+from lit_backdoor.bundle import open_bundle, save_bundle
+from lit_backdoor.defenses.tac import (
+    Program,
+    TACDetection,
+    TACFineTune,
+    TACMovementFineTune,
+    TACOutlierDetection,
+    TACPruning,
+)
+from lit_backdoor.functional.latent_shift import movement_along, top_units
+from lit_backdoor.functional.minimal_perturbation import minimal_perturbations, required_gains
+from lit_backdoor.models.latents import latents_and_logits
+from lit_backdoor.stages import TargetReport, evaluation_of
+
+
+@pytest.fixture
+def suspect(tmp_path):
+    """A suspect bundle of random weights."""
+    return str(save_bundle(tmp_path / "suspect", kind="suspect", module=tiny.classifier()).path)
+
+
+def detected(stage, folder, datamodule=None, **options):
+    datamodule = datamodule or tiny.data(tiny.attack())
+    trainer = tiny.trainer(**options)
+    trainer.predict(stage, datamodule=datamodule, return_predictions=False)
+    stage.export(folder)
+    return str(folder)
+
+
+def solved(classifier, datamodule, **options):
+    """The same by hand."""
+    datamodule.setup()
+    with torch.no_grad():
+        batches = [datamodule.images(batch) for batch in datamodule.loader("root", shuffle=False)]
+        latents = torch.cat([latents_and_logits(classifier.eval(), b["image"])[0][b["valid"]] for b in batches])
+    last = classifier.final_linear
+    return minimal_perturbations(last.weight.data, required_gains(last.weight.data, last.bias.data, latents, **options))
+
+
+def report(folder, flagged, perturbations=True):
+    """A bundle of target classes, as a detector leaves it."""
+    tensors = {"flagged": torch.tensor(flagged, dtype=torch.long), "statistic": torch.ones(4), "index": torch.ones(4)}
+    if perturbations:
+        tensors["perturbations"] = torch.arange(4.0)[:, None] + torch.arange(32.0)
+    numbers = {"target_class": flagged[0] if flagged else None, "top_class": 0}
+    return str(save_bundle(folder, kind="targets", tensors=tensors, numbers=numbers).path)
+
+
+def test_detection_leaves_the_perturbations_of_the_root_set_and_their_norms(suspect, tmp_path):
+    stage = TACDetection(suspect, Program(margin=0.1), Program(quantile=0.9))
+    bundle = open_bundle(detected(stage, tmp_path / "found", precision="bf16-mixed"), "targets")
+    expected = solved(tiny.classifier(), tiny.data(), margin=0.1)
+    norms = solved(tiny.classifier(), tiny.data(), quantile=0.9).norm(dim=1)
+    torch.testing.assert_close(bundle.tensors()["perturbations"], expected.float(), rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(bundle.tensors()["statistic"], norms.float(), rtol=1e-4, atol=1e-6)
+    assert 0 <= bundle.numbers["p_value"] <= 1
+    assert bundle.numbers["top_class"] == int(norms.argmin())
+
+
+def test_both_tests_flag_a_planted_class_and_leave_others(suspect):
+    planted = torch.tensor([4.9, 5.8, 6.7, 1.4, 7.1, 6.7, 7.0, 6.9, 5.9, 6.3])
+    for stage in (TACDetection(suspect), TACOutlierDetection(suspect)):
+        for norms, flagged in ((planted, (3,)), (torch.linspace(5, 7, 10), ())):
+            stage._found = torch.ones(10, 32), norms
+            assert stage.report().flagged == flagged
+
+
+def test_second_class_is_flagged_after_the_first():
+    norms = torch.tensor([6.1, 0.1, 6.2, 5.9, 6.0, 3.9, 6.1, 6.0, 5.9, 6.2])
+    assert TargetReport.by_smallest(norms).flagged == (1, 5)
+    assert TargetReport.by_smallest(norms[[0, 2, 3]]).flagged == ()
+
+
+def test_report_before_the_run_is_refused(suspect):
+    with pytest.raises(ValueError, match="call predict before"):
+        TACDetection(suspect).report()
+
+
+def test_evaluation_compares_with_the_true_change(suspect, tmp_path):
+    path = detected(TACDetection(suspect), tmp_path / "found")
+    found = tiny.tested(evaluation_of(path), tiny.data(tiny.attack()))
+    classifier, datamodule = tiny.classifier().eval(), tiny.data(tiny.attack())
+    datamodule.setup()
+    changes = []
+    for batch in datamodule.loader("triggered"):
+        batch = datamodule.images(batch)
+        with torch.no_grad():
+            triggered, clean = (latents_and_logits(classifier, batch[k])[0] for k in ("image", "original"))
+        changes.append((triggered - clean)[batch["valid"] & batch["eligible"]])
+    shifts = open_bundle(path).tensors()["perturbations"]
+    cosines = F.cosine_similarity(shifts, torch.cat(changes).mean(0)[None])
+    assert found["test/tac_cosine"] == pytest.approx(cosines[0].item(), abs=1e-4)
+    assert found["test/tac_cosine_other"] == pytest.approx(cosines[1:].max().item(), abs=1e-4)
+    assert {"test/tac_rank_correlation", "test/tac_precision_1", "test/target_found"} <= found.keys()
+
+
+def test_evaluation_without_an_attack_is_nan(suspect, tmp_path):
+    found = tiny.tested(evaluation_of(detected(TACDetection(suspect), tmp_path / "found", tiny.data())), tiny.data())
+    assert found["test/tac_cosine"] != found["test/tac_cosine"]
+    assert "test/target_found" not in found
+
+
+@pytest.mark.parametrize("make", [TACDetection, lambda s: TACFineTune(s, 0), lambda s: TACPruning(s, 0)])
+def test_suspect_without_a_final_linear_layer_is_refused(make):
+    classifier = tiny.classifier()
+    classifier.num_classes = 5  # no layer has as many outputs
+    with pytest.raises(ValueError, match="linear layer with 5 outputs, got none"):
+        make(classifier).configure_model()
+
+
+def first_step(stage, datamodule):
+    """The gradients of the first step, and the batch it saw."""
+    kept = {}
+    stage.on_before_optimizer_step = lambda optimizer: kept.update(
+        {name: weight.grad.clone() for name, weight in stage.classifier.named_parameters()}
+    )
+    original = stage.lesson
+    stage.lesson = lambda batch: kept.setdefault("batch", original(batch))
+    tiny.fit(stage, datamodule, max_steps=1)
+    return kept
+
+
+def test_first_step_is_the_loss_as_written(suspect, tmp_path):
+    path = report(tmp_path / "found", [2])
+    kept = first_step(TACFineTune(suspect, path, beta=0.5, batch_norm="eval"), tiny.data())
+    images, labels = kept.pop("batch")
+    classifier = tiny.classifier().eval()
+    latents, logits = latents_and_logits(classifier, images)
+    shifted, rows = classifier.final_linear(latents + 2 + torch.arange(32.0)), labels != 2
+    (F.cross_entropy(logits, labels) + 0.5 * F.cross_entropy(shifted[rows], labels[rows])).backward()
+    for name, weight in classifier.named_parameters():
+        torch.testing.assert_close(kept[name], weight.grad, rtol=1e-4, atol=1e-6)
+
+
+def test_several_flagged_classes_are_all_treated(suspect, tmp_path):
+    stage = tiny.fit(TACFineTune(suspect, report(tmp_path / "found", [3, 1])), tiny.data())
+    assert stage.outcome().numbers["target_class"] == 3
+    assert stage.outcome().numbers["targets"] == [3, 1]
+    assert stage.perturbations[:, 0].tolist() == [3.0, 1.0]
+
+
+@pytest.mark.parametrize("kind", [TACFineTune, TACMovementFineTune])
+def test_nothing_flagged_leaves_the_suspect_as_it_was(kind, suspect, tmp_path):
+    stage = tiny.fit(kind(suspect, report(tmp_path / "found", [])), tiny.data(), max_epochs=2, limit_val_batches=1)
+    assert stage.trainer.current_epoch == 2  # complete, so that its bundle is written
+    assert not tiny.moved(tiny.tensors(tiny.classifier()), tiny.tensors(stage.classifier))
+    assert stage.outcome().numbers == {"target_class": None, "targets": [], "norms": []}
+
+
+@pytest.mark.parametrize("by_hand", [True, False])
+def test_without_perturbations_they_are_computed_from_the_root_set(by_hand, suspect, tmp_path):
+    target = 2 if by_hand else report(tmp_path / "found", [2], perturbations=False)
+    stage = tiny.fit(TACFineTune(suspect, target, program=Program(margin=0.5)), tiny.data(), max_epochs=2)
+    expected = solved(tiny.classifier(), tiny.data(), margin=0.5)[[2]].float()
+    torch.testing.assert_close(stage.perturbations, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_refreshed_perturbations_are_those_of_the_net_before_the_last_epoch(suspect, tmp_path):
+    nets = []
+    stage = TACFineTune(suspect, report(tmp_path / "found", [2]), refresh=True)
+    begun = stage.on_train_epoch_start
+    stage.on_train_epoch_start = lambda: (nets.append(copy.deepcopy(stage.classifier)), begun())[0]
+    tiny.fit(stage, tiny.data(), max_epochs=2)
+    expected = solved(nets[-1], tiny.data())[[2]].float()
+    torch.testing.assert_close(stage.perturbations, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_perturbations_of_another_suspect_are_refused(tmp_path):
+    path = report(tmp_path / "found", [1])
+    with pytest.raises(ValueError, match=r"perturbations \[4, 64\] .* got \[4, 32\]"):
+        TACFineTune(tiny.classifier(channels=8), path).configure_model()
+
+
+def test_movement_is_that_since_the_suspect_as_it_was(suspect, tmp_path):
+    kept = first_step(TACMovementFineTune(suspect, report(tmp_path / "found", [2]), beta=0.5), tiny.data())
+    images, labels = kept.pop("batch")
+    classifier = tiny.classifier().train()  # batch statistics move the latents before any weight does
+    latents, logits = latents_and_logits(classifier, images)
+    before = latents_and_logits(tiny.classifier().eval(), images)[0]
+    shift = 2 + torch.arange(32.0)[None]
+    (F.cross_entropy(logits, labels) + 0.5 * movement_along(latents, before, shift)).backward()
+    for name, weight in classifier.named_parameters():
+        torch.testing.assert_close(kept[name], weight.grad, rtol=1e-4, atol=1e-6)
+
+
+def test_pruning_cuts_the_largest_units_and_nothing_else(suspect, tmp_path):
+    stage = TACPruning(suspect, 2, share=0.1)
+    tiny.trainer().predict(stage, datamodule=tiny.data(), return_predictions=False)
+    units = top_units(solved(tiny.classifier(), tiny.data())[[2]], 0.1)
+    before, after = tiny.classifier().final_linear.weight.data, stage.classifier.final_linear.weight.data
+    assert len(units) == 3
+    assert not after[:, units].any()
+    left = [unit for unit in range(32) if unit not in units]
+    assert torch.equal(after[:, left], before[:, left])
+    assert stage.outcome().numbers == {"target_class": 2, "cut_units": units.tolist()}
+    nothing = TACPruning(suspect, report(tmp_path / "found", []))
+    tiny.trainer().predict(nothing, datamodule=tiny.data(), return_predictions=False)
+    assert not tiny.moved(tiny.tensors(tiny.classifier()), tiny.tensors(nothing.classifier))
+    assert nothing.outcome().numbers["target_class"] is None
+
+
+@pytest.mark.parametrize("bad", [{"margin": -1.0}, {"quantile": 0.0}, {"quantile": 1.1}, {"slack": 0.0}])
+def test_program_out_of_range_is_refused(bad):
+    with pytest.raises(ValueError, match=f"program.{next(iter(bad))}"):
+        Program(**bad)
+
+
+def test_options_out_of_range_are_refused(suspect):
+    with pytest.raises(ValueError, match="beta to be 0 or more"):
+        TACFineTune(suspect, 0, beta=-1.0)
+    with pytest.raises(ValueError, match="level of the test"):
+        TACDetection(suspect, level=0.0)
+    with pytest.raises(ValueError, match="share of units"):
+        TACPruning(suspect, 0, share=1.0)
+    with pytest.raises(ValueError, match="from 0 to 3, got 7"):
+        TACFineTune(suspect, 7).configure_model()
