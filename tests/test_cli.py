@@ -118,6 +118,7 @@ def test_list_names_what_there_is(capfd):
     for name in ("badnets", "wanet", "demo", "atclean_cifar10_small", "lit_backdoor.data.SyntheticSigns",
                  "lit_backdoor.models.TimmClassifier", "lit_backdoor.defenses.atclean.CollisionGenerator"):  # fmt: skip
         assert name in shown
+    assert "Alternating" not in shown  # a base
     assert main(["list", "attacks"]) == 0
     shown = capfd.readouterr().out
     assert "blend" in shown

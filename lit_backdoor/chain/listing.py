@@ -51,7 +51,7 @@ def _configs(kind: str) -> list[tuple[str, str]]:
 
 def _classes(package: ModuleType, base: type) -> list[tuple[str, str]]:
     found = {}
-    for info in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+    for info in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
         module = importlib.import_module(info.name)
         for name in getattr(module, "__all__", ()):
             value = getattr(module, name)
