@@ -3,7 +3,7 @@
 python tests/benchmarks/bench_neural_cleanse.py [--classes 10 43 200] [--channels 16] [--steps 3] [--precision bf16-mixed]
 
 A ResNet-18 of random weights on 32 x 32 images of noise, batches of 32. ``--steps`` steps run through the Trainer after
-a few that do not count; a run is that of the chain ``nc_cifar10_small``, 24 epochs of 8 steps. Every class takes part in
+a few that do not count; a run is that of the chain ``nc_cifar10_small``, 30 epochs of 8 steps. Every class takes part in
 every step, so the time is proportional to their number, but for what the chunks cost.
 """
 
@@ -21,7 +21,7 @@ from lit_backdoor.defenses.trigger_inversion import NeuralCleanse
 from lit_backdoor.models import TimmClassifier
 
 SKIP = 1  # steps before the clock starts
-RUN = 24 * 8  # steps of a run
+RUN = 30 * 8  # steps of a run
 BATCH = 32
 
 
