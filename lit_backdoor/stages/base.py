@@ -137,10 +137,11 @@ class Stage(pl.LightningModule):
         """Take a suspect that was given."""
         return cast("Classifier", self.open(name, "suspect"))
 
-    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> int | None:
         """Make the step's randomness a function of seed, epoch, batch and rank."""
         words = np.random.SeedSequence((self.seed, self.current_epoch, batch_idx, self.global_rank)).generate_state(2)
         torch.manual_seed((int(words[0]) << 31) ^ int(words[1]))
+        return None
 
     def on_before_backward(self, loss: Tensor) -> None:
         """Stop at a loss that is not finite, before it reaches the weights.

@@ -176,10 +176,11 @@ class DetectorEvaluation(InputDetection):
 
 
 class TargetEvaluation(Evaluation):
-    """Compare the classes that a detector flags with the attack's.
+    """Compare the classes that a detector flags with the attack's, and the trigger that it inverted, if it did: FD.
 
     ``target_found`` says whether the attack's class is flagged and no other, ``target_top`` whether it is the most
-    suspicious one, 1 or 0; both are left out where no single class is the attack's. ``flagged_classes`` counts them.
+    suspicious one, 1 or 0; both are left out where no single class is the attack's. ``flagged_classes`` counts them. FD
+    is `TriggerEvaluation`'s, of the flagged classes' triggers, or else of the top class's.
 
     Args:
         bundle: Path of a bundle of target classes.
@@ -189,21 +190,28 @@ class TargetEvaluation(Evaluation):
         super().__init__(bundle)
 
     def metrics(self) -> dict[str, Metric]:
-        """Measure nothing on test images."""
-        return {}
+        """Measure FD; it is not logged where no trigger was inverted."""
+        return {"feature_distance": FeatureDistance()}
 
     def build(self) -> None:
-        """Open the report."""
+        """Open the report, and the trigger with its suspect where there is one."""
         self.report = open_bundle(str(self._given["bundle"]), "targets")
         self.flagged = self.report.tensors()["flagged"].tolist()
+        self.trigger = None
+        if self.report.info["model"] is not None:
+            self.trigger = Frozen(self.report.build())
+            self.given(suspect=str(input_of(self.report, "suspect").path))
+            self.net = Frozen(self.open_classifier())
 
     def logits(self, images: Tensor) -> Tensor:
         """Refuse: there is no classifier in a report."""
         return Stage.logits(self, images)
 
     def evaluate(self, batch: Batch, metrics: Any) -> list[str]:
-        """Do nothing with test images: the report is about the suspect."""
-        return []
+        """Compare features of truly triggered images and of those with the inverted trigger."""
+        if self.trigger is None:
+            return []
+        return update_feature_distance(batch, metrics["feature_distance"], self.net.module, self.trigger)
 
     def on_test_epoch_end(self) -> None:
         """Compare with the attack, where one class is its target."""

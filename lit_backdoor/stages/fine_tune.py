@@ -9,9 +9,11 @@ from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lit_backdoor.bundle import open_bundle
 from lit_backdoor.models import Classifier, Frozen, UNet
 from lit_backdoor.stages.base import Batch, Outcome, Stage
 from lit_backdoor.stages.optim import Schedule, scheduled
+from lit_backdoor.triggers import Trigger
 
 __all__ = ["FineTune", "UnlearningFineTune"]
 
@@ -49,6 +51,16 @@ class FineTune(Stage):
         """Make the optimizer and its schedule."""
         return scheduled(self, self.optimizer(self.classifier.parameters()), self.schedule)
 
+    @property
+    def idle(self) -> bool:
+        """Whether there is nothing to do, such as where a detector flagged no class: the suspect stays as it is."""
+        return False
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> int | None:
+        """Skip every epoch, by Lightning's -1, where there is nothing to do."""
+        super().on_train_batch_start(batch, batch_idx)
+        return -1 if self.idle else None
+
     def on_train_epoch_start(self) -> None:
         """Set the mode of batch norm, which Lightning's train mode would undo."""
         if self.batch_norm == "eval":
@@ -79,6 +91,8 @@ class FineTune(Stage):
 class UnlearningFineTune(FineTune):
     """Fine-tune a suspect on generated triggered images under their true labels (ATClean, Eq. 4).
 
+    Where a detector of target classes flagged none, there is nothing to unlearn: the suspect is handed on as it is.
+
     Args:
         suspect: Path of a suspect bundle, or a classifier (a copy of it is tuned).
         generator: Path of a bundle of a generator, an inverted trigger or target classes with one, or a net from images
@@ -93,7 +107,7 @@ class UnlearningFineTune(FineTune):
     def __init__(
         self,
         suspect: str | Classifier,
-        generator: str | UNet,
+        generator: str | UNet | Trigger,
         mix: Literal["generated", "mixed", "both"] = "both",
         optimizer: OptimizerCallable = lambda p: torch.optim.Adam(p, lr=1e-4),
         schedule: Schedule = "constant",
@@ -106,14 +120,35 @@ class UnlearningFineTune(FineTune):
     def build(self) -> None:
         """Open the suspect and the generator."""
         super().build()
-        self.maker = Frozen(self.open("generator", ("generator", "trigger", "targets")))
+        kinds, given = ("generator", "trigger", "targets"), self._given["generator"]
+        report = open_bundle(given, kinds) if isinstance(given, str) else None
+        if report is not None and report.kind == "targets" and report.numbers["target_class"] is None:
+            self._sources["generator"], self.maker = report, None
+        else:
+            self.maker = Frozen(self.open("generator", kinds))
+
+    @property
+    def idle(self) -> bool:
+        """Whether there is no trigger to unlearn."""
+        return self.maker is None
+
+    def stamped(self, images: Tensor) -> Tensor:
+        """Give the images with the trigger."""
+        assert self.maker is not None  # without one no batch comes this far
+        return self.maker(images)  # type: ignore[no-any-return]
 
     def lesson(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Put generated images into the batch."""
         images, labels = batch["image"], batch["label"]
         if self.mix == "generated":
-            return self.maker(images), labels
+            return self.stamped(images), labels
         if self.mix == "mixed":
             half = (len(images) + 1) // 2
-            return torch.cat((self.maker(images[:half]), images[half:])), labels
-        return torch.cat((images, self.maker(images))), labels.repeat(2)
+            return torch.cat((self.stamped(images[:half]), images[half:])), labels
+        return torch.cat((images, self.stamped(images))), labels.repeat(2)
+
+    def outcome(self) -> Outcome:
+        """Hand on the tuned classifier, and the class that was unlearned, where a detector named it or found none."""
+        source = self._sources.get("generator")
+        named = source.numbers if source is not None and source.kind == "targets" else {}
+        return Outcome(self.classifier, numbers={k: named[k] for k in ("target_class",) if k in named})

@@ -6,12 +6,13 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lit_backdoor.bundle import open_bundle
 from lit_backdoor.functional.outliers import mad_index, smallest_p_value
 from lit_backdoor.models import Classifier
 from lit_backdoor.stages.base import Batch, Outcome, Stage
+from lit_backdoor.triggers import OneOf, Trigger
 
 __all__ = ["TargetDetection", "TargetReport", "targets_given"]
 
@@ -57,9 +58,10 @@ class TargetReport:
 class TargetDetection(Stage):
     """Say of every class of a suspect whether a backdoor leads to it.
 
-    A subclass makes the `report`, and the `trigger` if it inverts one. Leaves ``statistic`` and ``index`` (float, per
-    class), ``flagged`` (int64), and the numbers ``target_class`` (the first flagged one, or none), ``top_class`` and
-    ``anomaly_index`` (the top class's).
+    A subclass makes the `report`, and the `trigger` of a class if it inverts one. Leaves ``statistic`` and ``index``
+    (float, per class), ``flagged`` (int64), and the numbers ``target_class`` (the first flagged one, or none),
+    ``top_class`` and ``anomaly_index`` (the top class's). The bundle's net is the flagged class's trigger, `OneOf` them
+    where several are flagged, and the top class's where none is.
 
     Args:
         suspect: Path of a suspect bundle, or a classifier; frozen.
@@ -83,12 +85,12 @@ class TargetDetection(Stage):
         """Judge the classes, once training or prediction is over; the same in every process."""
         raise NotImplementedError
 
-    def trigger(self, target: int) -> nn.Module | None:
-        """Give the trigger that was inverted for a class, a `Trigger`; None where none is."""
+    def trigger(self, target: int) -> Trigger | None:
+        """Give the trigger that was inverted for a class; None where none is."""
         return None
 
     def outcome(self) -> Outcome:
-        """Hand on the report, with the trigger of the most suspicious class."""
+        """Hand on the report, with the triggers of the flagged classes, or else of the most suspicious one."""
         report = self.report()
         numbers = {
             "target_class": report.flagged[0] if report.flagged else None,
@@ -101,7 +103,8 @@ class TargetDetection(Stage):
             "index": report.index.float().cpu(),
             "flagged": torch.tensor(report.flagged, dtype=torch.long),
         }
-        return Outcome(self.trigger(report.flagged[0] if report.flagged else report.top), tensors, numbers)
+        found = [each for each in map(self.trigger, report.flagged or (report.top,)) if each is not None]
+        return Outcome(OneOf(found) if len(found) > 1 else found[0] if found else None, tensors, numbers)
 
 
 def targets_given(stage: Stage, value: int | str, num_classes: int) -> tuple[int, ...]:

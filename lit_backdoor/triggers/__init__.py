@@ -14,6 +14,7 @@ from lit_backdoor.triggers.batt import Rotation
 from lit_backdoor.triggers.blend import Blend
 from lit_backdoor.triggers.filter import Filter
 from lit_backdoor.triggers.generated import GeneratorTrigger
+from lit_backdoor.triggers.inverted import AddedPattern, MaskedPattern, OneOf
 from lit_backdoor.triggers.named import named_attack
 from lit_backdoor.triggers.noise import NoisyCover
 from lit_backdoor.triggers.patch import Patch
@@ -21,6 +22,7 @@ from lit_backdoor.triggers.sig import Sig
 from lit_backdoor.triggers.wanet import WaNet
 
 __all__ = [
+    "AddedPattern",
     "AllToAll",
     "AllToOne",
     "Attack",
@@ -29,7 +31,9 @@ __all__ = [
     "Filter",
     "GeneratorTrigger",
     "LabelPolicy",
+    "MaskedPattern",
     "NoisyCover",
+    "OneOf",
     "OneToOne",
     "Patch",
     "Role",

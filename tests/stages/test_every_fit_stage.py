@@ -9,6 +9,7 @@ from torch import nn
 from lit_backdoor.data import CropFlip
 from lit_backdoor.defenses.atclean import CollisionGenerator, DetectorFreeGenerator, StampedFineTune
 from lit_backdoor.defenses.tac import TACFineTune, TACMovementFineTune
+from lit_backdoor.defenses.trigger_inversion import StampedUnlearning
 from lit_backdoor.errors import DivergedError
 from lit_backdoor.models import Frozen
 from lit_backdoor.stages import (
@@ -18,7 +19,7 @@ from lit_backdoor.stages import (
     PoisonedTraining,
     UnlearningFineTune,
 )
-from lit_backdoor.triggers import Blend
+from lit_backdoor.triggers import Blend, MaskedPattern
 
 EPOCHS = 3
 STAGES = {
@@ -28,6 +29,9 @@ STAGES = {
     "FineTune": lambda v: FineTune(v, schedule="cosine"),
     "UnlearningFineTune": lambda v: UnlearningFineTune(v, tiny.unet()),
     "StampedFineTune": lambda v: StampedFineTune(v, Blend()),
+    "StampedUnlearning": lambda v: StampedUnlearning(
+        v, MaskedPattern.holding(torch.ones(1, 16, 16), torch.ones(3, 16, 16))
+    ),
     "CollisionGenerator": lambda v: CollisionGenerator(v, tiny.unet(), layers=2),
     "TACFineTune": lambda v: TACFineTune(v, 2),
     "TACMovementFineTune": lambda v: TACMovementFineTune(v, 2, refresh=True),

@@ -84,10 +84,10 @@ class TACFineTune(FineTune):
             solved = self.program.solve(self.classifier, root_latents(self, self.classifier))
             self.perturbations.copy_(solved[self.targets.cpu()])
 
-    def on_train_batch_start(self, batch: Any, batch_idx: int) -> int | None:  # type: ignore[override]
-        """Leave out every epoch, by Lightning's -1, where nothing was flagged."""
-        super().on_train_batch_start(batch, batch_idx)
-        return None if len(self.targets) else -1
+    @property
+    def idle(self) -> bool:
+        """Whether nothing was flagged."""
+        return not len(self.targets)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Learn from one batch."""

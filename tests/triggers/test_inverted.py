@@ -1,0 +1,67 @@
+import pytest
+import torch
+
+from lit_backdoor.bundle import open_bundle, save_bundle
+from lit_backdoor.triggers import AddedPattern, MaskedPattern, OneOf
+
+DRAW = torch.Generator().manual_seed(0)
+IMAGES = torch.rand(4, 3, 6, 8, generator=DRAW)
+
+
+def masked():
+    return MaskedPattern.holding(torch.rand(1, 6, 8, generator=DRAW), torch.rand(3, 6, 8, generator=DRAW))
+
+
+def added():
+    return AddedPattern.holding(torch.rand(3, 6, 8, generator=DRAW) * 2 - 1)
+
+
+def test_mask_says_how_much_of_the_pattern_is_seen():
+    trigger = masked()
+    stamped = trigger(IMAGES, torch.arange(4))
+    torch.testing.assert_close(stamped, IMAGES + trigger.mask * (trigger.pattern - IMAGES))
+
+
+def test_change_is_added_without_what_no_image_can_show():
+    change = torch.tensor([0.5, -0.5, 0.9 / 255, 1 / 255]).view(1, 2, 2)
+    trigger = AddedPattern.holding(change)
+    assert trigger(torch.full((1, 1, 2, 2), 0.75)).flatten().tolist() == [1.0, 0.25, 0.75, 0.75 + torch.tensor(1 / 255)]
+
+
+@pytest.mark.parametrize("make", [lambda: MaskedPattern(3, 6, 8), lambda: AddedPattern(3, 6, 8)])
+def test_empty_trigger_changes_nothing(make):
+    assert torch.equal(make()(IMAGES), IMAGES)
+
+
+@pytest.mark.parametrize("make", [masked, added, lambda: OneOf([masked(), added()])])
+def test_bundle_rebuilds_the_trigger(make, tmp_path):
+    trigger = make()
+    save_bundle(tmp_path / "a", kind="trigger", module=trigger)
+    again = open_bundle(tmp_path / "a").build()
+    assert torch.equal(again(IMAGES, torch.arange(4)), trigger(IMAGES, torch.arange(4)))
+    assert not torch.equal(again(IMAGES), IMAGES)
+
+
+@pytest.mark.parametrize("make", [masked, added, lambda: OneOf([masked(), added()])])
+def test_other_precisions_are_kept(make):
+    assert make()(IMAGES.bfloat16()).dtype == torch.bfloat16
+
+
+def test_several_triggers_take_turns_by_index_or_place():
+    one, two = masked(), added()
+    both = OneOf([one, two])
+    first, second = one(IMAGES), two(IMAGES)
+    by_index = both(IMAGES, torch.tensor([7, 7, 2, 5]))
+    assert torch.equal(by_index, torch.stack((second[0], second[1], first[2], second[3])))
+    assert torch.equal(both(IMAGES), torch.stack((first[0], second[1], first[2], second[3])))
+
+
+def test_no_trigger_at_all_is_refused():
+    with pytest.raises(ValueError, match="at least one trigger"):
+        OneOf([])
+
+
+@pytest.mark.parametrize("make", [masked, added])
+def test_images_of_another_size_are_refused(make):
+    with pytest.raises(ValueError, match=r"inverted at, \[3, 6, 8\], got \[3, 8, 8\]"):
+        make()(torch.rand(2, 3, 8, 8))
