@@ -50,7 +50,7 @@ class VariedPurification(Purification):
         inversion: Inversion | None = None,
         purifier: UNet | None = None,
         rounds: int = 4,
-        purify_epochs: int = 8,
+        purify_epochs: int = 6,
         local_share: float = 0.03,
         occluded: float = 0.35,
         lr: float = 2e-3,
