@@ -14,13 +14,14 @@ from lit_backdoor.report.sections.history import history
 from lit_backdoor.report.sections.scores import scores
 from lit_backdoor.report.sections.settings import settings
 from lit_backdoor.report.sections.stages import stages
+from lit_backdoor.report.sections.targets import targets
 from lit_backdoor.report.sections.verdict import verdict
 from lit_backdoor.report.template import Section, render
 
 __all__ = ["SECTIONS", "write_report"]
 
 # A new kind of result is one more function here, in the order of the page.
-SECTIONS: tuple[Callable[[Run], Section | None], ...] = (verdict, gallery, history, scores, stages, settings)
+SECTIONS: tuple[Callable[[Run], Section | None], ...] = (verdict, gallery, history, scores, targets, stages, settings)
 
 
 def write_report(folder: Path, data: BackdoorDataModule, command: str | None = None) -> Path:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from lit_backdoor.bundle import Bundle
 from lit_backdoor.data.samplers import Draw
 from lit_backdoor.report.pictures import LARGEST, amplified, data_uri, gain_for
 from lit_backdoor.report.run import Run
@@ -71,9 +72,9 @@ def gallery(run: Run) -> Section | None:
     batch = run.data.images(view[Draw(rows, torch.ones(len(rows), dtype=torch.bool), 0, 0)])
     clean: Tensor = batch["original"] if "original" in batch else batch["image"]
     stamped: Tensor | None = batch["image"] if run.data.attack else None
-    maker = run.last("generator") or run.last("trigger")
+    maker = _maker(run)
     made = maker.build()(clean).clamp(0, 1) if maker else None
-    recovered = maker is not None and maker.kind == "trigger"
+    recovered = maker is not None and maker.kind != "generator"
     kinds = _kinds(clean, stamped, made, _RECOVERED if recovered else _GENERATED)
     for kind in kinds:
         if kind.name in ("clean", "triggered", "generated"):
@@ -86,6 +87,12 @@ def gallery(run: Run) -> Section | None:
         width=_width(side), verdicts=_verdicts(kinds, truth, goal), goals=_goals(run, goal),
     )  # fmt: skip
     return Section("gallery", _title(stamped is not None, maker is not None, recovered), html)
+
+
+def _maker(run: Run) -> Bundle | None:
+    """Find a generator, or a trigger that was recovered, alone or beside a report of classes."""
+    bundles = (run.last(kind) for kind in ("generator", "trigger", "targets"))
+    return next((bundle for bundle in bundles if bundle is not None and bundle.info["model"] is not None), None)
 
 
 def _title(stamped: bool, made: bool, recovered: bool) -> str:
