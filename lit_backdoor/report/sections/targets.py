@@ -36,4 +36,4 @@ def targets(run: Run) -> Section | None:
         for label in order
     ]
     html = render("targets.html", rows=rows, rest=len(statistic) - len(rows), flagged=len(flagged))
-    return Section("targets", "Which class the backdoor leads to", html)
+    return Section("targets", "What the detector says of each class", html)
