@@ -8,6 +8,7 @@ from torch import nn
 
 from lit_backdoor.data import CropFlip
 from lit_backdoor.defenses.atclean import CollisionGenerator, DetectorFreeGenerator, StampedFineTune
+from lit_backdoor.defenses.pgbd import NTPGBD, PGBD, STPGBD, Geometry
 from lit_backdoor.errors import DivergedError
 from lit_backdoor.models import Frozen
 from lit_backdoor.stages import (
@@ -20,6 +21,12 @@ from lit_backdoor.stages import (
 from lit_backdoor.triggers import Blend
 
 EPOCHS = 3
+
+
+def fast(parameters):
+    return torch.optim.SGD(parameters, lr=0.01, momentum=0.9)
+
+
 STAGES = {
     "PoisonedTraining": lambda v: PoisonedTraining(tiny.classifier()),
     "LocalGradientAscentTraining": lambda v: LocalGradientAscentTraining(tiny.classifier()),
@@ -29,6 +36,9 @@ STAGES = {
     "StampedFineTune": lambda v: StampedFineTune(v, Blend()),
     "CollisionGenerator": lambda v: CollisionGenerator(v, tiny.unet(), layers=2),
     "DetectorFreeGenerator": lambda v: DetectorFreeGenerator(v, tiny.unet(), layers=2),
+    "PGBD": lambda v: PGBD(v, 0, geometry=Geometry(update=1, smoothed="both"), optimizer=fast),
+    "NTPGBD": lambda v: NTPGBD(v, optimizer=fast),
+    "STPGBD": lambda v: STPGBD(v, tiny.unet(), geometry=Geometry(update=1), optimizer=fast),
 }
 every_stage = pytest.mark.parametrize("name", STAGES)
 
@@ -88,10 +98,10 @@ def test_checkpoint_holds_plain_tensors_of_the_trained_net_alone(name, runs):
     assert "hyper_parameters" not in checkpoint
     frozen = [key for key, module in stage.named_modules() if isinstance(module, Frozen)]
     assert frozen or name in ("PoisonedTraining", "LocalGradientAscentTraining", "FloodingTraining", "FineTune",
-                              "StampedFineTune")  # fmt: skip
+                              "StampedFineTune", "PGBD", "NTPGBD")  # fmt: skip
     assert not [key for key in checkpoint["state_dict"] if key.startswith(tuple(f"{prefix}." for prefix in frozen))]
     weights = {key for key in checkpoint["state_dict"] if not key.startswith("eval_metrics.")}
-    assert {key.partition(".")[0] for key in weights} <= {"classifier", "generator", "trigger"}
+    assert {key.partition(".")[0] for key in weights} <= {"classifier", "generator", "trigger", "prototypes", "vectors"}
 
 
 @every_stage
