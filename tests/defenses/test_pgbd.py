@@ -71,6 +71,14 @@ def test_loss_turns_activations_away_from_the_target():
     assert sanitization(3.0) < sanitization(0.0) - 0.2
 
 
+@pytest.mark.parametrize("head", ["frozen", "tuned"])
+def test_last_layer_is_tuned_or_not(head):
+    stage = run(PGBD(tiny.classifier(), 2, optimizer=fast, head=head))
+    moved = tiny.moved(tiny.tensors(tiny.classifier()), tiny.tensors(stage.classifier))
+    assert {"net.fc.weight", "net.fc.bias"} & moved == (set() if head == "frozen" else {"net.fc.weight", "net.fc.bias"})
+    assert len(moved) > 20
+
+
 def test_static_vectors_stay_and_rebuilt_ones_follow_the_net():
     seen = {}
 
@@ -132,6 +140,11 @@ def test_map_of_an_all_to_all_attack():
 def test_target_that_is_none_is_refused(target, message):
     with pytest.raises(ValueError, match=message):
         run(PGBD(tiny.classifier(), target))
+
+
+def test_unknown_head_is_refused():
+    with pytest.raises(ValueError, match="option of head 'freeze'. Did you mean 'frozen'"):
+        PGBD(tiny.classifier(), 0, head="freeze")
 
 
 def test_unknown_layer_is_refused_with_the_nearest():

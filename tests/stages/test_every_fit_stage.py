@@ -36,9 +36,9 @@ STAGES = {
     "StampedFineTune": lambda v: StampedFineTune(v, Blend()),
     "CollisionGenerator": lambda v: CollisionGenerator(v, tiny.unet(), layers=2),
     "DetectorFreeGenerator": lambda v: DetectorFreeGenerator(v, tiny.unet(), layers=2),
-    "PGBD": lambda v: PGBD(v, 0, geometry=Geometry(update=1, smoothed="both"), optimizer=fast),
-    "NTPGBD": lambda v: NTPGBD(v, optimizer=fast),
-    "STPGBD": lambda v: STPGBD(v, tiny.unet(), geometry=Geometry(update=1), optimizer=fast),
+    "PGBD": lambda v: PGBD(v, 0, geometry=Geometry(update=1, smoothed="both"), optimizer=fast, head="tuned"),
+    "NTPGBD": lambda v: NTPGBD(v, optimizer=fast, head="tuned"),
+    "STPGBD": lambda v: STPGBD(v, tiny.unet(), geometry=Geometry(update=1), optimizer=fast, head="tuned"),
 }
 every_stage = pytest.mark.parametrize("name", STAGES)
 

@@ -38,6 +38,7 @@ class NTPGBD(PGBD):
         optimizer: Makes the optimizer; default the paper's SGD 1e-4, momentum .9, weight decay 1e-4.
         schedule: What the learning rate does over the run.
         batch_norm: ``eval`` tunes the suspect in eval mode; ``train`` uses and updates batch statistics.
+        head: ``frozen`` leaves the last linear layer as it is (ours); ``tuned`` tunes it, too (paper).
 
     Raises:
         ValueError: If an option is unknown, ``interval`` or ``top`` not positive, or vectors are to be smoothed, which
@@ -58,8 +59,9 @@ class NTPGBD(PGBD):
         optimizer: OptimizerCallable = paper_optimizer,
         schedule: Schedule = "constant",
         batch_norm: Literal["train", "eval"] = "eval",
+        head: Literal["frozen", "tuned"] = "frozen",
     ) -> None:
-        super().__init__(suspect, 0, weight, form, reduction, geometry, mapping, optimizer, schedule, batch_norm)
+        super().__init__(suspect, 0, weight, form, reduction, geometry, mapping, optimizer, schedule, batch_norm, head)
         if interval < 1 or top < 1:
             raise ValueError(f"Expected interval and top of at least 1, got {interval} and {top}.")
         if self.geometry.smoothed != "prototypes":

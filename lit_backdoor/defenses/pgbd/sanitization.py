@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from lit_backdoor.defenses.pgbd.mapping import TeacherMapping
 from lit_backdoor.defenses.pgbd.settings import Geometry
-from lit_backdoor.errors import DivergedError
+from lit_backdoor.errors import DivergedError, unknown
 from lit_backdoor.functional.prototypes import class_prototypes, prototype_vectors, sanitization_loss, smoothed
 from lit_backdoor.models import Classifier
 from lit_backdoor.models.base import evaluating
@@ -43,9 +43,9 @@ class PGBD(FineTune):
     Prototypes and vectors are rebuilt from the whole root set, in eval mode and without augmentation, at the start of
     every `Geometry.update`-th epoch, and kept in the checkpoint in between.
 
-    Deviations from the paper: smoothing is off unless ``geometry`` asks for rebuilding; with several targets their
-    losses are added. The release takes absolute cosines and their sum over batches of 16 (``form: abs``,
-    ``reduction: sum``).
+    Deviations from the paper: the last linear layer stays as it is by default, since the backdoor comes back by it: it
+    learns to undo the movement, which the clean images cannot show. With several targets their losses are added. The
+    release takes absolute cosines and their sum over batches of 16 (``form: abs``, ``reduction: sum``).
 
     Args:
         suspect: Path of a suspect bundle, or a classifier (a copy of it is tuned).
@@ -61,6 +61,7 @@ class PGBD(FineTune):
         schedule: What the learning rate does over the run. Paper: constant.
         batch_norm: ``eval`` tunes the suspect in eval mode, without dropout and with its running statistics (release);
             ``train`` uses and updates batch statistics.
+        head: ``frozen`` leaves the last linear layer as it is (ours); ``tuned`` tunes it, too (paper).
 
     Raises:
         ValueError: If an option or a class is unknown; when run, if the root set has no image of a target class.
@@ -82,9 +83,13 @@ class PGBD(FineTune):
         optimizer: OptimizerCallable = paper_optimizer,
         schedule: Schedule = "constant",
         batch_norm: Literal["train", "eval"] = "eval",
+        head: Literal["frozen", "tuned"] = "frozen",
     ) -> None:
         super().__init__(suspect, optimizer, schedule, batch_norm)
+        if head not in ("frozen", "tuned"):
+            raise unknown("option of head", head, ("frozen", "tuned"))
         self.target = target
+        self.head = head
         self.weight = weight
         self.form = form
         self.reduction = reduction
@@ -127,6 +132,8 @@ class PGBD(FineTune):
     def build(self) -> None:
         """Open the suspect and make room for prototypes and vectors."""
         super().build()
+        if self.head == "frozen":
+            self.classifier.final_linear.requires_grad_(False)
         self.layer = self.geometry.layer or _last_convolution(self.classifier)
         self.register_buffer("leads", self.find_leads(), persistent=False)
         with evaluating(self.classifier):

@@ -42,6 +42,7 @@ class STPGBD(PGBD):
         optimizer: Makes the optimizer; default the paper's SGD 1e-4, momentum .9, weight decay 1e-4.
         schedule: What the learning rate does over the run.
         batch_norm: ``eval`` tunes the suspect in eval mode; ``train`` uses and updates batch statistics.
+        head: ``frozen`` leaves the last linear layer as it is (ours); ``tuned`` tunes it, too (paper).
 
     Raises:
         ValueError: If an option or a class is unknown, or the bundle holds no trigger.
@@ -60,8 +61,9 @@ class STPGBD(PGBD):
         optimizer: OptimizerCallable = paper_optimizer,
         schedule: Schedule = "constant",
         batch_norm: Literal["train", "eval"] = "eval",
+        head: Literal["frozen", "tuned"] = "frozen",
     ) -> None:
-        super().__init__(suspect, -1, weight, form, reduction, geometry, mapping, optimizer, schedule, batch_norm)
+        super().__init__(suspect, -1, weight, form, reduction, geometry, mapping, optimizer, schedule, batch_norm, head)
         self.given(trigger=trigger)
         self.named_target = target
 
