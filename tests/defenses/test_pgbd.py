@@ -79,6 +79,26 @@ def test_last_layer_is_tuned_or_not(head):
     assert len(moved) > 20
 
 
+def test_weights_are_averaged_over_the_last_epochs_steps(tmp_path):
+    steps = []
+
+    class Keep(tiny.pl.Callback):
+        def on_train_batch_end(self, trainer, module, *args):
+            steps.append(module.classifier.net.conv1.weight.detach().clone())
+
+    data = tiny.data(batch_size=8)
+    stage = run(PGBD(tiny.classifier(), 2, optimizer=fast, average=2), 4, data, callbacks=[Keep()])
+    assert len(steps) == 12
+    expected = torch.stack(steps[6:]).mean(0)
+    torch.testing.assert_close(stage.sanitized.net.conv1.weight, expected)
+    stage.export(tmp_path / "suspect")
+    handed_on = open_bundle(tmp_path / "suspect", "suspect").build()
+    images = torch.rand(2, 3, tiny.SIZE, tiny.SIZE)
+    torch.testing.assert_close(handed_on(images), stage.eval().logits(images))
+    last = run(PGBD(tiny.classifier(), 2, optimizer=fast, average=0), 4, tiny.data(batch_size=8))
+    torch.testing.assert_close(last.outcome().module.net.conv1.weight, steps[-1])
+
+
 def test_static_vectors_stay_and_rebuilt_ones_follow_the_net():
     seen = {}
 
@@ -140,6 +160,16 @@ def test_map_of_an_all_to_all_attack():
 def test_target_that_is_none_is_refused(target, message):
     with pytest.raises(ValueError, match=message):
         run(PGBD(tiny.classifier(), target))
+
+
+def test_average_needs_a_last_epoch():
+    with pytest.raises(ValueError, match="max_epochs to be set: weights are averaged over the last ones"):
+        run(PGBD(tiny.classifier(), 0), -1, max_steps=2)
+
+
+def test_negative_average_is_refused():
+    with pytest.raises(ValueError, match="average to be 0 or more epochs, got -1"):
+        PGBD(tiny.classifier(), 0, average=-1)
 
 
 def test_unknown_head_is_refused():

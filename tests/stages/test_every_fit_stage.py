@@ -101,7 +101,14 @@ def test_checkpoint_holds_plain_tensors_of_the_trained_net_alone(name, runs):
                               "StampedFineTune", "PGBD", "NTPGBD")  # fmt: skip
     assert not [key for key in checkpoint["state_dict"] if key.startswith(tuple(f"{prefix}." for prefix in frozen))]
     weights = {key for key in checkpoint["state_dict"] if not key.startswith("eval_metrics.")}
-    assert {key.partition(".")[0] for key in weights} <= {"classifier", "generator", "trigger", "prototypes", "vectors"}
+    assert {key.partition(".")[0] for key in weights} <= {
+        "classifier",
+        "generator",
+        "trigger",
+        "prototypes",
+        "vectors",
+        "mean",
+    }
 
 
 @every_stage

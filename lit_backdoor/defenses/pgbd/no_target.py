@@ -39,6 +39,7 @@ class NTPGBD(PGBD):
         schedule: What the learning rate does over the run.
         batch_norm: ``eval`` tunes the suspect in eval mode; ``train`` uses and updates batch statistics.
         head: ``frozen`` leaves the last linear layer as it is (ours); ``tuned`` tunes it, too (paper).
+        average: The last epochs over whose steps weights are averaged (ours); 0 hands on the last step's (paper).
 
     Raises:
         ValueError: If an option is unknown, ``interval`` or ``top`` not positive, or vectors are to be smoothed, which
@@ -60,8 +61,11 @@ class NTPGBD(PGBD):
         schedule: Schedule = "constant",
         batch_norm: Literal["train", "eval"] = "eval",
         head: Literal["frozen", "tuned"] = "frozen",
+        average: int = 1,
     ) -> None:
-        super().__init__(suspect, 0, weight, form, reduction, geometry, mapping, optimizer, schedule, batch_norm, head)
+        super().__init__(
+            suspect, 0, weight, form, reduction, geometry, mapping, optimizer, schedule, batch_norm, head, average
+        )
         if interval < 1 or top < 1:
             raise ValueError(f"Expected interval and top of at least 1, got {interval} and {top}.")
         if self.geometry.smoothed != "prototypes":

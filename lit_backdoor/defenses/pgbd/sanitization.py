@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from collections.abc import Callable
+from typing import Any, Literal, cast
 
 import torch
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.optim.swa_utils import AveragedModel
 
+from lit_backdoor.defenses.pgbd.leads import constant_leads, mapped_leads
 from lit_backdoor.defenses.pgbd.mapping import TeacherMapping
 from lit_backdoor.defenses.pgbd.settings import Geometry
 from lit_backdoor.errors import DivergedError, unknown
@@ -32,20 +34,16 @@ def paper_optimizer(parameters: Any) -> torch.optim.Optimizer:
     return torch.optim.SGD(parameters, lr=1e-4, momentum=0.9, weight_decay=1e-4)
 
 
-def constant_leads(targets: Sequence[int], num_classes: int) -> Tensor:
-    """Lead every class to each target, int64 ``[T, C]``."""
-    return torch.tensor(targets, dtype=torch.long)[:, None].repeat(1, num_classes)
-
-
 class PGBD(FineTune):
     """Fine-tune a suspect on root data, and penalize movement of activations from a class's prototype to the target's.
 
     Prototypes and vectors are rebuilt from the whole root set, in eval mode and without augmentation, at the start of
     every `Geometry.update`-th epoch, and kept in the checkpoint in between.
 
-    Deviations from the paper: the last linear layer stays as it is by default, since the backdoor comes back by it: it
-    learns to undo the movement, which the clean images cannot show. With several targets their losses are added. The
-    release takes absolute cosines and their sum over batches of 16 (``form: abs``, ``reduction: sum``).
+    Deviations from the paper: the last linear layer stays as it is by default, since by it the backdoor comes back: it
+    learns to undo the movement. Weights are averaged over the last epoch's steps, which differ much where the loss's
+    weight is large. With several targets their losses are added. The release takes absolute cosines and their sum over
+    batches of 16 (``form: abs``, ``reduction: sum``).
 
     Args:
         suspect: Path of a suspect bundle, or a classifier (a copy of it is tuned).
@@ -62,6 +60,7 @@ class PGBD(FineTune):
         batch_norm: ``eval`` tunes the suspect in eval mode, without dropout and with its running statistics (release);
             ``train`` uses and updates batch statistics.
         head: ``frozen`` leaves the last linear layer as it is (ours); ``tuned`` tunes it, too (paper).
+        average: The last epochs over whose steps weights are averaged (ours); 0 hands on the last step's (paper).
 
     Raises:
         ValueError: If an option or a class is unknown; when run, if the root set has no image of a target class.
@@ -84,12 +83,16 @@ class PGBD(FineTune):
         schedule: Schedule = "constant",
         batch_norm: Literal["train", "eval"] = "eval",
         head: Literal["frozen", "tuned"] = "frozen",
+        average: int = 1,
     ) -> None:
         super().__init__(suspect, optimizer, schedule, batch_norm)
         if head not in ("frozen", "tuned"):
             raise unknown("option of head", head, ("frozen", "tuned"))
+        if average < 0:
+            raise ValueError(f"Expected average to be 0 or more epochs, got {average}.")
         self.target = target
         self.head = head
+        self.average = average
         self.weight = weight
         self.form = form
         self.reduction = reduction
@@ -103,7 +106,7 @@ class PGBD(FineTune):
         """Say where each class is led, int64 ``[T, C]``: a row for each target, none where there is no target."""
         num_classes = self.classifier.num_classes
         if isinstance(self.target, list):
-            return _checked_map(self.target, num_classes)[None]
+            return mapped_leads(self.target, num_classes)
         return constant_leads(targets_given(self, self.target, num_classes), num_classes)
 
     def make_vectors(self, prototypes: Tensor) -> Tensor:
@@ -134,6 +137,8 @@ class PGBD(FineTune):
         super().build()
         if self.head == "frozen":
             self.classifier.final_linear.requires_grad_(False)
+        if self.average:
+            self.mean = AveragedModel(self.classifier).requires_grad_(False)
         self.layer = self.geometry.layer or _last_convolution(self.classifier)
         self.register_buffer("leads", self.find_leads(), persistent=False)
         with evaluating(self.classifier):
@@ -156,6 +161,16 @@ class PGBD(FineTune):
             return super().configure_optimizers()
         warnings.warn("No class was flagged: the suspect goes on unchanged.", stacklevel=2)
         return None
+
+    def on_fit_start(self) -> None:
+        """Check that the last epochs are known.
+
+        Raises:
+            ValueError: If they are not.
+        """
+        super().on_fit_start()
+        if self.average and (self.trainer.max_epochs or 0) < 1:
+            raise ValueError("Expected --trainer.max_epochs to be set: weights are averaged over the last ones.")
 
     def on_train_epoch_start(self) -> None:
         """Set the modes, and rebuild prototypes and vectors where that is due."""
@@ -229,9 +244,23 @@ class PGBD(FineTune):
         self.log_train(len(images), loss=loss, classification=own.detach(), sanitization=kept.detach())
         return loss
 
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        """Average the weights, in the last epochs."""
+        if self.average and self.current_epoch + self.average >= cast(int, self.trainer.max_epochs):
+            self.mean.update_parameters(self.classifier)
+
+    @property
+    def sanitized(self) -> Classifier:
+        """The suspect as tuned so far; once there is one, the average."""
+        return cast(Classifier, self.mean.module) if self.average and self.mean.n_averaged else self.classifier
+
+    def logits(self, images: Tensor) -> Tensor:
+        """Classify by the sanitized suspect."""
+        return self.sanitized(images)  # type: ignore[no-any-return]
+
     def outcome(self) -> Outcome:
-        """Hand on the tuned classifier."""
-        return Outcome(module=self.classifier, numbers=self.numbers())
+        """Hand on the sanitized suspect."""
+        return Outcome(module=self.sanitized, numbers=self.numbers())
 
 
 def _last_convolution(classifier: Classifier) -> str | None:
@@ -240,11 +269,3 @@ def _last_convolution(classifier: Classifier) -> str | None:
     except ValueError:  # a net without any
         return None
     return name if isinstance(classifier.net.get_submodule(name), nn.Conv2d) else None
-
-
-def _checked_map(leads: list[int], num_classes: int) -> Tensor:
-    if len(leads) != num_classes or not all(0 <= lead < num_classes for lead in leads):
-        raise ValueError(
-            f"Expected a map of {num_classes} classes from 0 to {num_classes - 1}, one for each class, got {leads}."
-        )
-    return torch.tensor(leads)

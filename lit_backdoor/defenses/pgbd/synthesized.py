@@ -9,8 +9,9 @@ from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
 
 from lit_backdoor.bundle import open_bundle
+from lit_backdoor.defenses.pgbd.leads import constant_leads
 from lit_backdoor.defenses.pgbd.mapping import TeacherMapping
-from lit_backdoor.defenses.pgbd.sanitization import PGBD, constant_leads, paper_optimizer
+from lit_backdoor.defenses.pgbd.sanitization import PGBD, paper_optimizer
 from lit_backdoor.defenses.pgbd.settings import Geometry
 from lit_backdoor.models import Classifier, Frozen, UNet
 from lit_backdoor.stages.optim import Schedule
@@ -43,6 +44,7 @@ class STPGBD(PGBD):
         schedule: What the learning rate does over the run.
         batch_norm: ``eval`` tunes the suspect in eval mode; ``train`` uses and updates batch statistics.
         head: ``frozen`` leaves the last linear layer as it is (ours); ``tuned`` tunes it, too (paper).
+        average: The last epochs over whose steps weights are averaged (ours); 0 hands on the last step's (paper).
 
     Raises:
         ValueError: If an option or a class is unknown, or the bundle holds no trigger.
@@ -62,8 +64,11 @@ class STPGBD(PGBD):
         schedule: Schedule = "constant",
         batch_norm: Literal["train", "eval"] = "eval",
         head: Literal["frozen", "tuned"] = "frozen",
+        average: int = 1,
     ) -> None:
-        super().__init__(suspect, -1, weight, form, reduction, geometry, mapping, optimizer, schedule, batch_norm, head)
+        super().__init__(
+            suspect, -1, weight, form, reduction, geometry, mapping, optimizer, schedule, batch_norm, head, average
+        )
         self.given(trigger=trigger)
         self.named_target = target
 
