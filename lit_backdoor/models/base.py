@@ -105,6 +105,14 @@ class Classifier(Recorded, nn.Module, ABC):
         Raises:
             ValueError: If a layer is not known, did not run, or its output is not a tensor.
         """
+        return self.logits_and_taps(images, names)[1]
+
+    def logits_and_taps(self, images: Tensor, names: Iterable[str]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Give the logits and the outputs of layers, as `taps` does, from the same forward pass.
+
+        Raises:
+            ValueError: If a layer is not known, did not run, or its output is not a tensor.
+        """
         layers = {name: self._layer(name) for name in names}
         outputs: dict[str, Tensor] = {}
 
@@ -118,14 +126,14 @@ class Classifier(Recorded, nn.Module, ABC):
             for name, layer in layers.items()
         ]
         try:
-            self(images)
+            logits = cast(Tensor, self(images))
         finally:
             for handle in handles:
                 handle.remove()
         silent = [name for name in layers if name not in outputs]
         if silent:
             raise ValueError(f"Expected layers that run in a forward pass, but {silent} did not.")
-        return {name: outputs[name] for name in layers}
+        return logits, {name: outputs[name] for name in layers}
 
     def last_layers(self, k: int, kind: Literal["conv", "block"] = "conv") -> list[str]:
         """Name the last ``k`` layers in forward order, the last first.

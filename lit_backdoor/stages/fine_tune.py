@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any, Literal
 
 import torch
@@ -55,6 +56,12 @@ class FineTune(Stage):
     def idle(self) -> bool:
         """Whether there is nothing to do, such as where a detector flagged no class: the suspect stays as it is."""
         return False
+
+    def on_fit_start(self) -> None:
+        """Say where there is nothing to do."""
+        super().on_fit_start()
+        if self.idle:
+            warnings.warn("No class was flagged: the suspect goes on unchanged.", stacklevel=2)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> int | None:
         """Skip every epoch, by Lightning's -1, where there is nothing to do."""

@@ -8,6 +8,7 @@ from torch import nn
 
 from lit_backdoor.data import CropFlip
 from lit_backdoor.defenses.atclean import CollisionGenerator, DetectorFreeGenerator, StampedFineTune
+from lit_backdoor.defenses.pgbd import NTPGBD, PGBD, STPGBD, Geometry
 from lit_backdoor.defenses.tac import TACFineTune, TACMovementFineTune
 from lit_backdoor.defenses.trigger_inversion import StampedUnlearning
 from lit_backdoor.errors import DivergedError
@@ -22,6 +23,12 @@ from lit_backdoor.stages import (
 from lit_backdoor.triggers import Blend, MaskedPattern
 
 EPOCHS = 3
+
+
+def fast(parameters):
+    return torch.optim.SGD(parameters, lr=0.01, momentum=0.9)
+
+
 STAGES = {
     "PoisonedTraining": lambda v: PoisonedTraining(tiny.classifier()),
     "LocalGradientAscentTraining": lambda v: LocalGradientAscentTraining(tiny.classifier()),
@@ -36,6 +43,9 @@ STAGES = {
     "TACFineTune": lambda v: TACFineTune(v, 2),
     "TACMovementFineTune": lambda v: TACMovementFineTune(v, 2, refresh=True),
     "DetectorFreeGenerator": lambda v: DetectorFreeGenerator(v, tiny.unet(), layers=2),
+    "PGBD": lambda v: PGBD(v, 0, geometry=Geometry(update=1, smoothed="both"), optimizer=fast, head="tuned"),
+    "NTPGBD": lambda v: NTPGBD(v, optimizer=fast, head="tuned"),
+    "STPGBD": lambda v: STPGBD(v, tiny.unet(), geometry=Geometry(update=1), optimizer=fast, head="tuned"),
 }
 every_stage = pytest.mark.parametrize("name", STAGES)
 
@@ -95,7 +105,7 @@ def test_checkpoint_holds_plain_tensors_of_the_trained_net_alone(name, runs):
     assert "hyper_parameters" not in checkpoint
     frozen = [key for key, module in stage.named_modules() if isinstance(module, Frozen)]
     assert frozen or name in ("PoisonedTraining", "LocalGradientAscentTraining", "FloodingTraining", "FineTune",
-                              "StampedFineTune", "TACFineTune")  # fmt: skip
+                              "StampedFineTune", "TACFineTune", "PGBD", "NTPGBD")  # fmt: skip
     assert not [key for key in checkpoint["state_dict"] if key.startswith(tuple(f"{prefix}." for prefix in frozen))]
     weights = {key for key in checkpoint["state_dict"] if not key.startswith("eval_metrics.")}
     assert {key.partition(".")[0] for key in weights} <= {
@@ -104,6 +114,9 @@ def test_checkpoint_holds_plain_tensors_of_the_trained_net_alone(name, runs):
         "trigger",
         "perturbations",
         "targets",
+        "prototypes",
+        "vectors",
+        "mean",
     }
 
 

@@ -1,0 +1,111 @@
+"""NT-PGBD: PGBD without a known target, by taking the classes for it in turn (Sec. 6)."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch.cli import OptimizerCallable
+from torch import Tensor
+
+from lit_backdoor.bundle import open_bundle
+from lit_backdoor.defenses.pgbd.mapping import TeacherMapping
+from lit_backdoor.defenses.pgbd.sanitization import PGBD, paper_optimizer
+from lit_backdoor.defenses.pgbd.settings import Geometry
+from lit_backdoor.models import Classifier
+from lit_backdoor.stages.optim import Schedule
+
+__all__ = ["NTPGBD"]
+
+
+class NTPGBD(PGBD):
+    """Take each class for the target in turn, for some epochs each, over and over; also against all-to-all attacks.
+
+    Prototypes and vectors are rebuilt at every switch; ``geometry.update`` is not used. A class that the root set lacks
+    has no turn, with a warning.
+
+    Args:
+        suspect: Path of a suspect bundle, or a classifier (a copy of it is tuned).
+        interval: Epochs of each turn. Paper: 3 for CIFAR-10, 1 for many classes.
+        candidates: Path of a bundle of kind ``targets``: only its most suspicious classes have turns, the first first.
+        top: How many of the candidates; the paper's top k.
+        weight: Weight lambda of the sanitization loss.
+        form: ``cos`` (paper) or ``abs`` (release).
+        reduction: ``mean`` over the batch, or ``sum`` (release).
+        geometry: Where prototypes are taken.
+        mapping: Large-model mapping of the vectors; None for none.
+        optimizer: Makes the optimizer; default the paper's SGD 1e-4, momentum .9, weight decay 1e-4.
+        schedule: What the learning rate does over the run.
+        batch_norm: ``eval`` tunes the suspect in eval mode; ``train`` uses and updates batch statistics.
+        head: ``frozen`` leaves the last linear layer as it is (ours); ``tuned`` tunes it, too (paper).
+        average: The last epochs over whose steps weights are averaged (ours); 0 hands on the last step's (paper).
+
+    Raises:
+        ValueError: If an option is unknown, ``interval`` or ``top`` not positive, or vectors are to be smoothed, which
+            would mix those of different targets.
+    """
+
+    def __init__(
+        self,
+        suspect: str | Classifier,
+        interval: int = 1,
+        candidates: str | None = None,
+        top: int = 3,
+        weight: float = 1.0,
+        form: Literal["cos", "abs"] = "cos",
+        reduction: Literal["mean", "sum"] = "mean",
+        geometry: Geometry | None = None,
+        mapping: TeacherMapping | None = None,
+        optimizer: OptimizerCallable = paper_optimizer,
+        schedule: Schedule = "constant",
+        batch_norm: Literal["train", "eval"] = "eval",
+        head: Literal["frozen", "tuned"] = "frozen",
+        average: int = 1,
+    ) -> None:
+        super().__init__(
+            suspect, 0, weight, form, reduction, geometry, mapping, optimizer, schedule, batch_norm, head, average
+        )
+        if interval < 1 or top < 1:
+            raise ValueError(f"Expected interval and top of at least 1, got {interval} and {top}.")
+        if self.geometry.smoothed != "prototypes":
+            raise ValueError("Expected geometry.smoothed: prototypes, since vectors change their target at every turn.")
+        self.interval = interval
+        self.candidates = candidates
+        self.top = top
+
+    @property
+    def gap(self) -> int:
+        """Epochs between rebuildings: a turn."""
+        return self.interval
+
+    def find_leads(self) -> Tensor:
+        """Make room for one target, and find the classes that have turns."""
+        self.turns = list(range(self.classifier.num_classes))
+        if self.candidates is not None:
+            bundle = self._sources["candidates"] = open_bundle(self.candidates, "targets")
+            order = bundle.tensors()["statistic"].nan_to_num(nan=torch.inf).argsort(stable=True).tolist()
+            if len(order) != len(self.turns):
+                raise ValueError(f"Expected candidates among {len(self.turns)} classes, got a report on {len(order)}.")
+            self.turns = order[: self.top]
+        return torch.zeros(1, self.classifier.num_classes).long()
+
+    def on_fit_start(self) -> None:
+        """Leave classes out that the root set lacks."""
+        super().on_fit_start()
+        there = set(self.data.get_view("root").label.tolist())
+        missing = sorted(set(self.turns) - there)
+        self.turns = [label for label in self.turns if label in there]
+        if missing:
+            warnings.warn(f"The root set has no image of classes {missing}: they have no turn as target.", stacklevel=2)
+        if not self.turns:
+            raise ValueError(f"Expected root images of at least one candidate class, got none of {missing}.")
+
+    def on_train_epoch_start(self) -> None:
+        """Say whose turn it is, before vectors are rebuilt."""
+        self.leads.fill_(self.turns[self.current_epoch // self.interval % len(self.turns)])
+        super().on_train_epoch_start()
+
+    def numbers(self) -> dict[str, Any]:
+        """Name no target: none is known."""
+        return {}

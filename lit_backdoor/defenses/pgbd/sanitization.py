@@ -1,0 +1,266 @@
+"""PGBD: fine-tune a suspect while its activations are kept from moving toward the target class (Eq. 1 to 4)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal, cast
+
+import torch
+from lightning.pytorch.cli import OptimizerCallable
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim.swa_utils import AveragedModel
+
+from lit_backdoor.defenses.pgbd.leads import constant_leads, mapped_leads
+from lit_backdoor.defenses.pgbd.mapping import TeacherMapping
+from lit_backdoor.defenses.pgbd.settings import Geometry
+from lit_backdoor.errors import DivergedError, unknown
+from lit_backdoor.functional.prototypes import class_prototypes, prototype_vectors, sanitization_loss, smoothed
+from lit_backdoor.models import Classifier
+from lit_backdoor.models.base import evaluating
+from lit_backdoor.stages.base import Batch, Outcome
+from lit_backdoor.stages.fine_tune import FineTune
+from lit_backdoor.stages.optim import Schedule
+from lit_backdoor.stages.target_detection import targets_given
+
+__all__ = ["PGBD"]
+
+Stamp = Callable[[Tensor, Tensor], Tensor]
+
+
+def paper_optimizer(parameters: Any) -> torch.optim.Optimizer:
+    """Make the paper's optimizer: SGD 1e-4 with momentum .9 and weight decay 1e-4."""
+    return torch.optim.SGD(parameters, lr=1e-4, momentum=0.9, weight_decay=1e-4)
+
+
+class PGBD(FineTune):
+    """Fine-tune a suspect on root data, and penalize movement of activations from a class's prototype to the target's.
+
+    Prototypes and vectors are rebuilt from the whole root set, in eval mode and without augmentation, at the start of
+    every `Geometry.update`-th epoch, and kept in the checkpoint in between.
+
+    Deviations from the paper: the last linear layer stays as it is by default, since by it the backdoor comes back: it
+    learns to undo the movement. Weights are averaged over the last epoch's steps, which differ much where the loss's
+    weight is large. With several targets their losses are added. The release takes absolute cosines and their sum over
+    batches of 16 (``form: abs``, ``reduction: sum``).
+
+    Args:
+        suspect: Path of a suspect bundle, or a classifier (a copy of it is tuned).
+        target: The target class; or the path of a bundle of kind ``targets`` or ``trigger`` that names it: with several
+            flagged classes all are treated, with none the suspect goes on unchanged; or, for an attack from all to all
+            that is known, the class that each class is led to.
+        weight: Weight lambda of the sanitization loss. Paper: 10.
+        form: ``cos`` (paper) or ``abs`` (release).
+        reduction: ``mean`` over the batch, or ``sum`` (release).
+        geometry: Where prototypes are taken, and when they are rebuilt.
+        mapping: Large-model mapping of the vectors (Sec. 4.2); None for none.
+        optimizer: Makes the optimizer; default the paper's SGD 1e-4, momentum .9, weight decay 1e-4.
+        schedule: What the learning rate does over the run. Paper: constant.
+        batch_norm: ``eval`` tunes the suspect in eval mode, without dropout and with its running statistics (release);
+            ``train`` uses and updates batch statistics.
+        head: ``frozen`` leaves the last linear layer as it is (ours); ``tuned`` tunes it, too (paper).
+        average: The last epochs over whose steps weights are averaged (ours); 0 hands on the last step's (paper).
+
+    Raises:
+        ValueError: If an option or a class is unknown; when run, if the root set has no image of a target class.
+    """
+
+    leads: Tensor
+    prototypes: Tensor
+    vectors: Tensor
+
+    def __init__(
+        self,
+        suspect: str | Classifier,
+        target: int | str | list[int],
+        weight: float = 1.0,
+        form: Literal["cos", "abs"] = "cos",
+        reduction: Literal["mean", "sum"] = "mean",
+        geometry: Geometry | None = None,
+        mapping: TeacherMapping | None = None,
+        optimizer: OptimizerCallable = paper_optimizer,
+        schedule: Schedule = "constant",
+        batch_norm: Literal["train", "eval"] = "eval",
+        head: Literal["frozen", "tuned"] = "frozen",
+        average: int = 1,
+    ) -> None:
+        super().__init__(suspect, optimizer, schedule, batch_norm)
+        if head not in ("frozen", "tuned"):
+            raise unknown("option of head", head, ("frozen", "tuned"))
+        if average < 0:
+            raise ValueError(f"Expected average to be 0 or more epochs, got {average}.")
+        self.target = target
+        self.head = head
+        self.average = average
+        self.weight = weight
+        self.form = form
+        self.reduction = reduction
+        self.geometry = geometry or Geometry()
+        self.mapping = mapping
+        self._taught: Tensor | None = None
+
+    # What a variant says.
+
+    def find_leads(self) -> Tensor:
+        """Say where each class is led, int64 ``[T, C]``: a row for each target, none where there is no target."""
+        num_classes = self.classifier.num_classes
+        if isinstance(self.target, list):
+            return mapped_leads(self.target, num_classes)
+        return constant_leads(targets_given(self, self.target, num_classes), num_classes)
+
+    def make_vectors(self, prototypes: Tensor) -> Tensor:
+        """Make the vectors to keep away from, ``[T, C, d]``."""
+        return prototype_vectors(prototypes, self.leads)
+
+    @property
+    def gap(self) -> int:
+        """Epochs between rebuildings; 0 for none after the first."""
+        return self.geometry.update
+
+    @property
+    def needed(self) -> Tensor:
+        """Classes that must have root images."""
+        return self.leads
+
+    def numbers(self) -> dict[str, Any]:
+        """Name the target, or none."""
+        if isinstance(self.target, list):
+            return {"target_classes": self.target}
+        targets = self.leads[:, 0].tolist()
+        return {"target_class": targets[0] if targets else None, "target_classes": targets}
+
+    # The run.
+
+    def build(self) -> None:
+        """Open the suspect and make room for prototypes and vectors."""
+        super().build()
+        if self.head == "frozen":
+            self.classifier.final_linear.requires_grad_(False)
+        if self.average:
+            self.mean = AveragedModel(self.classifier).requires_grad_(False)
+        self.layer = self.geometry.layer or _last_convolution(self.classifier)
+        self.register_buffer("leads", self.find_leads(), persistent=False)
+        with evaluating(self.classifier):
+            self.shape = self.activations(self.classifier.example())[1].shape[1:]
+        prototypes = torch.zeros(self.classifier.num_classes, self.shape.numel())
+        self.register_buffer("prototypes", prototypes)
+        self.register_buffer("vectors", prototypes.repeat(len(self.leads), 1, 1))
+
+    def activations(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Give the logits of images and their activations ``[B, ...]``, from one forward pass."""
+        if self.layer is not None:
+            logits, taps = self.classifier.logits_and_taps(images, [self.layer])
+            return logits, taps[self.layer]
+        features = self.classifier.features(images)
+        return self.classifier.head(features), features
+
+    @property
+    def idle(self) -> bool:
+        """Whether no class was flagged."""
+        return not len(self.leads)
+
+    def on_fit_start(self) -> None:
+        """Check that the last epochs are known.
+
+        Raises:
+            ValueError: If they are not.
+        """
+        super().on_fit_start()
+        if self.average and (self.trainer.max_epochs or 0) < 1:
+            raise ValueError("Expected --trainer.max_epochs to be set: weights are averaged over the last ones.")
+
+    def on_train_epoch_start(self) -> None:
+        """Set the modes, and rebuild prototypes and vectors where that is due."""
+        super().on_train_epoch_start()
+        if self.batch_norm == "eval":
+            self.classifier.eval()
+        first = self.current_epoch == 0
+        if len(self.leads) and (first or (self.gap and self.current_epoch % self.gap == 0)):
+            self.rebuild(0 if first else self.current_epoch // self.gap)
+
+    def rebuild(self, number: int) -> None:
+        """Take prototypes and vectors anew for the so manieth time, weighed against those before."""
+        of_prototypes, of_vectors = self.geometry.weights(number)
+        prototypes = smoothed(self.root_prototypes(), self.prototypes, of_prototypes)
+        vectors = self.make_vectors(prototypes)
+        if self.mapping is not None:
+            vectors = self.mapped(self.mapping, vectors)
+        self.prototypes.copy_(prototypes)
+        self.vectors.copy_(smoothed(vectors, self.vectors, of_vectors))
+
+    def mapped(self, mapping: TeacherMapping, vectors: Tensor) -> Tensor:
+        """Let vectors pass through the teacher's space."""
+        if self._taught is None:
+            self._taught = mapping.teach(self.passes("root"), self.shape, self.seed)
+        maps = mapping.train(self._taught, *self.root_activations(), self.seed)
+        return maps.through(vectors.view(-1, *self.shape)).view_as(vectors)
+
+    def root_prototypes(self, stamp: Stamp | None = None) -> Tensor:
+        """Compute the prototypes of root images, ``[C, d]``, or of root images with a trigger.
+
+        Raises:
+            ValueError: If a class that others are led to has no root image.
+            DivergedError: If activations are not finite.
+        """
+        features, labels = self.root_activations(stamp)
+        if not features.isfinite().all():
+            raise DivergedError(
+                f"The activations of {type(self).__name__} are not finite at the start of epoch {self.current_epoch}, "
+                f"step {self.global_step}. The checkpoint of the last finished epoch is kept. Lower the learning rate "
+                "or the loss's weight."
+            )
+        found = class_prototypes(features, labels, len(self.prototypes), self.geometry.centroids, self.seed)
+        missing = set(found[:, 0].isnan().nonzero().flatten().tolist()) & set(self.needed.flatten().tolist())
+        if missing:
+            raise ValueError(
+                f"Expected root images of every target class, got none of {sorted(missing)}: without their prototypes "
+                "there is no direction to keep away from. Give the root set images of them (data.split.root_pool)."
+            )
+        return found.nan_to_num()  # of no matter: a class without images is in no batch
+
+    @torch.no_grad()
+    def root_activations(self, stamp: Stamp | None = None) -> tuple[Tensor, Tensor]:
+        """Compute the activations of the root set in order, ``[N, ...]``, and its labels, with or without a trigger."""
+        features, labels = [], []
+        with evaluating(self.classifier), self.trainer.precision_plugin.forward_context():
+            for batch in self.passes("root"):
+                images = batch["image"] if stamp is None else stamp(batch["image"], batch["index"])
+                features.append(self.activations(images)[1][batch["valid"]].float())
+                labels.append(batch["label"][batch["valid"]])
+        return torch.cat(features), torch.cat(labels)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Compute Eq. 4 on one batch of root images."""
+        images, labels = self.lesson(batch)
+        logits, features = self.activations(images)
+        own = F.cross_entropy(logits.float(), labels)
+        kept = sanitization_loss(features, labels, self.prototypes, self.vectors, self.form, self.reduction)
+        loss = own + self.weight * kept
+        self.log_train(len(images), loss=loss, classification=own.detach(), sanitization=kept.detach())
+        return loss
+
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        """Average the weights, in the last epochs."""
+        if self.average and self.current_epoch + self.average >= cast(int, self.trainer.max_epochs):
+            self.mean.update_parameters(self.classifier)
+
+    @property
+    def sanitized(self) -> Classifier:
+        """The suspect as tuned so far; once there is one, the average."""
+        return cast(Classifier, self.mean.module) if self.average and self.mean.n_averaged else self.classifier
+
+    def logits(self, images: Tensor) -> Tensor:
+        """Classify by the sanitized suspect."""
+        return self.sanitized(images)  # type: ignore[no-any-return]
+
+    def outcome(self) -> Outcome:
+        """Hand on the sanitized suspect."""
+        return Outcome(module=self.sanitized, numbers=self.numbers())
+
+
+def _last_convolution(classifier: Classifier) -> str | None:
+    try:
+        [name] = classifier.last_layers(1, "conv")
+    except ValueError:  # a net without any
+        return None
+    return name if isinstance(classifier.net.get_submodule(name), nn.Conv2d) else None

@@ -1,0 +1,109 @@
+"""ST-PGBD: PGBD with vectors to where a synthesized trigger moves each class (Sec. 6)."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch.cli import OptimizerCallable
+from torch import Tensor
+
+from lit_backdoor.bundle import open_bundle
+from lit_backdoor.defenses.pgbd.leads import constant_leads
+from lit_backdoor.defenses.pgbd.mapping import TeacherMapping
+from lit_backdoor.defenses.pgbd.sanitization import PGBD, paper_optimizer
+from lit_backdoor.defenses.pgbd.settings import Geometry
+from lit_backdoor.models import Classifier, Frozen, UNet
+from lit_backdoor.stages.optim import Schedule
+from lit_backdoor.stages.target_detection import targets_given
+from lit_backdoor.triggers import Trigger
+
+__all__ = ["STPGBD"]
+
+_KINDS = ("trigger", "targets", "generator")
+
+
+class STPGBD(PGBD):
+    """Keep activations off the way that a trigger moves them: :math:`V_c = P'_c - P_c`, P' of triggered root images.
+
+    The trigger moves all classes, but images of the target class are left out where it is known. Further classes that
+    a detector flagged, for which its bundle has no trigger, get the vectors of `PGBD`.
+
+    Args:
+        suspect: Path of a suspect bundle, or a classifier (a copy of it is tuned).
+        trigger: Path of a bundle of an inverted trigger, of target classes with one, or of a generator; or a `Trigger`
+            or a generator as it is. The attack's own is an oracle, for the paper's ablation alone.
+        target: The target class, by hand or as the path of a bundle; None takes what the trigger's bundle names. A
+            bundle of target classes that names none leaves the suspect unchanged.
+        weight: Weight lambda of the sanitization loss.
+        form: ``cos`` (paper) or ``abs`` (release).
+        reduction: ``mean`` over the batch, or ``sum`` (release).
+        geometry: Where prototypes are taken, and when they are rebuilt.
+        mapping: Large-model mapping of the vectors; None for none.
+        optimizer: Makes the optimizer; default the paper's SGD 1e-4, momentum .9, weight decay 1e-4.
+        schedule: What the learning rate does over the run.
+        batch_norm: ``eval`` tunes the suspect in eval mode; ``train`` uses and updates batch statistics.
+        head: ``frozen`` leaves the last linear layer as it is (ours); ``tuned`` tunes it, too (paper).
+        average: The last epochs over whose steps weights are averaged (ours); 0 hands on the last step's (paper).
+
+    Raises:
+        ValueError: If an option or a class is unknown, or the bundle holds no trigger.
+    """
+
+    def __init__(
+        self,
+        suspect: str | Classifier,
+        trigger: str | Trigger | UNet,
+        target: int | str | None = None,
+        weight: float = 1.0,
+        form: Literal["cos", "abs"] = "cos",
+        reduction: Literal["mean", "sum"] = "mean",
+        geometry: Geometry | None = None,
+        mapping: TeacherMapping | None = None,
+        optimizer: OptimizerCallable = paper_optimizer,
+        schedule: Schedule = "constant",
+        batch_norm: Literal["train", "eval"] = "eval",
+        head: Literal["frozen", "tuned"] = "frozen",
+        average: int = 1,
+    ) -> None:
+        super().__init__(
+            suspect, -1, weight, form, reduction, geometry, mapping, optimizer, schedule, batch_norm, head, average
+        )
+        self.given(trigger=trigger)
+        self.named_target = target
+
+    def build(self) -> None:
+        """Open the suspect, and the trigger unless there is nothing to do."""
+        super().build()
+        if len(self.leads):
+            self.maker = Frozen(self.open("trigger", _KINDS))
+
+    def find_leads(self) -> Tensor:
+        """Say which class each trigger leads to; -1 where that is not known."""
+        target, trigger, num_classes = self.named_target, self._given["trigger"], self.classifier.num_classes
+        if target is None and isinstance(trigger, str) and open_bundle(trigger, _KINDS).kind != "generator":
+            target = trigger
+        found = (-1,) if target is None else targets_given(self, target, num_classes)
+        return constant_leads(found, num_classes)
+
+    @property
+    def needed(self) -> Tensor:
+        """Classes whose own prototypes are needed: those that have no trigger."""
+        return self.leads[1:]
+
+    def make_vectors(self, prototypes: Tensor) -> Tensor:
+        """Make the vectors to the prototypes of triggered images."""
+        vectors = super().make_vectors(prototypes)
+        classes = torch.arange(len(prototypes), device=prototypes.device)
+        moved = self.root_prototypes(self.stamp) - prototypes
+        vectors[0] = moved.masked_fill((self.leads[0] == classes)[:, None], 0)
+        return vectors
+
+    def stamp(self, images: Tensor, index: Tensor) -> Tensor:
+        """Put the trigger on images in [0, 1]."""
+        made: Tensor = self.maker(images, index) if isinstance(self.maker.module, Trigger) else self.maker(images)
+        return made
+
+    def numbers(self) -> dict[str, Any]:
+        """Name the target where it is known."""
+        return {} if (self.leads == -1).any() else super().numbers()

@@ -1,0 +1,124 @@
+import numpy as np
+import pytest
+import torch
+from sklearn.cluster import KMeans
+from torch.nn import functional as F
+
+from lit_backdoor.functional.prototypes import class_prototypes, prototype_vectors, sanitization_loss, smoothed
+
+
+@pytest.fixture
+def rows():
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(40, 3, 2, 2, generator=generator), torch.arange(40) % 4
+
+
+def test_prototype_is_the_plain_mean_of_centroids(rows):
+    features, labels = rows
+    features[:28:4] += 20  # most of class 0 lies far off, in a cluster of its own
+    found = class_prototypes(features, labels, 4, seed=5)
+    own = features[labels == 0].flatten(1).numpy()
+    expected = KMeans(3, n_init=1, random_state=5).fit(own).cluster_centers_.mean(0)
+    np.testing.assert_allclose(found[0].numpy(), expected, rtol=1e-5)
+    assert np.abs(expected - own.mean(0)).max() > 1  # clusters count alike, whatever their size
+
+
+def test_one_centroid_is_the_mean_and_half_precision_is_brought_up(rows):
+    features, labels = rows
+    found = class_prototypes(features.bfloat16(), labels, 4, centroids=1)
+    expected = torch.stack([features.bfloat16().float()[labels == c].flatten(1).mean(0) for c in range(4)])
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, expected)
+
+
+def test_missing_class_has_no_prototype(rows):
+    features, labels = rows
+    found = class_prototypes(features, labels, 6)
+    assert found[:4].isfinite().all()
+    assert found[4:].isnan().all()
+
+
+def test_fewer_rows_than_centroids_are_their_own_centroids_with_a_warning(rows):
+    features, _ = rows
+    labels = torch.tensor([0] * 38 + [1] * 2)
+    with pytest.warns(UserWarning, match=r"at least 3 root images of each class.*classes \[1\] have fewer"):
+        found = class_prototypes(features, labels, 2)
+    torch.testing.assert_close(found[1], features[38:].flatten(1).mean(0))
+
+
+def test_no_centroid_is_refused(rows):
+    with pytest.raises(ValueError, match="at least one centroid per class, got 0"):
+        class_prototypes(*rows, 4, centroids=0)
+
+
+def test_vectors_point_from_each_class_to_where_it_is_led():
+    prototypes = torch.tensor([[0.0, 0.0], [1.0, 2.0], [5.0, 5.0]])
+    found = prototype_vectors(prototypes, torch.tensor([[1, 1, 1], [1, 2, 0]]))
+    assert found.tolist() == [[[1, 2], [0, 0], [-4, -3]], [[1, 2], [4, 3], [-5, -5]]]
+
+
+def by_autograd(features, label, prototype, vector):
+    """Eq. 2 and 3 as they are written, for one row: the gradient of the prototype loss against the vector."""
+    features = features.flatten().clone().requires_grad_()
+    loss = F.mse_loss(features, prototype, reduction="sum")
+    [gradient] = torch.autograd.grad(loss, features, create_graph=True)
+    return (gradient @ vector) / (gradient.norm() * vector.norm())
+
+
+@pytest.mark.parametrize("form", ["cos", "abs"])
+def test_closed_form_is_that_of_the_gradient(rows, form):
+    features, labels = rows
+    features, labels = features[:10].double().requires_grad_(), labels[:10]
+    prototypes = torch.randn(4, 12, generator=torch.Generator().manual_seed(1)).double()
+    vectors = prototype_vectors(prototypes, torch.tensor([[2, 2, 2, 2], [3, 3, 3, 3]]))
+    total = 0
+    for lead, target in enumerate((2, 3)):
+        for row, label in zip(features, labels.tolist(), strict=True):
+            if label != target:
+                cosine = by_autograd(row, label, prototypes[label], vectors[lead, label])
+                total += cosine.abs() if form == "abs" else cosine
+    found = sanitization_loss(features, labels, prototypes, vectors, form, "sum")
+    torch.testing.assert_close(found, total)
+
+
+def test_gradient_is_that_of_the_written_form(rows):
+    """The second backward pass of the written form gives what the closed form gives with one."""
+    features, labels = rows[0][:6].double(), rows[1][:6]
+    prototypes = torch.randn(4, 12, generator=torch.Generator().manual_seed(1)).double()
+    vectors = prototype_vectors(prototypes, torch.tensor([[2, 2, 2, 2]]))
+    closed = features.clone().requires_grad_()
+    sanitization_loss(closed, labels, prototypes, vectors, "cos", "sum").backward()
+    written = features.clone().requires_grad_()
+    total = 0
+    for row, label in zip(written, labels.tolist(), strict=True):
+        if label != 2:
+            away = row.flatten()
+            gradient = torch.autograd.grad((away - prototypes[label]).square().sum(), away, create_graph=True)[0]
+            total = total + F.cosine_similarity(gradient, vectors[0, label], dim=0)
+    total.backward()
+    torch.testing.assert_close(closed.grad, written.grad)
+
+
+def test_target_class_is_skipped_and_the_mean_is_over_the_rest(rows):
+    features, labels = rows
+    prototypes = torch.randn(4, 12, generator=torch.Generator().manual_seed(1))
+    vectors = prototype_vectors(prototypes, torch.tensor([[2, 2, 2, 2]]))
+    total = sanitization_loss(features, labels, prototypes, vectors, "cos", "sum")
+    torch.testing.assert_close(sanitization_loss(features, labels, prototypes, vectors), total / 30)
+    own = features[labels == 2].requires_grad_()
+    loss = sanitization_loss(own, labels[labels == 2], prototypes, vectors, "abs")
+    loss.backward()
+    assert loss == 0
+    assert own.grad.eq(0).all()
+
+
+@pytest.mark.parametrize(
+    ("form", "reduction", "message"), [("cosine", "sum", "form .* 'cosine'"), ("cos", "average", "reduction 'average'")]
+)
+def test_unknown_option_is_refused(rows, form, reduction, message):
+    with pytest.raises(ValueError, match=message):
+        sanitization_loss(*rows, torch.zeros(4, 12), torch.zeros(1, 4, 12), form, reduction)
+
+
+def test_smoothing_weighs_the_new_value():
+    assert smoothed(torch.tensor(4.0), torch.tensor(0.0), 0.75) == 3
