@@ -26,6 +26,7 @@ FIELDS = ("chain", "attack", "seed", "stage", "metric", "value", "seconds", "har
 SMALL, U, P, INVERT = (
     "atclean_cifar10_small", "btidbf_u_cifar10_small", "btidbf_p_cifar10_small", "btidbf_invert_cifar10_small",
 )  # fmt: skip
+PGBD, NT, TAC, NC = ("pgbd_cifar10_small", "pgbd_nt_cifar10_small", "tac_cifar10_small", "nc_cifar10_small")
 TARGETS = (0, 2, 4, 6, 8)
 # A chain may carry a variant, CHAIN@VARIANT: more settings for --set.
 VARIANTS = {
@@ -54,6 +55,8 @@ PLAN = [
         for attack in ("badnets", "blend")
     ),
     *((f"{INVERT}@target{target}", attack) for target in TARGETS for attack in ("badnets", "blend")),
+    *((chain, attack) for chain in (TAC, PGBD, NT, NC) for attack in ("badnets", "blend", "sig")),
+    (f"{SMALL}_detector_free", "badnets_a2a"),
     ("demo", "badnets"),
 ]
 EXTRA = {"wanet": ["stages.victim.trainer.max_epochs=30"]}  # evaluation.md's terms: its victim may train longer
@@ -204,6 +207,20 @@ def targets_table() -> str:
     return "\n".join(lines)
 
 
+def fidelity_table(attacks: list[str]) -> str:
+    """What TAC's program reconstructs, against the true change of latents."""
+    names = ("tac_cosine", "tac_cosine_other", "tac_rank_correlation", "tac_precision_1", "tac_precision_5",
+             "tac_precision_10")  # fmt: skip
+    lines = [
+        "| attack | seeds | cosine | largest of another class | rank correlation | precision, top 1 % | 5 % | 10 % |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for attack in attacks:
+        cells = [cell(values(), TAC, attack, "detect", name) for name in names]
+        lines.append(f"| {NAMES[attack]} | {seeds_of(TAC, attack)} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
 def rows_table(rows: list[tuple[str, str, str, str]]) -> str:
     """Rows of (label, chain, attack, stage), ACC, ASR, RA and DoF each."""
     found = values()
@@ -215,7 +232,7 @@ def rows_table(rows: list[tuple[str, str, str, str]]) -> str:
 
 
 def tables() -> dict[str, str]:
-    two = ["badnets", "blend"]
+    two, three = ["badnets", "blend"], ["badnets", "blend", "sig"]
     ablations = []
     for attack in two:
         ablations += [
@@ -236,13 +253,18 @@ def tables() -> dict[str, str]:
         "demo": defense_table(["demo"], ["badnets"], more=dof),
         "atclean_cifar10_small": defense_table([SMALL], [a for c, a in PLAN if c == SMALL], more=dof),
         "ablations": rows_table(ablations),
-        "detector_free": defense_table([f"{SMALL}_detector_free"], two, more=dof),
+        "detector_free": defense_table([f"{SMALL}_detector_free"], [*two, "badnets_a2a"], more=dof),
         "tinyimagenet": defense_table(["atclean_tinyimagenet_small"], two, more=dof),
         "collision": rows_table(collision),
         "btidbf_u": defense_table([U, f"{U}@root5", f"{U}@root5_batch32"], of_u, "unlearn"),
         "btidbf_p": defense_table([P, f"{P}@root5"], of_p, "purify"),
         "btidbf_d": detection_table(),
         "btidbf_targets": targets_table(),
+        "tac": defense_table([TAC], three, "tune", ("detect", "target_found")),
+        "tac_fidelity": fidelity_table(three),
+        "pgbd": defense_table([PGBD], three, "sanitize"),
+        "pgbd_nt": defense_table([NT], three, "sanitize"),
+        "nc": defense_table([NC], three, "unlearn", ("detect", "target_found")),
     }
 
 
