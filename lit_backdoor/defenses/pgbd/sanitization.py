@@ -39,8 +39,8 @@ class PGBD(FineTune):
     Prototypes and vectors are rebuilt from the whole root set, in eval mode and without augmentation, at the start of
     every `Geometry.update`-th epoch, and kept in the checkpoint in between.
 
-    Deviations from the paper: the last linear layer stays as it is by default, since by it the backdoor comes back: it
-    learns to undo the movement. Weights are averaged over the last epoch's steps, which differ much where the loss's
+    Deviations from the paper: the last linear layer stays as it is by default: where it was tuned, the backdoor came
+    back within a few epochs. Weights are averaged over the last epoch's steps, which differ much where the loss's
     weight is large. With several targets their losses are added. The release takes absolute cosines and their sum over
     batches of 16 (``form: abs``, ``reduction: sum``).
 
