@@ -196,8 +196,8 @@ def test_generator_evaluation_wants_the_suspect_it_was_trained_on(victim, tmp_pa
 
 
 def test_kinds_without_a_test(tmp_path):
-    save_bundle(tmp_path / "t", kind="targets", tensors={"x": torch.ones(1)})
-    with pytest.raises(ValueError, match="no test of a bundle of kind 'targets'"):
+    save_bundle(tmp_path / "t", kind="decoder", tensors={"x": torch.ones(1)})
+    with pytest.raises(ValueError, match="no test of a bundle of kind 'decoder'"):
         evaluation_of(str(tmp_path / "t"))
 
 
