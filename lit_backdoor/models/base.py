@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from lit_backdoor.errors import unknown
 from lit_backdoor.recipe import Recorded
 
-__all__ = ["CIFAR_MEAN", "CIFAR_STD", "Classifier", "evaluating"]
+__all__ = ["CIFAR_MEAN", "CIFAR_STD", "Classifier", "batch_norms", "evaluating"]
 
 CIFAR_MEAN = (0.4914, 0.4822, 0.4465)
 CIFAR_STD = (0.2470, 0.2435, 0.2616)
@@ -32,6 +32,11 @@ def evaluating(net: nn.Module) -> Iterator[None]:
     finally:
         for module, mode in modes:
             module.training = mode
+
+
+def batch_norms(net: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
+    """Find the batch norms of a net, whose mode says whether they use and update the batch's statistics."""
+    return [module for module in net.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
 
 
 class Classifier(Recorded, nn.Module, ABC):

@@ -7,11 +7,12 @@ from typing import Any, Literal
 
 import torch
 from lightning.pytorch.cli import OptimizerCallable
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from lit_backdoor.bundle import open_bundle
 from lit_backdoor.models import Classifier, Frozen, UNet
+from lit_backdoor.models.base import batch_norms
 from lit_backdoor.stages.base import Batch, Outcome, Stage
 from lit_backdoor.stages.optim import Schedule, scheduled
 from lit_backdoor.triggers import Trigger
@@ -71,9 +72,8 @@ class FineTune(Stage):
     def on_train_epoch_start(self) -> None:
         """Set the mode of batch norm, which Lightning's train mode would undo."""
         if self.batch_norm == "eval":
-            for module in self.classifier.modules():
-                if isinstance(module, nn.modules.batchnorm._BatchNorm):
-                    module.eval()
+            for norm in batch_norms(self.classifier):
+                norm.eval()
 
     def logits(self, images: Tensor) -> Tensor:
         """Classify by the suspect as tuned so far."""

@@ -7,10 +7,11 @@ from typing import Literal
 
 import torch
 from lightning.pytorch.cli import OptimizerCallable
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from lit_backdoor.models import Classifier, Frozen, PatternedUNet, UNet
+from lit_backdoor.models.base import batch_norms
 from lit_backdoor.stages.base import Batch
 from lit_backdoor.stages.generator_training import GeneratorTraining
 from lit_backdoor.stages.optim import Schedule
@@ -74,11 +75,10 @@ class DetectorFreeGenerator(GeneratorTraining):
     def _with_statistics_of_root(self) -> Classifier:
         net = copy.deepcopy(self.net.module)
         images = [batch["image"][batch["valid"]] for batch in self.passes("root")]
-        for norm in net.modules():
-            if isinstance(norm, nn.modules.batchnorm._BatchNorm):
-                norm.reset_running_stats()
-                norm.momentum = None  # the mean over all batches
-                norm.train()
+        for norm in batch_norms(net):
+            norm.reset_running_stats()
+            norm.momentum = None  # the mean over all batches
+            norm.train()
         for part in images:
             if len(part) > 1:  # one row has no variance
                 net(part)

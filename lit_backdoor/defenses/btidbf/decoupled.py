@@ -12,7 +12,7 @@ from lit_backdoor.defenses.btidbf.alternating import Alternating
 from lit_backdoor.defenses.btidbf.settings import Decoupling, Span
 from lit_backdoor.functional.decoupling import mask_loss, soft_mask
 from lit_backdoor.models import Classifier
-from lit_backdoor.models.base import evaluating
+from lit_backdoor.models.base import batch_norms, evaluating
 from lit_backdoor.models.split import check_split, features_at, head_from
 from lit_backdoor.stages.base import Batch
 
@@ -83,9 +83,8 @@ class Decoupled(Alternating):
         """Let the probe's norms see the root set while the mask is learned; dropout stays off."""
         self.probe.eval()
         if phase == "mask" and self.decoupling.batch_norm == "train":
-            for module in self.probe.modules():
-                if isinstance(module, nn.modules.batchnorm._BatchNorm):
-                    module.train()
+            for norm in batch_norms(self.probe):
+                norm.train()
 
     def mask_step(self, batch: Batch) -> Tensor | None:
         """Compute Eq. 1 on one batch of root images."""

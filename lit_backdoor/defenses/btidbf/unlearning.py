@@ -7,7 +7,7 @@ from typing import Literal
 
 import torch
 from lightning.pytorch.cli import OptimizerCallable
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 from torch.optim import Optimizer
 
@@ -16,6 +16,7 @@ from lit_backdoor.defenses.btidbf.settings import Decoupling, Inversion, Span
 from lit_backdoor.errors import check_share, unknown
 from lit_backdoor.functional.decoupling import error, unlearning_loss
 from lit_backdoor.models import Classifier, UNet
+from lit_backdoor.models.base import batch_norms
 from lit_backdoor.stages.base import Batch, Outcome
 
 __all__ = ["Unlearning"]
@@ -91,9 +92,8 @@ class Unlearning(Inverting):
         super().set_modes(phase)
         if phase == "unlearn":
             self.classifier.train()
-            for module in self.classifier.modules():
-                if self.batch_norm == "eval" and isinstance(module, nn.modules.batchnorm._BatchNorm):
-                    module.eval()
+            for norm in batch_norms(self.classifier):
+                norm.train(self.batch_norm == "train")
 
     def logits(self, images: Tensor) -> Tensor:
         """Classify by the suspect as tuned so far."""
