@@ -6,10 +6,13 @@ from torch import nn
 
 from lit_backdoor.data import BackdoorDataModule, TensorSource
 from lit_backdoor.data.split import Split
+from lit_backdoor.defenses.btidbf import Decoupling, Inversion, Purification, Unlearning
 from lit_backdoor.models import ForeignClassifier, TimmClassifier, UNet, wrap_classifier
 from lit_backdoor.triggers import Attack, Patch
 
 MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
+ONE = Decoupling(epochs=1)
+SHORT = Inversion(epochs=1, first_epochs=2)
 
 
 def unet(seed=7):
@@ -69,3 +72,18 @@ def architecture(name):
         "vit_tiny_patch16_224": {"channels": 32, "net_args": {"depth": 2}},
     }
     return TimmClassifier(name, **small, **args[name])
+
+
+def unlearning(**options):
+    given = {"decoupling": ONE, "inversion": SHORT, "generator": unet(), "rounds": 2, "unlearn_epochs": 1}
+    return Unlearning(suspect(), **{**given, **options})
+
+
+def purification(**options):
+    given = {"decoupling": ONE, "inversion": SHORT, "generator": unet(), "rounds": 2, "purify_epochs": 1}
+    return Purification(suspect(), purifier=unet(), **{**given, **options})
+
+
+def run(stage, datamodule=None, **options):
+    trainer(stage.epochs, **options).fit(stage, datamodule=datamodule or data())
+    return stage

@@ -1,16 +1,9 @@
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import lightning.pytorch as pl
 import pytest
 import torch
-import yaml
-from btidbf_parts import data, suspect, trainer, unet
+from btidbf_parts import ONE, data, purification, run, suspect, trainer, unet, unlearning
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.strategies import DDPStrategy
-from torch.nn import functional as F
 
 from lit_backdoor.bundle import open_bundle, save_bundle
 from lit_backdoor.data import BackdoorDataModule
@@ -18,35 +11,14 @@ from lit_backdoor.defenses.btidbf import (
     AdaptiveTraining,
     Decoupling,
     Inversion,
-    Purification,
     TriggerInversion,
-    Unlearning,
 )
 from lit_backdoor.defenses.btidbf.settings import make_plan
-from lit_backdoor.models import Purified, TimmClassifier
+from lit_backdoor.models import Purified
 from lit_backdoor.stages import BundleWriter, UnlearningFineTune, evaluation_of
 from lit_backdoor.triggers import Attack, GeneratorTrigger, Trigger
 
-ONE = Decoupling(epochs=1)
-SHORT = Inversion(epochs=1, first_epochs=2)
-
-
-def unlearning(**options):
-    given = {"decoupling": ONE, "inversion": SHORT, "generator": unet(), "rounds": 2, "unlearn_epochs": 1}
-    return Unlearning(suspect(), **{**given, **options})
-
-
-def purification(**options):
-    given = {"decoupling": ONE, "inversion": SHORT, "generator": unet(), "rounds": 2, "purify_epochs": 1}
-    return Purification(suspect(), purifier=unet(), **{**given, **options})
-
-
 STAGES = {"unlearning": unlearning, "purification": purification}
-
-
-def run(stage, datamodule=None, **options):
-    trainer(stage.epochs, **options).fit(stage, datamodule=datamodule or data())
-    return stage
 
 
 def test_plan_is_a_function_of_the_epoch():
@@ -163,72 +135,6 @@ def test_mask_off(mask, value):
     assert not stage.mask.requires_grad
 
 
-def test_inversion_step_is_equation_2():
-    stage = TriggerInversion(suspect(), ONE, Inversion(epochs=1, tau=0.5, benign_weight=1.0, bound="branch"), unet())
-    stage.configure_model()
-    stage.log_train = lambda *args, **values: None
-    stage.set_modes("invert")
-    with torch.no_grad():
-        stage.raw_mask.normal_()
-    images = torch.rand(4, 3, 16, 16)
-    loss = stage.invert_step(stage.plan[1], {"image": images})
-    net, mask = stage.net.module, torch.tanh(stage.raw_mask.detach()) / 2 + 0.5
-    with torch.no_grad():
-        difference = net.features(images) - net.features(stage.generator(images))
-    expected = (difference * mask).square().mean() - (difference * (1 - mask)).square().mean()
-    assert loss.item() == pytest.approx(float(expected), rel=1e-4, abs=1e-9)
-
-
-def test_unlearning_step_is_equation_3():
-    stage = unlearning(lesson="all")
-    stage.configure_model()
-    stage.classifier.eval()
-    images, labels = torch.rand(4, 3, 16, 16), torch.tensor([0, 1, 2, 3])
-    loss = stage.unlearn_step({"image": images, "label": labels})
-    net = stage.classifier
-    with torch.no_grad():
-        generated = stage.generator(images)
-        distance = (net.features(images) - net.features(generated)).square().mean()
-        expected = F.cross_entropy(net(images), labels) + F.cross_entropy(net(generated), labels) + distance
-    assert loss.item() == pytest.approx(float(expected), rel=1e-4)
-
-
-def test_release_lesson_replaces_a_share():
-    stage = unlearning(lesson="part", share=0.1)
-    stage.configure_model()
-    stage.classifier.eval()
-    images, labels = torch.rand(20, 3, 16, 16), torch.arange(20) % 4
-    torch.manual_seed(5)
-    loss = stage.unlearn_step({"image": images, "label": labels})
-    torch.manual_seed(5)
-    rows = torch.randperm(20)[:3]
-    net = stage.classifier
-    with torch.no_grad():
-        mixed = images.clone()
-        mixed[rows] = stage.generator(images)[rows]
-        expected = F.cross_entropy(net(mixed), labels) + (net.features(images) - net.features(mixed)).square().mean()
-    assert loss.item() == pytest.approx(float(expected), rel=1e-4)
-
-
-def test_purify_step_is_equation_4():
-    stage = purification(lesson="all", image_weight=2.0, far_weight=3.0, benign_weight=0.5)
-    stage.configure_model()
-    images, labels = torch.rand(4, 3, 16, 16), torch.tensor([0, 1, 2, 3])
-    loss = stage.purify_step({"image": images, "label": labels})
-    net, unit = stage.net.module, sum(s**2 for s in stage.subject.std) / 3
-
-    def part(inputs):
-        out = stage.purifier(inputs)
-        image = (out - images).square().mean() / unit
-        weight = 3.0 if image > 0.05 else 2.0
-        feature = (net.features(out) - net.features(images)).square().mean()
-        return F.cross_entropy(net(out), labels) + weight * image + feature
-
-    with torch.no_grad():
-        expected = part(stage.generator(images)) + 0.5 * part(images)
-    assert loss.item() == pytest.approx(float(expected), rel=1e-4)
-
-
 def test_release_settings_run():
     inversion = Inversion(
         epochs=1,
@@ -310,67 +216,3 @@ def test_unknown_layer_is_an_error():
         run(TriggerInversion(suspect(), Decoupling(epochs=1, layer="layer9"), Inversion(epochs=1), unet()))
     with pytest.raises(ValueError, match="skip connection"):
         run(TriggerInversion(suspect(), Decoupling(epochs=1, layer="layer2.0.conv1"), Inversion(epochs=1), unet()))
-
-
-def test_hinge_keeps_to_the_bound():
-    inversion = Inversion(epochs=1, tau=1e-4, bound="hinge", benign_weight=0.5)
-    stage = TriggerInversion(suspect(), ONE, inversion, unet())
-    stage.configure_model()
-    stage.log_train = lambda *args, **values: None
-    stage.set_modes("invert")
-    with torch.no_grad():
-        stage.generator.last.weight.mul_(50)
-    images = torch.rand(4, 3, 16, 16)
-    loss = stage.invert_step(stage.plan[1], {"image": images})
-    net, mask = stage.net.module, stage.mask
-    with torch.no_grad():
-        generated = stage.generator(images)
-        image = (generated - images).square().mean()
-        difference = net.features(images) - net.features(generated)
-    benign, backdoor = ((difference * part).square().mean() for part in (mask, 1 - mask))
-    assert image > 1e-4
-    expected = 10 * (image / 1e-4 - 1) + 0.5 * benign - torch.log(backdoor + 1e-6)
-    assert loss.item() == pytest.approx(float(expected), rel=1e-4)
-
-
-@pytest.mark.slow
-def test_two_processes_train_in_turn(tmp_path):
-    torch.manual_seed(0)
-    net = TimmClassifier("resnet18", num_classes=4, input_size=16, channels=4)
-    before = save_bundle(tmp_path / "victim", kind="suspect", module=net)
-    source = {"num_classes": 4, "train_per_class": 16, "test_per_class": 4, "size": 16}
-    attack = {"trigger": {"class_path": "lit_backdoor.triggers.Patch", "init_args": {"size": 3, "place": [1, 1]}}}
-    config = {
-        "seed_everything": 1,
-        "trainer": {
-            "max_epochs": 3, "accelerator": "cpu", "devices": 2, "strategy": "ddp_find_unused_parameters_true",
-            "logger": False, "default_root_dir": str(tmp_path), "limit_val_batches": 0, "enable_progress_bar": False,
-        },
-        "model": {
-            "class_path": "lit_backdoor.defenses.btidbf.Unlearning",
-            "init_args": {
-                "suspect": str(before.path), "decoupling": {"epochs": 1}, "inversion": {"epochs": 1},
-                "generator": {"class_path": "lit_backdoor.models.UNet", "init_args": {
-                    "base": 4, "downs": 2, "attention": "none", "start": "small"}},
-                "rounds": 1, "unlearn_epochs": 1,
-            },
-        },
-        "data": {
-            "class_path": "lit_backdoor.data.BackdoorDataModule",
-            "init_args": {
-                "source": {"class_path": "lit_backdoor.data.SyntheticSigns", "init_args": source},
-                "attack": {"class_path": "lit_backdoor.triggers.Attack", "init_args": attack},
-                "split": {"root_pool": 24}, "batch_size": 6,
-            },
-        },
-    }  # fmt: skip
-    (tmp_path / "stage.yaml").write_text(yaml.safe_dump(config))
-    command = [sys.executable, "-m", "lit_backdoor", "fit", "--config", "stage.yaml", "--out", "clean"]
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=280, check=False
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    after = open_bundle(tmp_path / "clean", "suspect").build().state_dict()
-    moved = [not torch.equal(value, after[name]) for name, value in net.state_dict().items() if "weight" in name]
-    assert all(moved)

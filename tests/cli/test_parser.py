@@ -1,0 +1,59 @@
+import os
+import subprocess
+import sys
+
+import pytest
+from cli_parts import ROOT, refused
+
+from lit_backdoor.cli import main
+
+
+def in_a_process(*arguments, code=""):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [
+        sys.executable,
+        "-c",
+        f"import sys; from lit_backdoor.cli import main; r = main({list(arguments)!r}); {code}",
+    ]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, check=False, timeout=120)
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["chain", "--help"], ["demo", "--help"], ["--version"]])
+def test_help_imports_no_torch(arguments):
+    heavy = "print([m for m in ('torch', 'lightning', 'numpy', 'yaml') if m in sys.modules], r)"
+    done = in_a_process(*arguments, code=heavy)
+    assert done.stdout.strip().splitlines()[-1] == "[] 0", done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ([], "COMMAND"),
+        (["cahin"], "invalid choice: 'cahin'"),
+        (["chain"], "NAME|FILE"),
+        (["list", "attack"], "invalid choice: 'attack'"),
+        (["chain", "demo", "--sed", "1"], "--sed"),
+        (["chain", "demo", "--seed", "x"], "--seed"),
+        (["chain", "dmeo"], "Did you mean 'demo'"),
+        (["chain", "none.yaml"], "Expected a file at 'none.yaml'"),
+        (["chain", "demo", "--set", "data.init_args.attack=badnet"], "Did you mean 'badnets"),
+        (["chain", "demo", "--set", "stages.victim.trainer.max_epoch=1"], "Did you mean 'max_epochs'"),
+        (["chain", "demo", "--set", "data.init_args.source.class_path=lit_backdoor.data.SyntheticSings"],
+         "Did you mean 'SyntheticSigns'"),
+    ],
+)  # fmt: skip
+def test_wrong_command_line(arguments, says, capfd):
+    refused(capfd, arguments, says)
+
+
+def test_list_names_what_there_is(capfd):
+    assert main(["list"]) == 0
+    shown = capfd.readouterr().out
+    for name in ("badnets", "wanet", "demo", "atclean_cifar10_small", "lit_backdoor.data.SyntheticSigns",
+                 "lit_backdoor.models.TimmClassifier", "lit_backdoor.defenses.atclean.CollisionGenerator"):  # fmt: skip
+        assert name in shown
+    assert "Alternating" not in shown  # a base
+    assert main(["list", "attacks"]) == 0
+    shown = capfd.readouterr().out
+    assert "blend" in shown
+    assert "demo" not in shown

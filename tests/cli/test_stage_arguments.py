@@ -1,0 +1,69 @@
+import json
+
+import pytest
+import yaml
+from cli_parts import POISONED, refused, written
+
+from lit_backdoor.bundle import open_bundle
+from lit_backdoor.cli import main
+from lit_backdoor.recipe import recipe
+from lit_backdoor.triggers import named_attack
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (["--model.classifier.num_clases", "4"], "num_clases"),
+        (["--model", "lit_backdoor.stages.PoisonedTrainning"], "PoisonedTrainning"),
+        (["--trainer.max_epochss", "1"], "max_epochss"),
+        (["--data.batch_size", "x"], "batch_size"),
+        (["--trainer.precision", "17"], "17"),
+    ],
+)
+def test_wrong_arguments_of_a_stage(folder, change, says, capfd):
+    error = refused(capfd, ["fit", "--config", written(folder, POISONED), *change], says)
+    assert len(error.splitlines()) <= 20  # the message, not the list of all options
+
+
+def test_attack_by_name(folder, capfd):
+    assert main(["fit", "--config", written(folder, POISONED, data={"attack": "badnets_3x3"}), "--out", "b"]) == 0
+    assert recipe(open_bundle(folder / "b").attack()) == recipe(named_attack("badnets_3x3"))
+    wrong = written(folder, POISONED, data={"attack": "badnet"})
+    refused(capfd, ["fit", "--config", wrong], "Unknown attack 'badnet'. Did you mean 'badnets'")
+
+
+def test_unknown_layer_gives_the_nearest(folder, capfd):
+    model = json.loads(json.dumps(POISONED))
+    model["init_args"]["classifier"]["init_args"]["split"] = "layr4"
+    refused(capfd, ["fit", "--config", written(folder, model)], "layr4", "Did you mean 'layer4'")
+
+
+def test_kind_of_bundle_that_does_not_fit(folder, victim, selection, capfd):
+    model = {"class_path": "lit_backdoor.stages.FineTune", "init_args": {"suspect": str(selection)}}
+    refused(capfd, ["fit", "--config", written(folder, model)], "Expected a bundle of kind 'suspect', got 'selection'")
+
+
+def test_print_config_runs_nothing(folder, capfd):
+    assert main(["fit", "--config", written(folder, POISONED), "--print_config"]) == 0
+    assert yaml.safe_load(capfd.readouterr().out)["model"]["class_path"].endswith("PoisonedTraining")
+    assert {path.name for path in folder.iterdir()} == {"stage.yaml"}
+
+
+def test_diverged_run_exits_with_one(folder, capfd):
+    model = json.loads(json.dumps(POISONED))
+    model["init_args"]["optimizer"] = {"class_path": "torch.optim.SGD", "init_args": {"lr": 1e30}}
+    refused(capfd, ["fit", "--config", written(folder, model, {"max_epochs": 3})], "training loss", "epoch", code=1)
+
+
+def test_own_trigger_of_somebody_else(folder, monkeypatch):
+    (folder / "their_trigger.py").write_text(
+        "from lit_backdoor.triggers import Trigger\n\n\nclass Invert(Trigger):\n"
+        "    def __init__(self, strength: float = 1.0) -> None:\n        super().__init__()\n"
+        "        self.strength = strength\n\n    def forward(self, images, index):\n"
+        "        return images + self.strength * (1 - 2 * images)\n"
+    )
+    monkeypatch.syspath_prepend(str(folder))
+    attack = {"class_path": "lit_backdoor.triggers.Attack", "init_args": {
+        "trigger": {"class_path": "their_trigger.Invert", "init_args": {"strength": 0.5}}, "target": 0}}  # fmt: skip
+    assert main(["fit", "--config", written(folder, POISONED, data={"attack": attack}), "--out", "b"]) == 0
+    assert open_bundle(folder / "b").attack(trust=("their_trigger",)).trigger.strength == 0.5
