@@ -90,7 +90,7 @@ def test_weights_are_averaged_over_the_last_epochs_steps(tmp_path):
     stage = run(PGBD(tiny.classifier(), 2, optimizer=fast, average=2), 4, data, callbacks=[Keep()])
     assert len(steps) == 12
     expected = torch.stack(steps[6:]).mean(0)
-    torch.testing.assert_close(stage.sanitized.net.conv1.weight, expected)
+    torch.testing.assert_close(stage.averaged.net.conv1.weight, expected)
     stage.export(tmp_path / "suspect")
     handed_on = open_bundle(tmp_path / "suspect", "suspect").build()
     images = torch.rand(2, 3, tiny.SIZE, tiny.SIZE)

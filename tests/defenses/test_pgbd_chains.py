@@ -18,7 +18,7 @@ CHAINS = sorted(path.stem for path in find_config("chains", "demo").parent.glob(
 @pytest.mark.parametrize("name", CHAINS)
 def test_control_differs_by_the_loss_alone(name):
     stages = compose(name)["stages"]
-    [defense] = [stage for stage in stages.values() if "pgbd" in stage["model"]["class_path"]]
+    [defense] = [stage for stage in stages.values() if "PGBD" in stage["model"]["class_path"]]
     control = stages["control"]
     assert control["trainer"]["max_epochs"] == defense["trainer"]["max_epochs"]
     assert control["data"] == defense["data"]

@@ -2,7 +2,6 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +10,7 @@ import pytest
 import tiny
 import torch
 import yaml
+from ddp_parts import as_rank, free_port
 
 from lit_backdoor.bundle import open_bundle
 from lit_backdoor.defenses.tac import TACDetection
@@ -49,14 +49,8 @@ def gradients(stage, options):
 
 
 def in_two(rank, world_size, victim, port):
-    told = {
-        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(world_size), "RANK": str(rank),
-        "LOCAL_RANK": str(rank), "LOCAL_WORLD_SIZE": str(world_size), "TORCHELASTIC_RUN_ID": "test",
-    }  # fmt: skip
     options = {"strategy": "ddp", "devices": world_size}
-    with pytest.MonkeyPatch.context() as patch:  # the process serves other tests too
-        for name, value in told.items():
-            patch.setenv(name, value)
+    with as_rank(rank, world_size, port):
         return (
             numbers(tiny.trainer(**options), Evaluation(victim)),
             chosen(tiny.trainer(**options), LowestLoss(victim, share=0.2)),
@@ -68,10 +62,7 @@ def in_two(rank, world_size, victim, port):
 
 @pytest.fixture(scope="module")
 def both(victim, run_ddp):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    two = run_ddp(in_two, victim, port)
+    two = run_ddp(in_two, victim, free_port())
     one = (
         numbers(tiny.trainer(), Evaluation(victim)),
         chosen(tiny.trainer(), LowestLoss(victim, share=0.2)),

@@ -8,7 +8,7 @@ from torch import nn
 
 from lit_backdoor.data import CropFlip
 from lit_backdoor.defenses.atclean import CollisionGenerator, DetectorFreeGenerator, StampedFineTune
-from lit_backdoor.defenses.pgbd import NTPGBD, PGBD, STPGBD, Geometry
+from lit_backdoor.defenses.pgbd import NTPGBD, PGBD, STPGBD, Geometry, MultiLevelMMDTraining
 from lit_backdoor.defenses.tac import TACFineTune, TACMovementFineTune
 from lit_backdoor.defenses.trigger_inversion import StampedUnlearning
 from lit_backdoor.errors import DivergedError
@@ -33,6 +33,7 @@ STAGES = {
     "PoisonedTraining": lambda v: PoisonedTraining(tiny.classifier()),
     "LocalGradientAscentTraining": lambda v: LocalGradientAscentTraining(tiny.classifier()),
     "FloodingTraining": lambda v: FloodingTraining(tiny.classifier()),
+    "MultiLevelMMDTraining": lambda v: MultiLevelMMDTraining(tiny.classifier()),
     "FineTune": lambda v: FineTune(v, schedule="cosine"),
     "UnlearningFineTune": lambda v: UnlearningFineTune(v, tiny.unet()),
     "StampedFineTune": lambda v: StampedFineTune(v, Blend()),
@@ -105,7 +106,7 @@ def test_checkpoint_holds_plain_tensors_of_the_trained_net_alone(name, runs):
     assert "hyper_parameters" not in checkpoint
     frozen = [key for key, module in stage.named_modules() if isinstance(module, Frozen)]
     assert frozen or name in ("PoisonedTraining", "LocalGradientAscentTraining", "FloodingTraining", "FineTune",
-                              "StampedFineTune", "TACFineTune", "PGBD", "NTPGBD")  # fmt: skip
+                              "MultiLevelMMDTraining", "StampedFineTune", "TACFineTune", "PGBD", "NTPGBD")  # fmt: skip
     assert not [key for key in checkpoint["state_dict"] if key.startswith(tuple(f"{prefix}." for prefix in frozen))]
     weights = {key for key in checkpoint["state_dict"] if not key.startswith("eval_metrics.")}
     assert {key.partition(".")[0] for key in weights} <= {

@@ -3,10 +3,11 @@
 Amula et al., "Prototype Guided Backdoor Defense via Activation Space Manipulation", ICCV 2025 (arXiv:2503.20925).
 """
 
+from lit_backdoor.defenses.pgbd.adaptive import MultiLevelMMDTraining
 from lit_backdoor.defenses.pgbd.mapping import TeacherMapping
 from lit_backdoor.defenses.pgbd.no_target import NTPGBD
 from lit_backdoor.defenses.pgbd.sanitization import PGBD
 from lit_backdoor.defenses.pgbd.settings import Geometry
 from lit_backdoor.defenses.pgbd.synthesized import STPGBD
 
-__all__ = ["NTPGBD", "PGBD", "STPGBD", "Geometry", "TeacherMapping"]
+__all__ = ["NTPGBD", "PGBD", "STPGBD", "Geometry", "MultiLevelMMDTraining", "TeacherMapping"]

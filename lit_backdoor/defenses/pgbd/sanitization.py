@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import torch
 from lightning.pytorch.cli import OptimizerCallable
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
-from torch.optim.swa_utils import AveragedModel
 
+from lit_backdoor.defenses.pgbd.activations import Stamp, activations, last_convolution, root_activations
+from lit_backdoor.defenses.pgbd.averaging import AveragedFineTune
 from lit_backdoor.defenses.pgbd.leads import constant_leads, mapped_leads
 from lit_backdoor.defenses.pgbd.mapping import TeacherMapping
 from lit_backdoor.defenses.pgbd.settings import Geometry
@@ -19,13 +19,10 @@ from lit_backdoor.functional.prototypes import class_prototypes, prototype_vecto
 from lit_backdoor.models import Classifier
 from lit_backdoor.models.base import evaluating
 from lit_backdoor.stages.base import Batch, Outcome
-from lit_backdoor.stages.fine_tune import FineTune
 from lit_backdoor.stages.optim import Schedule
 from lit_backdoor.stages.target_detection import targets_given
 
 __all__ = ["PGBD"]
-
-Stamp = Callable[[Tensor, Tensor], Tensor]
 
 
 def paper_optimizer(parameters: Any) -> torch.optim.Optimizer:
@@ -33,7 +30,7 @@ def paper_optimizer(parameters: Any) -> torch.optim.Optimizer:
     return torch.optim.SGD(parameters, lr=1e-4, momentum=0.9, weight_decay=1e-4)
 
 
-class PGBD(FineTune):
+class PGBD(AveragedFineTune):
     """Fine-tune a suspect on root data, and penalize movement of activations from a class's prototype to the target's.
 
     Prototypes and vectors are rebuilt from the whole root set, in eval mode and without augmentation, at the start of
@@ -84,14 +81,11 @@ class PGBD(FineTune):
         head: Literal["frozen", "tuned"] = "frozen",
         average: int = 1,
     ) -> None:
-        super().__init__(suspect, optimizer, schedule, batch_norm)
+        super().__init__(suspect, optimizer, schedule, batch_norm, average)
         if head not in ("frozen", "tuned"):
             raise unknown("option of head", head, ("frozen", "tuned"))
-        if average < 0:
-            raise ValueError(f"Expected average to be 0 or more epochs, got {average}.")
         self.target = target
         self.head = head
-        self.average = average
         self.weight = weight
         self.form = form
         self.reduction = reduction
@@ -136,38 +130,18 @@ class PGBD(FineTune):
         super().build()
         if self.head == "frozen":
             self.classifier.final_linear.requires_grad_(False)
-        if self.average:
-            self.mean = AveragedModel(self.classifier).requires_grad_(False)
-        self.layer = self.geometry.layer or _last_convolution(self.classifier)
+        self.layer = self.geometry.layer or last_convolution(self.classifier)
         self.register_buffer("leads", self.find_leads(), persistent=False)
         with evaluating(self.classifier):
-            self.shape = self.activations(self.classifier.example())[1].shape[1:]
+            self.shape = activations(self.classifier, self.layer, self.classifier.example())[1].shape[1:]
         prototypes = torch.zeros(self.classifier.num_classes, self.shape.numel())
         self.register_buffer("prototypes", prototypes)
         self.register_buffer("vectors", prototypes.repeat(len(self.leads), 1, 1))
-
-    def activations(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Give the logits of images and their activations ``[B, ...]``, from one forward pass."""
-        if self.layer is not None:
-            logits, taps = self.classifier.logits_and_taps(images, [self.layer])
-            return logits, taps[self.layer]
-        features = self.classifier.features(images)
-        return self.classifier.head(features), features
 
     @property
     def idle(self) -> bool:
         """Whether no class was flagged."""
         return not len(self.leads)
-
-    def on_fit_start(self) -> None:
-        """Check that the last epochs are known.
-
-        Raises:
-            ValueError: If they are not.
-        """
-        super().on_fit_start()
-        if self.average and (self.trainer.max_epochs or 0) < 1:
-            raise ValueError("Expected --trainer.max_epochs to be set: weights are averaged over the last ones.")
 
     def on_train_epoch_start(self) -> None:
         """Set the modes, and rebuild prototypes and vectors where that is due."""
@@ -192,7 +166,7 @@ class PGBD(FineTune):
         """Let vectors pass through the teacher's space."""
         if self._taught is None:
             self._taught = mapping.teach(self.passes("root"), self.shape, self.seed)
-        maps = mapping.train(self._taught, *self.root_activations(), self.seed)
+        maps = mapping.train(self._taught, *root_activations(self, self.classifier, self.layer), self.seed)
         return maps.through(vectors.view(-1, *self.shape)).view_as(vectors)
 
     def root_prototypes(self, stamp: Stamp | None = None) -> Tensor:
@@ -202,7 +176,7 @@ class PGBD(FineTune):
             ValueError: If a class that others are led to has no root image.
             DivergedError: If activations are not finite.
         """
-        features, labels = self.root_activations(stamp)
+        features, labels = root_activations(self, self.classifier, self.layer, stamp)
         if not features.isfinite().all():
             raise DivergedError(
                 f"The activations of {type(self).__name__} are not finite at the start of epoch {self.current_epoch}, "
@@ -218,49 +192,16 @@ class PGBD(FineTune):
             )
         return found.nan_to_num()  # of no matter: a class without images is in no batch
 
-    @torch.no_grad()
-    def root_activations(self, stamp: Stamp | None = None) -> tuple[Tensor, Tensor]:
-        """Compute the activations of the root set in order, ``[N, ...]``, and its labels, with or without a trigger."""
-        features, labels = [], []
-        with evaluating(self.classifier), self.trainer.precision_plugin.forward_context():
-            for batch in self.passes("root"):
-                images = batch["image"] if stamp is None else stamp(batch["image"], batch["index"])
-                features.append(self.activations(images)[1][batch["valid"]].float())
-                labels.append(batch["label"][batch["valid"]])
-        return torch.cat(features), torch.cat(labels)
-
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Compute Eq. 4 on one batch of root images."""
         images, labels = self.lesson(batch)
-        logits, features = self.activations(images)
+        logits, features = activations(self.classifier, self.layer, images)
         own = F.cross_entropy(logits.float(), labels)
         kept = sanitization_loss(features, labels, self.prototypes, self.vectors, self.form, self.reduction)
         loss = own + self.weight * kept
         self.log_train(len(images), loss=loss, classification=own.detach(), sanitization=kept.detach())
         return loss
 
-    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
-        """Average the weights, in the last epochs."""
-        if self.average and self.current_epoch + self.average >= cast(int, self.trainer.max_epochs):
-            self.mean.update_parameters(self.classifier)
-
-    @property
-    def sanitized(self) -> Classifier:
-        """The suspect as tuned so far; once there is one, the average."""
-        return cast(Classifier, self.mean.module) if self.average and self.mean.n_averaged else self.classifier
-
-    def logits(self, images: Tensor) -> Tensor:
-        """Classify by the sanitized suspect."""
-        return self.sanitized(images)  # type: ignore[no-any-return]
-
     def outcome(self) -> Outcome:
         """Hand on the sanitized suspect."""
-        return Outcome(module=self.sanitized, numbers=self.numbers())
-
-
-def _last_convolution(classifier: Classifier) -> str | None:
-    try:
-        [name] = classifier.last_layers(1, "conv")
-    except ValueError:  # a net without any
-        return None
-    return name if isinstance(classifier.net.get_submodule(name), nn.Conv2d) else None
+        return Outcome(module=self.averaged, numbers=self.numbers())

@@ -1,0 +1,74 @@
+"""Fine-tuning whose result is the average of the weights over the last epochs' steps."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, cast
+
+from lightning.pytorch.cli import OptimizerCallable
+from torch import Tensor
+from torch.optim.swa_utils import AveragedModel
+
+from lit_backdoor.models import Classifier
+from lit_backdoor.stages.base import Batch, Outcome
+from lit_backdoor.stages.fine_tune import FineTune
+from lit_backdoor.stages.optim import Schedule
+
+__all__ = ["AveragedFineTune"]
+
+
+class AveragedFineTune(FineTune):
+    """Fine-tune a suspect, and hand on the average of its weights over the steps of the last epochs.
+
+    Args:
+        suspect: Path of a suspect bundle, or a classifier (a copy of it is tuned).
+        optimizer: Makes the optimizer.
+        schedule: What the learning rate does over the run.
+        batch_norm: ``train`` uses and updates batch statistics, ``eval`` keeps the suspect's running ones.
+        average: The last epochs over whose steps weights are averaged; 0 hands on the last step's.
+
+    Raises:
+        ValueError: If ``average`` is negative; when run, if it is not 0 and the number of epochs is not known.
+    """
+
+    def __init__(
+        self,
+        suspect: str | Classifier,
+        optimizer: OptimizerCallable,
+        schedule: Schedule = "constant",
+        batch_norm: Literal["train", "eval"] = "train",
+        average: int = 1,
+    ) -> None:
+        super().__init__(suspect, optimizer, schedule, batch_norm)
+        if average < 0:
+            raise ValueError(f"Expected average to be 0 or more epochs, got {average}.")
+        self.average = average
+
+    def build(self) -> None:
+        """Open the suspect and make room for the average."""
+        super().build()
+        if self.average:
+            self.mean = AveragedModel(self.classifier).requires_grad_(False)
+
+    def on_fit_start(self) -> None:
+        """Check that the last epochs are known."""
+        super().on_fit_start()
+        if self.average and (self.trainer.max_epochs or 0) < 1:
+            raise ValueError("Expected --trainer.max_epochs to be set: weights are averaged over the last ones.")
+
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        """Average the weights, in the last epochs."""
+        if self.average and self.current_epoch + self.average >= cast(int, self.trainer.max_epochs):
+            self.mean.update_parameters(self.classifier)
+
+    @property
+    def averaged(self) -> Classifier:
+        """The suspect as tuned so far; once there is one, the average."""
+        return cast(Classifier, self.mean.module) if self.average and self.mean.n_averaged else self.classifier
+
+    def logits(self, images: Tensor) -> Tensor:
+        """Classify by the average."""
+        return self.averaged.logits(images)
+
+    def outcome(self) -> Outcome:
+        """Hand on the average."""
+        return Outcome(module=self.averaged)
