@@ -39,7 +39,7 @@ class BackdoorDataModule(pl.LightningDataModule):
     A batch on the device is a dict: ``image`` float ``[B, 3, H, W]`` in [0, 1]; ``label`` (what the view says),
     ``clean_label`` (the truth) and ``index`` (position in the source's part), int64 ``[B]``; ``role``, int8; ``valid``,
     False on padding rows; ``seed``, an int to draw this batch's randomness from; ``view``, its name. The triggered view
-    adds ``eligible`` (rows that count in ASR and RA) and, where the trigger is stamped, ``original`` (the images before).
+    adds ``eligible`` (rows that count in ASR and RA) and, if the trigger is stamped, ``original`` (images before it).
 
     Args:
         source: Where the images come from.
@@ -148,7 +148,8 @@ class BackdoorDataModule(pl.LightningDataModule):
             )
         if trigger is not None and not self.attack.trigger.stamps:
             raise ValueError(
-                f"Expected an attack whose trigger is stamped before one is lent, got {type(self.attack.trigger).__name__}."
+                "Expected an attack whose trigger is stamped before one is lent, got "
+                f"{type(self.attack.trigger).__name__}."
             )
         self._lent = trigger
 

@@ -194,8 +194,8 @@ class Attack(Recorded):
         self.seed = seed
         if trigger.stamps and rate_of == "carriers":
             raise ValueError(
-                f"Expected a trigger that rows carry for a rate of the carriers, got {type(trigger).__name__}, which is "
-                "stamped. Give the rate as a share of the set (rate_of: set)."
+                f"Expected a trigger that rows carry for a rate of the carriers, got {type(trigger).__name__}, which "
+                "is stamped. Give the rate as a share of the set (rate_of: set)."
             )
         if self.cover_rate and not trigger.stamps:
             raise ValueError(
