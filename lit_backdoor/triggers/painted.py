@@ -59,5 +59,6 @@ class PaintedMask(FixedPattern):
 
     def forward(self, images: Tensor, index: Tensor) -> Tensor:
         """Paint the rectangle."""
-        share, paint = self.pattern(images).to(images.dtype).split((1, images.shape[-3]))
+        pattern = self.pattern(images).to(images.dtype)
+        share, paint = pattern[:1], pattern[1:]
         return ((1 - share) * images + share * paint).clamp(0, 1)

@@ -10,6 +10,8 @@ import semantic_parts
 from lit_backdoor.bundle import open_bundle
 from lit_backdoor.chain.compose import compose
 from lit_backdoor.chain.run import ChainRun
+from lit_backdoor.chain.testing import build_data
+from lit_backdoor.report import write_report
 
 NET = "{name: resnet18, num_classes: 4, input_size: 16, channels: 4}"
 TINY = (
@@ -31,7 +33,9 @@ def finished(tmp_path_factory):
     semantic_parts.write_parquet(folder)
     with pytest.MonkeyPatch.context() as patch, contextlib.chdir(folder):
         patch.setenv("LIT_BACKDOOR_DATA", str(folder))
-        ChainRun(compose("pgbd_faces", TINY), "pgbd_faces", folder / "out", use_cache=False).run()
+        chain = compose("pgbd_faces", TINY)
+        ChainRun(chain, "pgbd_faces", folder / "out", use_cache=False).run()
+        write_report(folder / "out", build_data(chain["data"]))
     return folder / "out"
 
 
