@@ -69,5 +69,5 @@ def test_the_report_shows_other_pictures_and_no_difference(finished):
     text = " ".join(re.sub(r"<[^>]+>", " ", html).split())
     assert "another picture" in text
     assert "Difference" not in text
-    assert "SemanticTrigger trigger on 100% of the pictures that carry it" in text
+    assert "Semantic trigger on 100% of the pictures that carry it" in text
     assert html.count('src="data:image') == 2 * 8
