@@ -1,11 +1,13 @@
 """ATClean on real images, small enough for two cores; every test shares one victim. Needs LIT_BACKDOOR_DATA."""
 
 import os
+from pathlib import Path
 
 import pytest
 
 from lit_backdoor.chain.compose import compose
 from lit_backdoor.chain.run import ChainRun
+from lit_backdoor.chain.testing import build_data
 
 pytestmark = [
     pytest.mark.real,
@@ -54,3 +56,11 @@ def test_another_defense_finds_the_same_victim(run, atclean):
     assert stages["victim"]["status"] == "cached"
     assert stages["victim"]["hash"] == atclean[0]["victim"]["hash"]
     assert stages["clean"]["metrics"]["asr"] > 0.7
+
+
+def test_people_with_sunglasses_are_poisoned_and_counted():
+    if not Path(os.environ["LIT_BACKDOOR_DATA"], "cmu-faces").is_dir():
+        pytest.skip("no cmu-faces there")
+    data = build_data(compose("pgbd_faces", seed=1)["data"])
+    assert data.counts == {"train": 385, "root": 80, "clean": 80, "poison": 220, "cover": 0, "triggered": 75}
+    assert (data.get_view("root").clean_label.bincount() == 4).all()

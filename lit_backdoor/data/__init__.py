@@ -13,12 +13,13 @@ from lit_backdoor.data.sources import (
     TensorSource,
     TorchvisionSource,
 )
-from lit_backdoor.data.split import Parts, Split
+from lit_backdoor.data.split import BalancedSplit, Parts, Split
 from lit_backdoor.data.wrap import WrappedDataModule, wrap
 
 __all__ = [
     "Augment",
     "BackdoorDataModule",
+    "BalancedSplit",
     "ByRole",
     "Cifar10",
     "CropFlip",

@@ -33,12 +33,13 @@ class BackdoorDataModule(pl.LightningDataModule):
 
     Views: ``train`` (questioned set, poisoned, shuffled), ``questioned`` (the same rows in order), ``root`` (the
     defender's clean rows), ``suspicious`` (selected rows of the questioned set), ``clean`` and ``triggered`` (all test
-    rows, untouched and stamped). ``train`` and ``root`` are augmented in training, nothing else ever is.
+    rows, untouched and stamped; where rows carry the trigger themselves, those without and those with it). ``train``
+    and ``root`` are augmented in training, nothing else ever is.
 
     A batch on the device is a dict: ``image`` float ``[B, 3, H, W]`` in [0, 1]; ``label`` (what the view says),
     ``clean_label`` (the truth) and ``index`` (position in the source's part), int64 ``[B]``; ``role``, int8; ``valid``,
     False on padding rows; ``seed``, an int to draw this batch's randomness from; ``view``, its name. The triggered view
-    adds ``eligible`` (rows that count in ASR and RA) and ``original`` (the images before the trigger).
+    adds ``eligible`` (rows that count in ASR and RA) and, if the trigger is stamped, ``original`` (images before it).
 
     Args:
         source: Where the images come from.
@@ -138,11 +139,17 @@ class BackdoorDataModule(pl.LightningDataModule):
         """Stamp with a stage's trigger instead of the attack's; None takes it back. The stage moves it to its device.
 
         Raises:
-            ValueError: If there is no attack, whose labels and plan the trigger would need.
+            ValueError: If there is no attack, whose labels and plan the trigger would need, or its rows carry their
+                own.
         """
         if self.attack is None:
             raise ValueError(
                 "Expected data.attack to be set before a trigger is lent: it gives the labels and the plan."
+            )
+        if trigger is not None and not self.attack.trigger.stamps:
+            raise ValueError(
+                "Expected an attack whose trigger is stamped before one is lent, got "
+                f"{type(self.attack.trigger).__name__}."
             )
         self._lent = trigger
 
@@ -276,10 +283,11 @@ class BackdoorDataModule(pl.LightningDataModule):
         image = resized(batch["image"].float().div_(255), self.image_size)
         generator = torch.Generator().manual_seed(batch["seed"])
         poison, cover = batch.pop("poison_rows", None), batch.pop("cover_rows", None)
-        if poison is not None:
+        stamps = self.trigger is not None and self.trigger.stamps  # else rows carry the trigger as they are
+        if poison is not None and stamps:
             drawn = generator if training and view == "train" else None
             image = plant(self._trigger_on(image.device), image, index, poison, cover, drawn)
-        elif view == "triggered":
+        elif view == "triggered" and stamps:
             batch["original"] = image
             image = self._trigger_on(image.device)(image, index)
         if training and view in _AUGMENTED and self.augment is not None:

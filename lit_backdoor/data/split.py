@@ -11,7 +11,7 @@ from torch import Tensor
 from lit_backdoor.data.sources.base import Rows
 from lit_backdoor.errors import check_share, unknown
 
-__all__ = ["Parts", "Split"]
+__all__ = ["BalancedSplit", "Parts", "Split"]
 
 
 class Parts(NamedTuple):
@@ -66,26 +66,82 @@ class Split:
                 raise unknown("column for split.group", self.group, rows.columns)
             units = torch.unique(rows.columns[self.group], return_inverse=True)[1]
         order = _stratified_order(rows.labels, units, seed)
+        candidates = self.candidates(rows, order)
 
         pool_size = _rows(self.root_pool, total)
+        if pool_size > len(candidates):
+            raise ValueError(
+                f"Expected split.root_pool of at most the {len(candidates)} rows that may be in it, got {pool_size}."
+            )
         root_size = pool_size if self.root is None else _rows(self.root, total)
         if root_size > pool_size:
             raise ValueError(
                 f"Expected split.root to fit into split.root_pool, got {root_size} of {pool_size} rows. "
                 f"Take a root of at most {pool_size} rows ({pool_size / total:.3g}), or a larger pool."
             )
-        rest = order[pool_size:]
-        if 0 < pool_size < total:  # the group that the cut goes through stays with the pool
-            rest = rest[units[rest] != units[order[pool_size - 1]]]
+        # a group that the cut goes through stays with the pool
+        rest = order[~torch.isin(units[order], units[candidates[:pool_size]])]
         train_size = len(rest) if self.train is None else _rows(self.train, total)
         if not 0 < train_size <= len(rest):
             raise ValueError(
                 f"Expected split.train from 1 to {len(rest)} rows ({total} in the source, {pool_size} in the root pool"
                 f"{', groups kept whole' if self.group else ''}), got {train_size}."
             )
-        root = order[:root_size]
+        root = candidates[:root_size]
         _warn_about_missing_classes(rows.labels[root], num_classes)
         return Parts(questioned=rest[:train_size].sort().values, root=root)
+
+    def candidates(self, rows: Rows, order: Tensor) -> Tensor:
+        """Give the rows that the pool is filled from, first ones first; here all, each class by its share.
+
+        Args:
+            rows: The source's train part.
+            order: All rows in the seed's order, int64 ``[N]``.
+        """
+        return order
+
+
+class BalancedSplit(Split):
+    """A split whose root set has equally many rows of each class, and none that carries a semantic trigger.
+
+    Rows that carry it are the attacker's: all of them are outside the pool. Where a class has no more rows, the others
+    go on.
+
+    Args:
+        train: Size of the questioned set; None takes all rows outside the pool.
+        root_pool: Size of the pool that root sets are drawn from: so many rows of each class times the classes.
+        root: Size of the root set; None takes the whole pool.
+        group: Column of the source whose rows stay on one side.
+        root_without: Column of the source that is 0 or False in every row of the pool; None for any rows.
+    """
+
+    def __init__(
+        self,
+        train: int | float | None = None,
+        root_pool: int | float = 0.1,
+        root: int | float | None = None,
+        group: str | None = None,
+        root_without: str | None = None,
+    ) -> None:
+        super().__init__(train, root_pool, root, group)
+        self.root_without = root_without
+
+    def candidates(self, rows: Rows, order: Tensor) -> Tensor:
+        """Give the rows without the column, the first of each class, the second of each class, and so on.
+
+        Raises:
+            ValueError: If there is no such column.
+        """
+        if self.root_without is not None:
+            if self.root_without not in rows.columns:
+                raise unknown("column for split.root_without", self.root_without, rows.columns)
+            order = order[rows.columns[self.root_without][order] == 0]
+        labels = rows.labels[order]
+        by_class = labels.argsort(stable=True)
+        sizes = torch.bincount(labels)
+        turn = torch.empty_like(order)
+        turn[by_class] = torch.arange(len(order)) - (sizes.cumsum(0) - sizes)[labels[by_class]]
+        return order[turn.argsort(stable=True)]
 
 
 def _check_size(name: str, size: int | float) -> int | float:

@@ -83,15 +83,19 @@ def plan_views(
     train, test, num_classes = source.train(), source.test(), len(source.class_names)
     parts = split.assign(train, num_classes, seed)
     role = torch.zeros(len(parts.questioned), dtype=torch.int8)
-    views = {"clean": _clean("clean", test)}
-    if attack is not None:
+    views = {}
+    if attack is None:
+        views["clean"] = _clean("clean", test)
+    else:
         attack.check(num_classes)
         columns = {name: column[parts.questioned] for name, column in train.columns.items()}
         role = attack.roles(train.labels[parts.questioned], columns, seed=seed)
-        views["triggered"] = _triggered(test, attack, num_classes)
+        views["clean"], views["triggered"] = _test_views(test, attack, num_classes)
     for name in ("train", "questioned"):
         views[name] = _poisoned(name, train, parts.questioned, role, attack, num_classes)
     views["root"] = _clean("root", train, parts.root) if root_source is None else _clean("root", root_source.train())
+    if attack is not None and not attack.trigger.stamps and root_source is None:
+        _check_root(attack.carriers(train.columns, len(train))[parts.root])
     if root_source is not None and root_source.class_names != source.class_names:
         views["root"].label.fill_(-1)
         views["root"].clean_label.fill_(-1)
@@ -132,15 +136,38 @@ def _poisoned(name: str, rows: Rows, index: Tensor, role: Tensor, attack: Attack
     return View(name, rows, index, planted, view.clean_label, role)
 
 
-def _triggered(rows: Rows, attack: Attack, num_classes: int) -> View:
-    """Make the view of all test rows, each to be stamped."""
-    labels, columns = rows.labels, rows.columns
-    return View(
+def _test_views(rows: Rows, attack: Attack, num_classes: int) -> tuple[View, View]:
+    """Make the clean and the triggered view: all test rows in both where the trigger is stamped.
+
+    Where rows carry the trigger, those that do not are clean, and those that do are triggered as they are.
+
+    Raises:
+        ValueError: If all test rows carry the trigger, or none does.
+    """
+    carriers = attack.carriers(rows.columns, len(rows))
+    triggered = carriers.nonzero().flatten()
+    clean = torch.arange(len(rows)) if attack.trigger.stamps else (~carriers).nonzero().flatten()
+    if not (len(clean) and len(triggered)):
+        raise ValueError(
+            f"Expected test rows with and without the trigger ({type(attack.trigger).__name__}), got {len(triggered)} "
+            f"with and {len(clean)} without it."
+        )
+    labels = rows.labels[triggered]
+    stamped = View(
         "triggered",
         rows,
-        torch.arange(len(rows)),
+        triggered,
         attack.relabel(labels, num_classes),
         labels,
-        torch.full((len(rows),), Role.POISON, dtype=torch.int8),
-        attack.eligible(labels, columns),
+        torch.full((len(triggered),), Role.POISON, dtype=torch.int8),
+        attack.eligible(rows.labels, rows.columns)[triggered],
     )
+    return _clean("clean", rows, clean), stamped
+
+
+def _check_root(carriers: Tensor) -> None:
+    if carriers.any():
+        raise ValueError(
+            f"Expected a root set without the attack's trigger, but {int(carriers.sum())} of its {len(carriers)} rows "
+            "carry it. Keep them out: data.split of class BalancedSplit with root_without, the trigger's column."
+        )

@@ -67,6 +67,11 @@ class WrappedDataModule(pl.LightningDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
+        if not attack.trigger.stamps:
+            raise ValueError(
+                f"Expected an attack whose trigger is stamped, got {type(attack.trigger).__name__}: a foreign data "
+                "module does not say which rows carry it. Take its images as a Source with that column instead."
+            )
         self.wrapped = datamodule
         self.attack = attack
         self.normalization = Normalization(mean, std)
@@ -268,6 +273,7 @@ def wrap(
         seed: Seed of the plan, where the attack has none.
 
     Raises:
-        ValueError: If mean or std is missing; later, if rows cannot be told apart or the plan does not fit.
+        ValueError: If mean or std is missing, or rows carry the trigger themselves; later, if rows cannot be told apart
+            or the plan does not fit.
     """
     return WrappedDataModule(datamodule, attack, mean, std, num_classes, seed)

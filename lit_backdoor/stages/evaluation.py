@@ -116,8 +116,11 @@ class TriggerEvaluation(Evaluation):
 
 
 def update_feature_distance(batch: Batch, metric: Metric, suspect: Classifier, trigger: nn.Module) -> list[str]:
-    """Update FD by one batch: S_a of the rows that count in ASR, truly triggered and with the recovered trigger."""
-    if batch["view"] != "triggered":
+    """Update FD by one batch: S_a of the rows that count in ASR, truly triggered and with the recovered trigger.
+
+    There is none where rows carry the trigger themselves: no image is there without it to stamp.
+    """
+    if "original" not in batch:  # the clean view, or a trigger that is not stamped
         return []
     recovered = suspect.features(trigger(batch["original"]))
     metric.update(recovered.float(), suspect.features(batch["image"]).float(), batch["valid"] & batch["eligible"])
@@ -227,7 +230,8 @@ class PerturbationEvaluation(TargetEvaluation):
 
     Over the test images that count in ASR, for the attack's class: ``tac_cosine``, ``tac_rank_correlation`` and
     ``tac_precision_1`` to ``_10``; ``tac_cosine_other`` is the largest cosine of any other class (see
-    `TacFidelity`). NaN where no single class is the attack's.
+    `TacFidelity`). NaN where no single class is the attack's, or rows carry the trigger themselves: then nobody knows
+    what it changes.
 
     Args:
         bundle: Path of a bundle of target classes with perturbations.
@@ -242,7 +246,7 @@ class PerturbationEvaluation(TargetEvaluation):
 
     def evaluate(self, batch: Batch, metrics: Any) -> list[str]:
         """Add the latents of the rows that count, triggered and clean."""
-        if batch["view"] == "triggered":
+        if "original" in batch:
             triggered, clean = (latents_and_logits(self.net.module, batch[k])[0] for k in ("image", "original"))
             self.fidelity.update(triggered, clean, batch["valid"] & batch["eligible"])
         return []
@@ -251,7 +255,7 @@ class PerturbationEvaluation(TargetEvaluation):
         """Log the numbers of the attack's class."""
         super().on_test_epoch_end()
         attack = self.data.attack
-        known = attack is not None and isinstance(attack.policy, AllToOne | OneToOne)
+        known = attack is not None and attack.trigger.stamps and isinstance(attack.policy, AllToOne | OneToOne)
         names = ("cosine", "rank_correlation", "precision_1", "precision_5", "precision_10")
         found = dict.fromkeys((*names, "cosine_other"), torch.tensor(torch.nan))
         if known:

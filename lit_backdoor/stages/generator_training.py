@@ -81,8 +81,11 @@ class GeneratorTraining(Stage):
 
 
 def update_dof(batch: Batch, metric: Metric, suspect: nn.Module, generator: nn.Module) -> list[str]:
-    """Update DoF by one batch: the suspect's logits on each test row triggered, and on what is generated from it."""
-    if batch["view"] != "triggered":
+    """Update DoF by one batch: the suspect's logits on each test row triggered, and on what is generated from it.
+
+    There is none where rows carry the trigger themselves: no image is there without it to generate from.
+    """
+    if "original" not in batch:  # the clean view, or a trigger that is not stamped
         return []
     generated = suspect(generator(batch["original"]))
     metric.update(suspect(batch["image"]).float(), generated.float(), batch["valid"])

@@ -49,7 +49,8 @@ class InputDetection(Stage):
     """Flag inputs whose predicted class changes when they are purified; trains nothing.
 
     The score is how much of the first predicted class's probability is lost. ``predict`` writes a table of inputs,
-    ``test`` measures precision, recall, F1 and AUROC on all clean test images and the same images triggered.
+    ``test`` measures precision, recall, F1 and AUROC on all clean test images and the same images triggered; where rows
+    carry the trigger themselves, on those without and those with it.
 
     Args:
         purified: Path of a bundle that holds a `Purified` suspect, or such a suspect.

@@ -17,7 +17,9 @@ from lit_backdoor.triggers.generated import GeneratorTrigger
 from lit_backdoor.triggers.inverted import AddedPattern, MaskedPattern, OneOf
 from lit_backdoor.triggers.named import named_attack
 from lit_backdoor.triggers.noise import NoisyCover
+from lit_backdoor.triggers.painted import PaintedMask
 from lit_backdoor.triggers.patch import Patch
+from lit_backdoor.triggers.semantic import SemanticTrigger
 from lit_backdoor.triggers.sig import Sig
 from lit_backdoor.triggers.wanet import WaNet
 
@@ -35,9 +37,11 @@ __all__ = [
     "NoisyCover",
     "OneOf",
     "OneToOne",
+    "PaintedMask",
     "Patch",
     "Role",
     "Rotation",
+    "SemanticTrigger",
     "Sig",
     "Trigger",
     "WaNet",

@@ -45,9 +45,11 @@ class Trigger(Recorded, nn.Module, ABC):
 
     Attributes:
         alters_benign: Whether `benign` does anything; loaders skip the call where it does not.
+        stamps: Whether the trigger is put on images. If not, rows carry it, and `carriers` says which.
     """
 
     alters_benign: bool = False
+    stamps: bool = True
 
     @abstractmethod
     def forward(self, images: Tensor, index: Tensor) -> Tensor:
@@ -64,6 +66,14 @@ class Trigger(Recorded, nn.Module, ABC):
     def benign(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """Change the attacker's clean training rows; drawn anew for every batch from ``generator`` (on the CPU)."""
         return images
+
+    def carriers(self, columns: Mapping[str, Tensor]) -> Tensor | None:
+        """Say which rows carry the trigger as they are, bool ``[N]``; None for a trigger that is stamped.
+
+        Args:
+            columns: Further columns of the source, int64 or bool ``[N]``.
+        """
+        return None
 
 
 class LabelPolicy(Recorded, ABC):
@@ -151,16 +161,18 @@ class Attack(Recorded):
     """A trigger, a label policy and the plan: how many rows are poisoned, and which.
 
     Args:
-        trigger: What is stamped on the images.
+        trigger: What is stamped on the images, or which rows carry it (`SemanticTrigger`).
         policy: Which label they get; default `AllToOne`.
         target: The target label.
-        rate: Share of rows to poison, in (0, 1), or up to 1 where ``rate_of`` is ``"target"``.
-        rate_of: Whether ``rate`` and ``cover_rate`` are shares of the whole set or of the target class.
-        cover_rate: Share of cover samples (triggered, true label), in [0, 1).
+        rate: Share of rows to poison, in (0, 1), or up to 1 where ``rate_of`` is not ``"set"``.
+        rate_of: Whether ``rate`` and ``cover_rate`` are shares of the whole set, of the target class, or, for a trigger
+            that rows carry, of those carriers that the policy allows to be poisoned.
+        cover_rate: Share of cover samples (triggered, true label), in [0, 1). Rows that carry the trigger and are not
+            poisoned keep their label anyway.
         seed: Seed of the plan; None takes the one that `roles` is given.
 
     Raises:
-        ValueError: If a rate is out of range.
+        ValueError: If a rate is out of range, or does not go with the trigger.
     """
 
     def __init__(
@@ -169,17 +181,27 @@ class Attack(Recorded):
         policy: LabelPolicy | None = None,
         target: int = 0,
         rate: float = 0.1,
-        rate_of: Literal["set", "target"] = "set",
+        rate_of: Literal["set", "target", "carriers"] = "set",
         cover_rate: float = 0.0,
         seed: int | None = None,
     ) -> None:
         self.trigger = trigger
         self.policy = policy or AllToOne()
         self.target = target
-        self.rate = check_share("the poisoning rate", rate, closed=rate_of == "target")
+        self.rate = check_share("the poisoning rate", rate, closed=rate_of != "set")
         self.rate_of = rate_of
         self.cover_rate = cover_rate and check_share("the cover rate", cover_rate)
         self.seed = seed
+        if trigger.stamps and rate_of == "carriers":
+            raise ValueError(
+                f"Expected a trigger that rows carry for a rate of the carriers, got {type(trigger).__name__}, which "
+                "is stamped. Give the rate as a share of the set (rate_of: set)."
+            )
+        if self.cover_rate and not trigger.stamps:
+            raise ValueError(
+                f"Expected no cover rate with {type(trigger).__name__}, got {cover_rate:g}: the rows that carry the "
+                "trigger and are not poisoned are covers already. Lower the rate instead."
+            )
 
     def check(self, num_classes: int) -> None:
         """Check the labels that the attack names against the data.
@@ -207,13 +229,17 @@ class Attack(Recorded):
             Roles, int8 ``[N]``.
 
         Raises:
-            ValueError: If the plan asks for more rows than may be poisoned; says what is possible.
+            ValueError: If the plan asks for more rows than may be poisoned (says what is possible), or the columns do
+                not fit.
         """
         labels = labels.cpu()
+        carriers = self.carriers(columns, len(labels))
+        allowed = (self.policy.plantable(labels, self.target) & carriers).nonzero().flatten()
         base, of = len(labels), "the set"
         if self.rate_of == "target":
             base, of = int((labels == self.target).sum()), "the target class"
-        allowed = self.policy.plantable(labels, self.target).nonzero().flatten()
+        elif self.rate_of == "carriers":
+            base, of = len(allowed), "its carriers"
         poisons, covers = round(self.rate * base), round(self.cover_rate * base)
         if not 1 <= poisons <= len(allowed):
             raise ValueError(self._impossible(poisons, len(allowed), base, of))
@@ -233,6 +259,7 @@ class Attack(Recorded):
     def _impossible(self, poisons: int, allowed: int, base: int, of: str) -> str:
         got = f"got a rate of {self.rate:g} of {of} ({base} rows), which makes {poisons}"
         who = f"{type(self.policy).__name__} with target {self.target}"
+        who += "" if self.trigger.stamps else f" and {type(self.trigger).__name__}"
         if base == 0 or allowed == 0:
             return f"Expected rows that {who} may poison, got none among the rows of the set and {base} in {of}."
         if poisons < 1:
@@ -250,5 +277,21 @@ class Attack(Recorded):
         return self.policy.relabel(labels, self.target, num_classes)
 
     def eligible(self, labels: Tensor, columns: Mapping[str, Tensor] | None = None) -> Tensor:
-        """Say which test rows count in ASR and RA, bool ``[N]``."""
-        return self.policy.eligible(labels, self.target)
+        """Say which test rows count in ASR and RA, bool ``[N]``: of a trigger that rows carry, carriers alone."""
+        return self.policy.eligible(labels, self.target) & self.carriers(columns, len(labels)).to(labels.device)
+
+    def carriers(self, columns: Mapping[str, Tensor] | None, rows: int) -> Tensor:
+        """Say which rows have the trigger when the attack is on them, bool ``[rows]``: all where it is stamped.
+
+        Raises:
+            ValueError: If the trigger needs a column that is missing or of another length.
+        """
+        found = self.trigger.carriers(columns or {})
+        if found is None:
+            return torch.ones(rows, dtype=torch.bool)
+        if found.shape != (rows,):
+            raise ValueError(
+                f"Expected a column with one value for each of {rows} rows for {type(self.trigger).__name__}, got "
+                f"shape {list(found.shape)}."
+            )
+        return found

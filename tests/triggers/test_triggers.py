@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lit_backdoor.recipe import recipe
-from lit_backdoor.triggers import Blend, Filter, NoisyCover, Patch, Rotation, Sig, WaNet
+from lit_backdoor.triggers import Blend, Filter, NoisyCover, PaintedMask, Patch, Rotation, Sig, WaNet
 
 TRIGGERS = {
     "patch": lambda: Patch(5, (6, 6)),
@@ -22,6 +22,7 @@ TRIGGERS = {
     "nashville": lambda: Filter(),
     "gotham": lambda: Filter("gotham", 0.5),
     "kelvin": lambda: Filter("kelvin"),
+    "painted_mask": lambda: PaintedMask(color=(0.1, 0.5, 0.9), opacity=0.7),
 }
 WAYS = ("forward", "poison", "cover")
 

@@ -4,6 +4,7 @@ from lit_backdoor.data.sources.base import Rows, Source, TensorRows
 from lit_backdoor.data.sources.cifar import Cifar10
 from lit_backdoor.data.sources.folder import ImageFolderSource, UnlabeledFolder
 from lit_backdoor.data.sources.parquet import ParquetSource
+from lit_backdoor.data.sources.semantic_folder import SemanticFolderSource
 from lit_backdoor.data.sources.signs import SyntheticSigns
 from lit_backdoor.data.sources.tensors import TensorSource
 from lit_backdoor.data.sources.tiny_imagenet import TinyImageNet
@@ -14,6 +15,7 @@ __all__ = [
     "ImageFolderSource",
     "ParquetSource",
     "Rows",
+    "SemanticFolderSource",
     "Source",
     "SyntheticSigns",
     "TensorRows",

@@ -27,13 +27,21 @@ class FileRows(Rows):
         labels: int64 ``[N]``.
         image_size: Height and width that every image must have, or is resized to.
         resize: Whether to resize, bilinear with antialiasing.
+        columns: Further columns, int64 or bool ``[N]``.
     """
 
     in_memory = False
 
-    def __init__(self, paths: list[Path], labels: Tensor, image_size: tuple[int, int], resize: bool) -> None:
+    def __init__(
+        self,
+        paths: list[Path],
+        labels: Tensor,
+        image_size: tuple[int, int],
+        resize: bool,
+        columns: dict[str, Tensor] | None = None,
+    ) -> None:
         self.paths, self.labels = paths, labels
-        self.columns = {}
+        self.columns = columns or {}
         self._image_size, self._resize = image_size, resize
 
     def images(self, index: Tensor) -> Tensor:
@@ -105,17 +113,20 @@ class FileSource(Source):
         labels = torch.tensor([label for _, label in self._files(part)])
         return check_labels(labels, self.num_classes, f"{part} part")
 
+    def _columns(self, part: Part) -> dict[str, Tensor]:
+        return {}
+
     def _load(self, part: Part) -> Rows:
         paths = [path for path, _ in self._files(part)]
-        labels = self._labels(part)
+        labels, columns = self._labels(part), self._columns(part)
         if not self._in_memory:
-            return FileRows(paths, labels, self.image_size, resize=self._size is not None)
+            return FileRows(paths, labels, self.image_size, self._size is not None, columns)
 
         def make() -> Tensor:
             return decode_all(len(paths), lambda row: (paths[row], f"'{paths[row]}'"), self._size)
 
         key = digest(str(paths[0].parent), self._stamp(part, times=True), self._size, PIL.__version__)
-        return TensorRows(cached_pixels(key, len(paths), make), labels)
+        return TensorRows(cached_pixels(key, len(paths), make), labels, columns)
 
 
 class ImageFolderSource(FileSource):

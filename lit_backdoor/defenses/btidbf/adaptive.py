@@ -68,6 +68,11 @@ class AdaptiveTraining(Decoupled):
         super().on_fit_start()
         if self.data.attack is None:
             raise ValueError("Expected data.attack to be set: it gives the trigger and the labels to keep.")
+        if not self.data.attack.trigger.stamps:
+            raise ValueError(
+                "Expected an attack whose trigger is stamped, as each image is needed with and without it, got "
+                f"{type(self.data.attack.trigger).__name__}."
+            )
 
     def optimizers_by_phase(self) -> Mapping[str, Optimizer]:
         """Make Adam for the mask, and the suspect's optimizer."""

@@ -5,12 +5,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from lit_backdoor.bundle import Bundle
 from lit_backdoor.data.samplers import Draw
+from lit_backdoor.data.views import View
 from lit_backdoor.report.pictures import LARGEST, amplified, data_uri, gain_for
 from lit_backdoor.report.run import Run
 from lit_backdoor.report.template import Section, render
@@ -63,23 +65,31 @@ def pick(labels: Tensor, allowed: Tensor, most: int = _SHOWN) -> Tensor:
 
 @torch.no_grad()
 def gallery(run: Run) -> Section | None:
-    """Show pictures of test rows that count in ASR; without an attack, of clean ones."""
-    view = run.data.get_view("triggered" if run.data.attack else "clean")
+    """Show pictures of test rows that count in ASR; without an attack, of clean ones.
+
+    Where rows carry the trigger themselves, a clean picture of the same class stands above each.
+    """
+    attack, clean_view = run.data.attack, run.data.get_view("clean")
+    view = run.data.get_view("triggered") if attack else clean_view
     allowed = torch.ones(len(view), dtype=torch.bool) if view.eligible is None else view.eligible
-    rows = pick(view.clean_label, allowed)
+    rows = pick(view.clean_label, allowed & torch.isin(view.clean_label, clean_view.clean_label))
     if not len(rows):
         return None
-    batch = run.data.images(view[Draw(rows, torch.ones(len(rows), dtype=torch.bool), 0, 0)])
-    clean: Tensor = batch["original"] if "original" in batch else batch["image"]
-    stamped: Tensor | None = batch["image"] if run.data.attack else None
+    batch = _pictures(run, view, rows)
+    stamped: Tensor | None = batch["image"] if attack else None
+    paired = attack is None or attack.trigger.stamps
+    if paired:
+        clean: Tensor = batch.get("original", batch["image"])
+    else:
+        clean = _pictures(run, clean_view, _alike(clean_view.clean_label, batch["clean_label"]))["image"]
     maker = _maker(run)
     made = maker.build()(clean).clamp(0, 1) if maker else None
     recovered = maker is not None and maker.kind != "generator"
-    kinds = _kinds(clean, stamped, made, _RECOVERED if recovered else _GENERATED)
+    kinds = _kinds(clean, stamped, made, _RECOVERED if recovered else _GENERATED, paired)
     for kind in kinds:
         if kind.name in ("clean", "triggered", "generated"):
             kind.says = {role: _predict(net, kind.images) for role, net in run.nets.items()}
-    truth, goal = batch["clean_label"].tolist(), batch["label"].tolist() if run.data.attack else None
+    truth, goal = batch["clean_label"].tolist(), batch["label"].tolist() if attack else None
     side = max(clean.shape[-2:])
     html = render(
         "gallery.html", kinds=kinds, uris={kind.name: [data_uri(image) for image in kind.images] for kind in kinds},
@@ -87,6 +97,20 @@ def gallery(run: Run) -> Section | None:
         width=_width(side), verdicts=_verdicts(kinds, truth, goal), goals=_goals(run, goal),
     )  # fmt: skip
     return Section("gallery", _title(stamped is not None, maker is not None, recovered), html)
+
+
+def _pictures(run: Run, view: View, rows: Tensor) -> dict[str, Any]:
+    return run.data.images(view[Draw(rows, torch.ones(len(rows), dtype=torch.bool), 0, 0)])
+
+
+def _alike(labels: Tensor, wanted: Tensor) -> Tensor:
+    """Give for each wanted label a row that has it, the next one where it comes again."""
+    found, asked = [], list[int]()
+    for label in wanted.tolist():
+        rows = (labels == label).nonzero().flatten()
+        found.append(rows[asked.count(label) % len(rows)])
+        asked.append(label)
+    return torch.stack(found)
 
 
 def _maker(run: Run) -> Bundle | None:
@@ -103,15 +127,18 @@ def _title(stamped: bool, made: bool, recovered: bool) -> str:
     return alone if not stamped else "What the trigger does" + (f", and {found}" if made else "")
 
 
-def _kinds(clean: Tensor, stamped: Tensor | None, made: Tensor | None, words: tuple[str, str]) -> list[_Kind]:
+def _kinds(
+    clean: Tensor, stamped: Tensor | None, made: Tensor | None, words: tuple[str, str], paired: bool
+) -> list[_Kind]:
     kinds = [_Kind("clean", "Clean", "as in the test set", clean)]
     changes = []
     for name, (title, note), source, images in (
-        ("triggered", ("Triggered", "stamped by the attacker"), "trigger", stamped),
+        ("triggered", ("Triggered", "stamped by the attacker" if paired else "another picture"), "trigger", stamped),
         ("generated", words, "generator", made),
     ):
         if images is not None:
             kinds.append(_Kind(name, title, note, images))
+        if images is not None and (paired or name != "triggered"):
             gain = gain_for(images - clean)
             note = f"{title.lower()} − clean, ×{gain}"
             changes.append(_Kind(source, "Difference", note, amplified(images - clean, gain)))

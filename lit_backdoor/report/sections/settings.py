@@ -27,7 +27,9 @@ def _attack(run: Run) -> list[tuple[str, str]]:
     if attack is None:
         return [("attack", "none")]
     targeted = type(attack.policy).__name__ != "AllToAll"
-    of = "the target class" if attack.rate_of == "target" else "the questioned set"
+    of = {"set": "the questioned set", "target": "the target class", "carriers": "the pictures that carry it"}[
+        attack.rate_of
+    ]
     pairs = [
         ("trigger", call(_recipe(attack.trigger))),
         ("labels", call(_recipe(attack.policy))),

@@ -129,9 +129,12 @@ def _setting(run: Run) -> str:
     if attack is None:
         parts.append("no attack")
     else:
-        of = "the target class" if attack.rate_of == "target" else f"{count(data['n_train'])} training images"
+        of = {"target": "the target class", "carriers": "the pictures that carry it"}.get(
+            attack.rate_of, f"{count(data['n_train'])} training images"
+        )
         target = f", target “{run.class_name(attack.target)}”" if _has_target(attack) else f", {short_policy(attack)}"
-        parts.append(f"{type(attack.trigger).__name__} trigger on {percent(attack.rate, 0)} of {of}{target}")
+        name = type(attack.trigger).__name__.removesuffix("Trigger")
+        parts.append(f"{name} trigger on {percent(attack.rate, 0)} of {of}{target}")
     if data["n_root"]:
         parts.append(f"defended with {count(data['n_root'])} clean images")
     return " · ".join(parts) or DASH
