@@ -40,9 +40,12 @@ VARIANTS = {
         "stages.control.data.init_args.batch_size=32",
         "stages.control.trainer.max_epochs=6",
     ],
+    # oracles: what the defense would do if it were told
+    "given": ["stages.tune.inputs={model.suspect: victim}", "stages.tune.model.init_args.target=0"],
+    "precise": ["sweep=null"],
     **{f"target{target}": [f"data.init_args.attack.init_args.target={target}"] for target in TARGETS},
 }
-LABELS = {"root5": ", root 5 %", "root5_batch32": ", root 5 %, batches of 32, two rounds"}
+LABELS = {"root5": ", root 5 %", "root5_batch32": ", root 5 %, batches of 32, two rounds", "given": ", the class given"}
 PLAN = [
     *((SMALL, attack) for attack in ("badnets", "blend", "sig", "badnets_a2a", "batt", "wanet")),
     *((f"{SMALL}_{kind}", a) for kind in ("untrained", "detector_free", "letter") for a in ("badnets", "blend")),
@@ -57,12 +60,15 @@ PLAN = [
     *((f"{INVERT}@target{target}", attack) for target in TARGETS for attack in ("badnets", "blend")),
     *((chain, attack) for chain in (TAC, PGBD, NT, NC) for attack in ("badnets", "blend", "sig")),
     (f"{SMALL}_detector_free", "badnets_a2a"),
+    *((f"{TAC}@given", attack) for attack in ("badnets", "blend", "sig")),
+    (f"{SMALL}_oracle@precise", "badnets_a2a"),
+    ("pgbd_faces", "sunglasses"),
     ("demo", "badnets"),
 ]
 EXTRA = {"wanet": ["stages.victim.trainer.max_epochs=30"]}  # evaluation.md's terms: its victim may train longer
 NAMES = {
     "badnets": "BadNets 5x5", "blend": "Blend .2", "sig": "SIG", "badnets_a2a": "BadNets all-to-all", "batt": "BATT",
-    "wanet": "WaNet", "null": "clean model",
+    "wanet": "WaNet", "null": "clean model", "sunglasses": "sunglasses",
 }  # fmt: skip
 # The papers' own figures, ResNet-18 on all of CIFAR-10: ACC/ASR before, ACC/ASR after, in percent.
 PAPER = {
@@ -260,10 +266,11 @@ def tables() -> dict[str, str]:
         "btidbf_p": defense_table([P, f"{P}@root5"], of_p, "purify"),
         "btidbf_d": detection_table(),
         "btidbf_targets": targets_table(),
-        "tac": defense_table([TAC], three, "tune", ("detect", "target_found")),
+        "tac": defense_table([TAC, f"{TAC}@given"], three, "tune", ("detect", "target_found")),
         "tac_fidelity": fidelity_table(three),
         "pgbd": defense_table([PGBD], three, "sanitize"),
         "pgbd_nt": defense_table([NT], three, "sanitize"),
+        "faces": defense_table(["pgbd_faces"], ["sunglasses"], "sanitize"),
         "nc": defense_table([NC], three, "unlearn", ("detect", "target_found")),
     }
 
