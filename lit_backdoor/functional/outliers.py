@@ -36,23 +36,29 @@ def mad_index(values: Tensor) -> Tensor:
 
 
 def smallest_p_value(values: Tensor) -> float:
-    r"""How likely the smallest of C values is that small by chance, its being the smallest accounted for.
+    r"""How likely the smallest of C sizes is that small by chance, its being the smallest accounted for.
 
-    The smallest is compared with a normal sample of the others; that it was selected as the smallest of C is corrected:
+    Sizes differ by factors, so logarithms are judged. The smallest is compared with a normal sample of the others; that
+    it was selected as the smallest of C is corrected:
 
-    .. math:: t = \frac{v_{(1)} - \bar v}{s \sqrt{1 + 1/(C-1)}}, \qquad p = 1 - (1 - F_{C-2}(t))^C
+    .. math:: t = \frac{\log v_{(1)} - m}{s \sqrt{1 + 1/(C-1)}}, \qquad p = 1 - (1 - F_{C-2}(t))^C
 
-    with mean and deviation of the C - 1 others and Student's distribution function F. TAC's paper has a test of that
-    kind, without its formula in public; this one is ours.
+    with mean m and deviation s of the other C - 1 logarithms and Student's distribution function F. TAC's paper has a
+    test of that kind, without its formula in public; this one is ours.
 
     Args:
-        values: One per class, ``[C]``; values that are not finite are left out.
+        values: One per class, >= 0, ``[C]``; values that are not finite are left out. A zero counts as 1e-9 of the
+            largest.
 
     Raises:
-        ValueError: If there are not at least three finite values.
+        ValueError: If there are not at least three finite values, or one is negative.
     """
     finite = _finite(values.double()).sort().values
-    smallest, rest = finite[0], finite[1:]
+    if finite[0] < 0:
+        raise ValueError(f"Expected sizes of 0 or more, got {float(finite[0]):g}.")
+    floor = max(float(finite[-1]) * 1e-9, torch.finfo(torch.float64).tiny)
+    logs = finite.clamp(min=floor).log()
+    smallest, rest = logs[0], logs[1:]
     spread = rest.std() * (1 + 1 / len(rest)) ** 0.5
     if spread == 0:
         return float(smallest == rest[0])

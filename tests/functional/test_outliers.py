@@ -26,17 +26,25 @@ def test_mad_index_of_equal_numbers_and_of_numbers_that_are_not_there():
 
 
 def test_p_value_is_right_under_chance():
-    draws = torch.randn(4000, 10, generator=torch.Generator().manual_seed(0))
+    draws = torch.randn(4000, 10, generator=torch.Generator().manual_seed(0)).mul(0.2).exp()
     p = np.array([smallest_p_value(row) for row in draws])
     assert 0.035 < (p < 0.05).mean() < 0.065
 
 
 def test_p_value_of_an_outlier_against_the_formula():
-    rest = np.sort(NORMS.double().numpy())[1:]
-    t = (float(NORMS.double().min()) - rest.mean()) / (rest.std(ddof=1) * np.sqrt(1 + 1 / 9))
+    smallest, *rest = np.sort(np.log(NORMS.double().numpy()))
+    t = (smallest - np.mean(rest)) / (np.std(rest, ddof=1) * np.sqrt(1 + 1 / 9))
     assert smallest_p_value(NORMS) == pytest.approx(1 - (1 - stats.t.cdf(t, 8)) ** 10)
     assert smallest_p_value(NORMS) < 1e-3
     assert smallest_p_value(NORMS + 100 * (NORMS < 2)) > 0.05
+
+
+def test_p_value_of_zeros_and_of_numbers_that_are_no_sizes():
+    assert smallest_p_value(NORMS * (NORMS > 2)) < 1e-6
+    assert smallest_p_value(torch.zeros(5)) == 1
+    assert smallest_p_value(NORMS * 7) == pytest.approx(smallest_p_value(NORMS), rel=1e-4)
+    with pytest.raises(ValueError, match="sizes of 0 or more"):
+        smallest_p_value(NORMS - 3)
 
 
 def test_too_few_classes_are_refused():
