@@ -228,11 +228,12 @@ def fidelity_table(attacks: list[str]) -> str:
 
 
 def rows_table(rows: list[tuple[str, str, str, str]]) -> str:
-    """Rows of (label, chain, attack, stage), ACC, ASR, RA and DoF each."""
+    """Rows of (label, chain, attack, stage), ACC, ASR and RA each, and DoF where the stage has a generator's images."""
     found = values()
-    lines = ["| | attack | seeds | ACC | ASR | RA |", "|---|---|---|---|---|---|"]
+    lines = ["| | attack | seeds | ACC | ASR | RA | DoF |", "|---|---|---|---|---|---|---|"]
     for label, chain, attack, stage in rows:
         cells = [cell(found, chain, attack, stage, metric) for metric in ("acc", "asr", "ra")]
+        cells.append(cell(found, chain, attack, "generate", "dof") if stage == "clean" else "-")
         lines.append(f"| {label} | {NAMES[attack]} | {seeds_of(chain, attack)} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 

@@ -259,3 +259,19 @@ def test_real_faces_are_grey_and_have_columns():
     assert images.shape == (8, 3, 60, 64)
     assert torch.equal(images[:, 0], images[:, 1])
     assert set(rows.columns["sunglasses"].tolist()) == {0, 1}
+
+
+def test_damaged_page_names_file_and_place(folder):
+    path = folder / "train.parquet"
+    images = [png(row % 250) for row in range(900)]
+    pq.write_table(
+        pa.table({"image": images, "label": [row % 3 for row in range(900)]}),
+        path, row_group_size=300, compression="zstd",
+    )  # fmt: skip
+    chunk = pq.ParquetFile(path).metadata.row_group(1).column(0)
+    content = bytearray(path.read_bytes())
+    start = chunk.dictionary_page_offset or chunk.data_page_offset
+    content[start : start + 40] = b"\xff" * 40
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"train\.parquet' is damaged, at row (256|300) or after it"):
+        source(folder).train()

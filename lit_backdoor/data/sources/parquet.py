@@ -147,7 +147,21 @@ def _read(path: Path, columns: Sequence[str], limit: int | None = None) -> Any:
             return file.read(columns=list(columns))
         return pa.Table.from_batches([next(file.iter_batches(limit, columns=list(columns)))])
     except (pa.ArrowException, OSError) as error:
-        raise ValueError(f"'{path}' is damaged: {error}") from error
+        where = f"row {_readable_rows(file, columns)} or after it"
+        raise ValueError(f"'{path}' is damaged, at {where}: {error}") from error
+
+
+def _readable_rows(file: Any, columns: Sequence[str]) -> int:
+    """Count the rows before the first that cannot be read, to within a batch."""
+    import pyarrow as pa
+
+    count = 0
+    try:
+        for batch in file.iter_batches(256, columns=list(columns)):
+            count += len(batch)
+    except (pa.ArrowException, OSError):
+        pass
+    return count
 
 
 def _column(table: Any, name: str, path: Path) -> Tensor:
