@@ -9,13 +9,12 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from lit_backdoor.bundle import Bundle
-from lit_backdoor.data.samplers import Draw
 from lit_backdoor.report.pictures import LARGEST, amplified, data_uri, gain_for
+from lit_backdoor.report.rows import pick
 from lit_backdoor.report.run import Run
 from lit_backdoor.report.template import Section, render
 
-__all__ = ["gallery", "pick"]
+__all__ = ["gallery"]
 
 _SHOWN = 8
 _GENERATED = ("Generated", "made from the clean image")
@@ -41,39 +40,18 @@ class _Kind:
     says: dict[str, list[int]] = field(default_factory=dict)
 
 
-def pick(labels: Tensor, allowed: Tensor, most: int = _SHOWN) -> Tensor:
-    """Choose rows to show without looking at them: the first allowed ones, of classes spread over all.
-
-    Args:
-        labels: True labels, int64 ``[N]``.
-        allowed: Rows to choose from, bool ``[N]``.
-        most: How many.
-
-    Returns:
-        Positions, int64, ordered by class.
-    """
-    classes = sorted(set(labels[allowed].tolist()))
-    if len(classes) > most:
-        classes = [classes[round(i * (len(classes) - 1) / (most - 1))] for i in range(most)]
-    places = {label: (allowed & (labels == label)).nonzero().flatten().tolist() for label in classes}
-    turns = max((len(rows) for rows in places.values()), default=0)
-    dealt = [(label, rows[turn]) for turn in range(turns) for label, rows in places.items() if turn < len(rows)]
-    return torch.tensor([row for _, row in sorted(dealt[:most])], dtype=torch.int64)
-
-
 @torch.no_grad()
 def gallery(run: Run) -> Section | None:
     """Show pictures of test rows that count in ASR; without an attack, of clean ones."""
     view = run.data.get_view("triggered" if run.data.attack else "clean")
     allowed = torch.ones(len(view), dtype=torch.bool) if view.eligible is None else view.eligible
-    rows = pick(view.clean_label, allowed)
+    rows = pick(view.clean_label, allowed, _SHOWN)
     if not len(rows):
         return None
-    batch = run.data.images(view[Draw(rows, torch.ones(len(rows), dtype=torch.bool), 0, 0)])
+    batch = run.batch(view.name, rows)
     clean: Tensor = batch["original"] if "original" in batch else batch["image"]
     stamped: Tensor | None = batch["image"] if run.data.attack else None
-    maker = _maker(run)
-    made = maker.build()(clean).clamp(0, 1) if maker else None
+    maker, made = run.maker, run.made(clean)
     recovered = maker is not None and maker.kind != "generator"
     kinds = _kinds(clean, stamped, made, _RECOVERED if recovered else _GENERATED)
     for kind in kinds:
@@ -87,12 +65,6 @@ def gallery(run: Run) -> Section | None:
         width=_width(side), verdicts=_verdicts(kinds, truth, goal), goals=_goals(run, goal),
     )  # fmt: skip
     return Section("gallery", _title(stamped is not None, maker is not None, recovered), html)
-
-
-def _maker(run: Run) -> Bundle | None:
-    """Find a generator, or a trigger that was recovered, alone or beside a report of classes."""
-    bundles = (run.last(kind) for kind in ("generator", "trigger", "targets"))
-    return next((bundle for bundle in bundles if bundle is not None and bundle.info["model"] is not None), None)
 
 
 def _title(stamped: bool, made: bool, recovered: bool) -> str:
