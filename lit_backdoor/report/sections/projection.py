@@ -1,23 +1,25 @@
-"""Where the classifiers put clean, triggered and generated images: their logits, brought to the plane."""
+"""Logits of clean, triggered and generated images, before and after the defense, brought to the plane."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import Tensor
+from markupsafe import Markup
+from torch import Tensor, nn
 
 from lit_backdoor.functional.projection import plane
 from lit_backdoor.report.dots import SHAPES, Cloud, scatter
 from lit_backdoor.report.rows import pick, spread
 from lit_backdoor.report.run import Run
+from lit_backdoor.report.svg import Point
 from lit_backdoor.report.template import Section, render
 from lit_backdoor.triggers import AllToAll
 
 __all__ = ["projection"]
 
 _CLASSES, _ROWS = 10, 10  # classes shown, and images of each
-_FEWEST = 4  # points, below which there is nothing to see
 
 
 @dataclass(frozen=True)
@@ -37,26 +39,17 @@ def projection(run: Run) -> Section | None:
     kinds = _kinds(run)
     if len(kinds) < 2 or not run.nets:
         return None
-    centered = [_logits(net, kinds) for net in run.nets.values()]
-    if len({part.shape for part in centered}) > 1 or len(centered[0]) < _FEWEST:
-        return None  # nets of other classes share no plane
-    logits = torch.cat(centered)
+    parts = {role: _logits(net, kinds) for role, net in run.nets.items()}
+    if len({part.shape for part in parts.values()}) > 1:
+        return None  # nets of different classes share no plane
+    logits = torch.cat(list(parts.values()))
     if not logits.isfinite().all() or logits.shape[1] < 2:
         return None
     places = plane(logits, run.projection)
-    low, high = places.amin(0).tolist(), places.amax(0).tolist()
     target = _target(run)
     plots = [
-        {
-            "role": role,
-            "stage": stage["name"] if stage else "",
-            "plot": _plot(run, kinds, part, low, high, target, role),
-        }
-        for (role, stage), part in zip(
-            ((role, run.before if role == "before" else run.after) for role in run.nets),
-            places.split(len(centered[0])),
-            strict=True,
-        )
+        {"role": role, "stage": (stage or {}).get("name", ""), "plot": _plot(run, kinds, part, places, target, role)}
+        for (role, stage), part in zip(_roles(run), places.split(sum(len(kind.images) for kind in kinds)), strict=True)
     ]
     shown = [(kind.style, kind.title, SHAPES[kind.shape], len(kind.images)) for kind in kinds]
     html = render(
@@ -66,6 +59,11 @@ def projection(run: Run) -> Section | None:
     )  # fmt: skip
     *first, last = (kind.title.lower() for kind in kinds)
     return Section("logits", f"Logits of {', '.join(first)} and {last} images", html)
+
+
+def _roles(run: Run) -> list[tuple[str, dict[str, Any] | None]]:
+    """Give the stage of each net."""
+    return [(role, run.before if role == "before" else run.after) for role in run.nets]
 
 
 def _kinds(run: Run) -> list[_Kind]:
@@ -102,22 +100,26 @@ def _target(run: Run) -> int | None:
     return None if attack is None or isinstance(attack.policy, AllToAll) else attack.target
 
 
-def _logits(net: torch.nn.Module, kinds: list[_Kind]) -> Tensor:
+def _logits(net: nn.Module, kinds: list[_Kind]) -> Tensor:
     """Give the logits of all kinds, less each image's mean, which no decision depends on."""
     logits = torch.cat([net(kind.images) for kind in kinds]).double()
     return logits - logits.mean(1, keepdim=True)
 
 
-def _plot(
-    run: Run, kinds: list[_Kind], places: Tensor, low: list[float], high: list[float], target: int | None, role: str
-) -> str:
-    parts = dict(zip((kind.style for kind in kinds), places.split([len(kind.images) for kind in kinds]), strict=True))
-    clouds = [Cloud(kind.style, kind.shape, [(x, y) for x, y in parts[kind.style].tolist()]) for kind in kinds]
-    own = parts["clean"][kinds[0].labels == target] if target is not None else parts["clean"][:0]
+def _plot(run: Run, kinds: list[_Kind], own: Tensor, places: Tensor, target: int | None, role: str) -> Markup:
+    """Draw one net's points, to the scale of all places."""
+    parts = own.split([len(kind.images) for kind in kinds])
+    clouds = [Cloud(kind.style, kind.shape, _points(part)) for kind, part in zip(kinds, parts, strict=True)]
+    goal = parts[0][kinds[0].labels == target] if target is not None else parts[0][:0]
     label = None
-    if len(own):
-        clouds.append(Cloud("target", "ring", [(x, y) for x, y in own.tolist()]))
-        label = (float(own[:, 0].median()), float(own[:, 1].max())), run.class_name(target or 0)
+    if target is not None and len(goal):
+        clouds.append(Cloud("target", "ring", _points(goal)))
+        label = (float(goal[:, 0].median()), float(goal[:, 1].max())), run.class_name(target)
     said = ", ".join(f"{len(kind.images)} {kind.title.lower()}" for kind in kinds)
     alt = f"Logits of {said} images on a plane, {role} the defense."
-    return scatter(clouds, (low[0], low[1]), (high[0], high[1]), alt, label)
+    [low], [high] = _points(places.amin(0)[None]), _points(places.amax(0)[None])
+    return scatter(clouds, low, high, alt, label)
+
+
+def _points(places: Tensor) -> list[Point]:
+    return [(x, y) for x, y in places.tolist()]

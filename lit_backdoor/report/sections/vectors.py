@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lit_backdoor.functional.prototypes import (
     activation_shifts,
@@ -21,7 +22,7 @@ from lit_backdoor.report.template import Section, render
 
 __all__ = ["vectors"]
 
-_LAYERS, _CLASSES, _ROWS = 3, 16, 32  # last convolutions; classes; images of each class and kind
+_LAYERS, _CLASSES, _ROWS = 3, 10, 32  # last convolutions; classes; images of each class and kind
 _STYLES = {"before": "asr", "after": "ra"}
 
 
@@ -29,29 +30,32 @@ _STYLES = {"before": "asr", "after": "ra"}
 def vectors(run: Run) -> Section | None:
     """Show the cosine of each class's vector to the target's prototype with where the trigger really moves it.
 
-    The attack has to be known for that; what is not known is left out.
+    It takes the attack, so it serves diagnosis alone; what is not known is left out.
     """
     if run.data.attack is None or not run.data.counts["root"]:
         return None
     leads = run.data.attack.relabel(torch.arange(run.data.num_classes), run.data.num_classes)
     classes = _classes(run, leads)
-    layers = {role: _last_layers(net) for role, net in run.nets.items()}
+    nets = {role: net for role, net in run.nets.items() if isinstance(net, Classifier)}
+    layers = {role: _last_layers(net) for role, net in nets.items()}
     names = next(iter(layers.values()), [])
     if not classes or not names:
         return None
-    found = {role: _alignment(run, run.nets[role], names, classes, leads) for role in layers if layers[role] == names}
+    found = {role: _alignment(run, nets[role], names, classes, leads) for role in nets if layers[role] == names}
     rows = [
-        (name, strip_row)
+        (name, group)
         for number, name in enumerate(names)
-        if (strip_row := [_strip(run, role, of[number], classes) for role, of in found.items() if _known(of[number])])
+        if (group := [_strip(run, role, of[number], classes) for role, of in found.items() if _known(of[number])])
     ]
     if not rows:
         return None
+    net = next(iter(nets.values())).net
+    kind = "convolutions" if all(isinstance(net.get_submodule(name), nn.Conv2d) for name in names) else "blocks"
     alt = "; ".join(f"{name}: " + ", ".join(f"{s.title} {s.mean:.2f}" for s in group) for name, group in rows)
     alt = f"Mean cosine of vectors and true shifts by layer, {alt}."
     html = render(
-        "vectors.html", charts={kind: strips(rows, width, alt) for kind, width in (("wide", 760), ("narrow", 340))},
-        classes=len(classes), both=len(found) == 2, targeted=len(set(leads[classes].tolist())) == 1,
+        "vectors.html", charts={size: strips(rows, width, alt) for size, width in (("wide", 760), ("narrow", 340))},
+        classes=len(classes), kind=kind, targeted=len(set(leads[classes].tolist())) == 1,
     )  # fmt: skip
     return Section("vectors", "Does the trigger move images toward the target class?", html)
 
@@ -65,10 +69,8 @@ def _classes(run: Run, leads: Tensor) -> list[int]:
     return spread(own[moved], _CLASSES)
 
 
-def _last_layers(net: object) -> list[str]:
+def _last_layers(net: Classifier) -> list[str]:
     """Name the last convolutions (a transformer's blocks) in forward order; none where they cannot be read."""
-    if not isinstance(net, Classifier):
-        return []
     try:
         names = net.last_layers(_LAYERS, "conv")[::-1]
         net.taps(net.example(), names)
@@ -77,45 +79,42 @@ def _last_layers(net: object) -> list[str]:
     return names
 
 
-def _alignment(run: Run, net: torch.nn.Module, names: list[str], classes: list[int], leads: Tensor) -> Tensor:
+def _alignment(run: Run, net: Classifier, names: list[str], classes: list[int], leads: Tensor) -> Tensor:
     """Compute the cosines ``[layers, classes]``, class by class, so that few activations are held at a time."""
-    needed = sorted({*classes, *leads[classes].tolist()})
-    prototypes: list[list[Tensor]] = [[] for _ in names]
-    shifts: list[list[Tensor]] = [[] for _ in names]
-    for label in needed:
-        root = _activations(run, net, names, "root", label)
-        moved = _activations(run, net, names, "triggered", label) if label in classes else None
-        still = _activations(run, net, names, "clean", label) if label in classes else None
-        for i, rows in enumerate(root):
-            prototypes[i].append(_prototype(rows, run.results["seed"]))
-            if moved is None or still is None:
-                shifts[i].append(torch.full_like(prototypes[i][-1], torch.nan))
-            else:
-                zeros = [rows.new_zeros(len(part[i]), dtype=torch.long) for part in (moved, still)]
-                shifts[i].append(activation_shifts(moved[i], zeros[0], still[i], zeros[1], 1)[0])
-    place = {label: i for i, label in enumerate(needed)}
-    to = torch.tensor([[place.get(int(leads[label]), place[label]) for label in needed]])
-    cosines = [
-        vector_alignment(prototype_vectors(torch.stack(own), to)[0], torch.stack(gone))
-        for own, gone in zip(prototypes, shifts, strict=True)
-    ]
-    return torch.stack(cosines)[:, [place[label] for label in classes]]
+    prototypes = {
+        label: [_prototype(rows, run.data.seed) for rows in _activations(run, net, names, "root", label)]
+        for label in {*classes, *leads[classes].tolist()}
+    }
+    cosines = torch.empty(len(names), len(classes))
+    for column, label in enumerate(classes):
+        moved, still = (_activations(run, net, names, view, label) for view in ("triggered", "clean"))
+        for row, (after, before) in enumerate(zip(moved, still, strict=True)):
+            ends = torch.stack([prototypes[label][row], prototypes[int(leads[label])][row]])
+            vector = prototype_vectors(ends, torch.tensor([[1, 1]]))[0, :1]
+            shift = activation_shifts(after, _one_class(after), before, _one_class(before), 1)
+            cosines[row, column] = vector_alignment(vector, shift)[0]
+    return cosines
 
 
-def _activations(run: Run, net: torch.nn.Module, names: list[str], view: str, label: int) -> list[Tensor]:
+def _activations(run: Run, net: Classifier, names: list[str], view: str, label: int) -> list[Tensor]:
     """Give the activations of a class's first rows in a view, one tensor per layer."""
     rows = run.data.get_view(view)
     mine = rows.clean_label == label if rows.eligible is None else (rows.clean_label == label) & rows.eligible
     batch = run.batch(view, mine.nonzero().flatten()[:_ROWS])
-    assert isinstance(net, Classifier)
     taps = net.taps(batch["image"], names)
     return [taps[name] for name in names]
 
 
 def _prototype(rows: Tensor, seed: int) -> Tensor:
+    if not rows.isfinite().all():  # a diverged net; K-means would fail
+        return torch.full((rows[0].numel(),), torch.nan)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # few root images are no news in a report
-        return class_prototypes(rows, torch.zeros(len(rows), dtype=torch.long), 1, seed=seed)[0]
+        return class_prototypes(rows, _one_class(rows), 1, seed=seed)[0]
+
+
+def _one_class(rows: Tensor) -> Tensor:
+    return torch.zeros(len(rows), dtype=torch.long)
 
 
 def _known(cosines: Tensor) -> bool:
@@ -124,5 +123,5 @@ def _known(cosines: Tensor) -> bool:
 
 def _strip(run: Run, role: str, cosines: Tensor, classes: list[int]) -> Strip:
     there = [(value, run.class_name(label)) for value, label in zip(cosines.tolist(), classes, strict=True)]
-    there = [(value, name) for value, name in there if value == value]
+    there = [(value, name) for value, name in there if math.isfinite(value)]
     return Strip(role, _STYLES[role], there, float(cosines.nanmean()))
