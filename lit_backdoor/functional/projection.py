@@ -42,11 +42,11 @@ def plane(points: Tensor, method: Projection = "mds") -> Tensor:
     if not points.isfinite().all():
         raise ValueError("Expected points whose values are finite.")
     given = points.detach().double().cpu().numpy()
+    if (given == given[0]).all():
+        return torch.zeros(len(given), 2, dtype=torch.float64)
     start = PCA(2, svd_solver="full").fit_transform(given)
     if method == "mds":
         found = smacof(pairwise_distances(given), init=start, n_init=1)[0]
-    elif np.allclose(start, 0):  # t-SNE would divide by their spread
-        found = start
     else:
         perplexity = min(_PERPLEXITY, (len(given) - 1) / 3)
         found = TSNE(perplexity=perplexity, init=start / start[:, 0].std() * 1e-4, random_state=0).fit_transform(given)

@@ -34,7 +34,7 @@ class Page(HTMLParser):
             self.sections.append(attributes["id"])
         if tag == "img":
             self.images.append(attributes | {"section": self.sections[-1]})
-        if tag == "svg":
+        if tag == "svg" and "aria-hidden" not in attributes:
             self.charts.append(attributes)
 
     def handle_endtag(self, tag):

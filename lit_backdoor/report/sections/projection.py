@@ -49,7 +49,7 @@ def projection(run: Run) -> Section | None:
     target = _target(run)
     plots = [
         {"role": role, "stage": (stage or {}).get("name", ""), "plot": _plot(run, kinds, part, places, target, role)}
-        for (role, stage), part in zip(_roles(run), places.split(sum(len(kind.images) for kind in kinds)), strict=True)
+        for (role, stage), part in zip(_roles(run), places.chunk(len(parts)), strict=True)
     ]
     shown = [(kind.style, kind.title, SHAPES[kind.shape], len(kind.images)) for kind in kinds]
     html = render(
@@ -108,13 +108,14 @@ def _logits(net: nn.Module, kinds: list[_Kind]) -> Tensor:
 
 def _plot(run: Run, kinds: list[_Kind], own: Tensor, places: Tensor, target: int | None, role: str) -> Markup:
     """Draw one net's points, to the scale of all places."""
-    parts = own.split([len(kind.images) for kind in kinds])
+    parts = torch.split_with_sizes(own, [len(kind.images) for kind in kinds])
     clouds = [Cloud(kind.style, kind.shape, _points(part)) for kind, part in zip(kinds, parts, strict=True)]
     goal = parts[0][kinds[0].labels == target] if target is not None else parts[0][:0]
     label = None
     if target is not None and len(goal):
         clouds.append(Cloud("target", "ring", _points(goal)))
-        label = (float(goal[:, 0].median()), float(goal[:, 1].max())), run.class_name(target)
+        [top] = _points(goal[goal[:, 1].argmax()][None])
+        label = top, run.class_name(target)
     said = ", ".join(f"{len(kind.images)} {kind.title.lower()}" for kind in kinds)
     alt = f"Logits of {said} images on a plane, {role} the defense."
     [low], [high] = _points(places.amin(0)[None]), _points(places.amax(0)[None])
