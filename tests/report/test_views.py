@@ -15,6 +15,7 @@ from lit_backdoor.data.sources import SyntheticSigns
 from lit_backdoor.data.split import Split
 from lit_backdoor.functional.prototypes import class_prototypes
 from lit_backdoor.models import Purified, TimmClassifier, UNet, wrap_classifier
+from lit_backdoor.report import write_report
 from lit_backdoor.report.pictures import heat_uri
 from lit_backdoor.report.run import Run
 from lit_backdoor.report.sections.heatmaps import grad_cam, heatmaps, last_map
@@ -185,9 +186,11 @@ def test_generated_images_without_an_attack(empty_chain, signs):
 
 
 def test_tsne_is_an_option(chain):
-    found = Run(chain.write(), chain.results, chain.data, "", "tsne")
-    assert "t-SNE" in text(projection(found))
-    assert "MDS" not in text(projection(found))
+    html = write_report(chain.write(), chain.data, projection="tsne").read_text()
+    assert "t-SNE" in html
+    assert "metric MDS" not in html
+    with pytest.raises(ValueError, match="projection 'pca'"):
+        write_report(chain.path, chain.data, projection="pca")
 
 
 def test_logits_that_are_not_finite_are_not_drawn(empty_chain, data):

@@ -57,7 +57,7 @@ def vectors(run: Run) -> Section | None:
         "vectors.html", charts={size: strips(rows, width, alt) for size, width in (("wide", 760), ("narrow", 340))},
         classes=len(classes), kind=kind, targeted=len(set(leads[classes].tolist())) == 1,
     )  # fmt: skip
-    return Section("vectors", "Does the trigger move images toward the target class?", html)
+    return Section("vectors", "Does the trigger move images toward the target?", html)
 
 
 def _classes(run: Run, leads: Tensor) -> list[int]:
