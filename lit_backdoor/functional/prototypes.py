@@ -15,7 +15,14 @@ from torch import Tensor
 from lit_backdoor.errors import unknown
 from lit_backdoor.functional.precision import full
 
-__all__ = ["class_prototypes", "prototype_vectors", "sanitization_loss", "smoothed"]
+__all__ = [
+    "activation_shifts",
+    "class_prototypes",
+    "prototype_vectors",
+    "sanitization_loss",
+    "smoothed",
+    "vector_alignment",
+]
 
 
 def class_prototypes(features: Tensor, labels: Tensor, num_classes: int, centroids: int = 3, seed: int = 0) -> Tensor:
@@ -69,6 +76,48 @@ def prototype_vectors(prototypes: Tensor, leads: Tensor) -> Tensor:
         ``[T, C, d]``.
     """
     return prototypes[leads] - prototypes
+
+
+def activation_shifts(
+    triggered: Tensor, triggered_labels: Tensor, clean: Tensor, clean_labels: Tensor, num_classes: int
+) -> Tensor:
+    r"""Measure where the trigger really moves each class: :math:`V_c^{gt}`, mean triggered minus mean clean (Fig. 2).
+
+    It takes the attack to know this, so it is for diagnosis only. Rows need not be pairs.
+
+    Args:
+        triggered: Activations of triggered images, ``[N, ...]``; flattened.
+        triggered_labels: Their true classes, int64 ``[N]``.
+        clean: Activations of images without the trigger, ``[M, ...]``.
+        clean_labels: Their classes, int64 ``[M]``.
+        num_classes: Number of classes C.
+
+    Returns:
+        Float32 ``[C, d]``; NaN for a class without rows of both kinds.
+    """
+    return _class_means(triggered, triggered_labels, num_classes) - _class_means(clean, clean_labels, num_classes)
+
+
+def _class_means(features: Tensor, labels: Tensor, num_classes: int) -> Tensor:
+    rows = full(features.detach()).flatten(1)
+    sums = rows.new_zeros(num_classes, rows.shape[1]).index_add_(0, labels, rows)
+    return sums / torch.bincount(labels, minlength=num_classes)[:, None]
+
+
+def vector_alignment(vectors: Tensor, shifts: Tensor) -> Tensor:
+    r"""Compare the vectors with the true shifts, class by class: :math:`\cos(V_c^P, V_c^{gt})` (Fig. 2).
+
+    Args:
+        vectors: :math:`V^P`, of `prototype_vectors`, ``[..., C, d]``.
+        shifts: :math:`V^{gt}`, of `activation_shifts`, ``[C, d]``.
+
+    Returns:
+        ``[..., C]`` in [-1, 1]; NaN where one of the two is zero, as for a class led to itself, or not known.
+    """
+    vectors, shifts = full(vectors), full(shifts)
+    cosines = F.cosine_similarity(vectors, shifts.expand_as(vectors), dim=-1)
+    there = vectors.ne(0).any(-1) & shifts.ne(0).any(-1)
+    return torch.where(there, cosines, torch.nan)
 
 
 def sanitization_loss(

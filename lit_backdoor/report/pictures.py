@@ -10,9 +10,11 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["LARGEST", "amplified", "data_uri", "gain_for"]
+__all__ = ["LARGEST", "amplified", "data_uri", "gain_for", "heat_uri"]
 
 LARGEST = 96  # px; larger pictures are shrunk, so that the page stays small
+_HEAT = 32  # px; the browser smooths it over the picture
+_RAMP = ((14, 10, 48, 205), (190, 40, 90, 125), (255, 220, 80, 85))  # from cold to hot: red, green, blue, opacity
 _GAINS = (1, 2, 4, 8, 16, 32, 64)
 
 
@@ -24,8 +26,21 @@ def data_uri(image: Tensor) -> str:
         image = F.interpolate(image[None].float(), size, mode="bilinear", antialias=True, align_corners=False)[0]
     pixels = image.float().clamp(0, 1).mul(255).round().to(torch.uint8)
     pixels = pixels.expand(3, -1, -1) if len(pixels) == 1 else pixels
+    return _png(pixels, "RGB")
+
+
+def heat_uri(heat: Tensor) -> str:
+    """Write a heat map, ``[h, w]`` in [0, 1], as a PNG to lay over a picture: dark where it is cold, warm where hot."""
+    size = (_HEAT, max(1, round(_HEAT * heat.shape[1] / heat.shape[0])))
+    smooth = F.interpolate(heat[None, None].float(), size, mode="bicubic", align_corners=False).clamp(0, 1)[0]
+    cold, middle, hot = (torch.tensor(color, dtype=torch.float32).view(4, 1, 1) for color in _RAMP)
+    color = torch.where(smooth < 0.5, torch.lerp(cold, middle, 2 * smooth), torch.lerp(middle, hot, 2 * smooth - 1))
+    return _png(color.round().to(torch.uint8), "RGBA")
+
+
+def _png(pixels: Tensor, mode: str) -> str:
     file = io.BytesIO()
-    Image.fromarray(pixels.permute(1, 2, 0).contiguous().numpy(), "RGB").save(file, "PNG", optimize=True)
+    Image.fromarray(pixels.permute(1, 2, 0).contiguous().numpy(), mode).save(file, "PNG", optimize=True)
     return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
 
 

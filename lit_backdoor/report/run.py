@@ -6,12 +6,15 @@ import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from lit_backdoor.bundle import Bundle, open_bundle
 from lit_backdoor.data import BackdoorDataModule
+from lit_backdoor.data.samplers import Draw
+from lit_backdoor.functional.projection import Projection
 
 __all__ = ["Run"]
 
@@ -27,12 +30,14 @@ class Run:
         results: The contents of ``results.json``.
         data: The data module of the chain.
         command: The command line that repeats it.
+        projection: How logits are brought to the plane: ``mds`` or ``tsne``.
     """
 
     folder: Path
     results: dict[str, Any]
     data: BackdoorDataModule
     command: str
+    projection: Projection = "mds"
 
     @property
     def stages(self) -> list[Stage]:
@@ -79,6 +84,21 @@ class Run:
             if bundle is not None:
                 nets[role] = bundle.build()
         return nets
+
+    @cached_property
+    def maker(self) -> Bundle | None:
+        """The last generator that is there; else a trigger that was recovered, alone or beside a report of classes."""
+        bundles = (self.last(kind) for kind in ("generator", "trigger", "targets"))
+        return next((bundle for bundle in bundles if bundle is not None and bundle.info["model"] is not None), None)
+
+    def made(self, images: Tensor) -> Tensor | None:
+        """Make images of clean ones ``[B, C, H, W]`` by the `maker`; None without one."""
+        with torch.no_grad():
+            return None if self.maker is None else cast(Tensor, self.maker.build()(images)).clamp(0, 1)
+
+    def batch(self, view: str, rows: Tensor) -> dict[str, Any]:
+        """Give some rows of a view, by their positions in it, as its loader would."""
+        return self.data.images(self.data.get_view(view)[Draw(rows, torch.ones(len(rows), dtype=torch.bool), 0, 0)])
 
     def class_name(self, label: int) -> str:
         """Name a class; a classifier may have more classes than the data names."""

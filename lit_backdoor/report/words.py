@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["DASH", "METRICS", "call", "count", "duration", "label", "number", "percent", "points", "short"]
+__all__ = ["DASH", "METRICS", "call", "count", "duration", "label", "number", "percent", "points", "short", "signed"]
 
 DASH = "–"
 METRICS = {
@@ -44,6 +44,11 @@ def points(before: float | None, after: float | None) -> str:
         return DASH
     change = round(round(100 * after, 1) - round(100 * before, 1), 1)
     return f"{'+' if change > 0 else '−' if change < 0 else '±'}{abs(change):.1f}"
+
+
+def signed(value: float, form: str) -> str:
+    """Write a number in a format of Python's, with a minus sign where it is negative."""
+    return f"{value:{form}}".replace("-", "−")
 
 
 def number(value: Any, name: str = "") -> str:

@@ -4,7 +4,14 @@ import torch
 from sklearn.cluster import KMeans
 from torch.nn import functional as F
 
-from lit_backdoor.functional.prototypes import class_prototypes, prototype_vectors, sanitization_loss, smoothed
+from lit_backdoor.functional.prototypes import (
+    activation_shifts,
+    class_prototypes,
+    prototype_vectors,
+    sanitization_loss,
+    smoothed,
+    vector_alignment,
+)
 
 
 @pytest.fixture
@@ -122,3 +129,36 @@ def test_unknown_option_is_refused(rows, form, reduction, message):
 
 def test_smoothing_weighs_the_new_value():
     assert smoothed(torch.tensor(4.0), torch.tensor(0.0), 0.75) == 3
+
+
+def test_alignment_of_vectors_with_true_shifts(rows):
+    features, labels = rows
+    moved, of = features[4:] + torch.randn(36, 3, 2, 2, generator=torch.Generator().manual_seed(1)), labels[4:]
+    prototypes = class_prototypes(features, labels, 4, centroids=1)
+    shifts = activation_shifts(moved, of, features, labels, 4)
+    found = vector_alignment(prototype_vectors(prototypes, torch.tensor([[2, 2, 2, 2], [1, 2, 3, 0]])), shifts)
+    before, after = (part.flatten(1).double().numpy() for part in (features, moved))
+    means = np.stack([before[labels == c].mean(0) for c in range(4)])
+    gone = np.stack([after[of == c].mean(0) - means[c] for c in range(4)])
+    for row, leads in enumerate(([2, 2, 2, 2], [1, 2, 3, 0])):
+        for c, lead in enumerate(leads):
+            along = means[lead] - means[c]
+            if lead == c:
+                assert found[row, c].isnan()
+            else:
+                cosine = along @ gone[c] / np.linalg.norm(along) / np.linalg.norm(gone[c])
+                assert found[row, c].item() == pytest.approx(cosine, abs=1e-5)
+
+
+def test_signed_alignment_tells_toward_from_away():
+    vectors = torch.tensor([[1.0, 0.0], [0.0, 2.0], [3.0, 0.0]])
+    shifts = torch.tensor([[5.0, 0.0], [0.0, -1.0], [0.0, 7.0]])
+    torch.testing.assert_close(vector_alignment(vectors, shifts), torch.tensor([1.0, -1.0, 0.0]))
+
+
+def test_unknown_shift_has_no_alignment(rows):
+    features, labels = rows
+    shifts = activation_shifts(features[labels > 0], labels[labels > 0], features, labels, 5)
+    assert shifts.isnan().all(1).tolist() == [True, False, False, False, True]
+    vectors = torch.ones_like(shifts)
+    assert vector_alignment(vectors, shifts).isnan().tolist() == [True, True, True, True, True]  # 1 to 3 did not move

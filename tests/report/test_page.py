@@ -13,6 +13,7 @@ from lit_backdoor.report import write_report
 from lit_backdoor.triggers import AllToAll, GeneratorTrigger, OneToOne
 
 VOID = {"meta", "img", "br", "link", "line", "circle"}
+VIEWS = ["heatmaps", "logits", "vectors"]
 BEFORE = {"acc": 0.934, "asr": 0.998, "ra": 0.002}
 
 
@@ -32,8 +33,8 @@ class Page(HTMLParser):
         if tag == "section":
             self.sections.append(attributes["id"])
         if tag == "img":
-            self.images.append(attributes)
-        if tag == "svg":
+            self.images.append(attributes | {"section": self.sections[-1]})
+        if tag == "svg" and "aria-hidden" not in attributes:
             self.charts.append(attributes)
 
     def handle_endtag(self, tag):
@@ -42,6 +43,10 @@ class Page(HTMLParser):
     def handle_data(self, data):
         if self.open and self.open[-1] != "style":
             self.words += data.split()
+
+    @property
+    def gallery(self):
+        return [image for image in self.images if image["section"] == "gallery"]
 
     @property
     def text(self):
@@ -55,9 +60,9 @@ def page(folder, **more):
 
 def test_whole_chain_has_every_section(chain):
     shown, _ = page(chain)
-    assert shown.sections == ["verdict", "gallery", "training", "selection", "stages", "settings"]
+    assert shown.sections == ["verdict", "gallery", *VIEWS, "training", "selection", "stages", "settings"]
     assert "The backdoor is gone: attack success fell from 99.8% to 1.3% , and accuracy" in shown.text
-    assert len(shown.images) == 8 * 5
+    assert len(shown.gallery) == 8 * 5
     assert "Corner(size=5)" in shown.text
     assert "lit-backdoor chain atclean_signs --seed 1" in shown.text
 
@@ -96,9 +101,9 @@ def test_one_stage_without_history(empty_chain, data):
     folder.suspect("victim", BEFORE)
     folder.summary(BEFORE)
     shown, _ = page(folder)
-    assert shown.sections == ["verdict", "gallery", "stages", "settings"]
+    assert shown.sections == ["verdict", "gallery", *VIEWS, "stages", "settings"]
     assert "The suspect carries a backdoor that works on 99.8% of the triggered images." in shown.text
-    assert len(shown.images) == 8 * 3
+    assert len(shown.gallery) == 8 * 3
     assert "DER" not in shown.text
     assert "DoF" not in shown.text
 
@@ -123,7 +128,7 @@ def test_clean_model_has_dashes_not_zeros(empty_chain, signs):
     assert "No attack here: the defense took a clean model’s accuracy from 93.0% to 91.0%" in shown.text
     assert "ASR triggered test images that get the attacker’s label; lower is better – – –" in shown.text
     assert "0.0%" not in shown.text.replace("93.0%", "").replace("91.0%", "").replace("10.0%", "")
-    assert len(shown.images) == 8
+    assert len(shown.gallery) == 8
 
 
 def test_control_stands_beside(chain):
@@ -146,8 +151,8 @@ def test_bundles_that_are_gone_leave_out_their_pictures(chain):
     for name in ("select", "generate", "clean"):
         shutil.rmtree(chain.path / name)
     shown, _ = page(chain)
-    assert shown.sections == ["verdict", "gallery", "training", "stages", "settings"]
-    assert len(shown.images) == 8 * 3
+    assert shown.sections == ["verdict", "gallery", *VIEWS, "training", "stages", "settings"]
+    assert len(shown.gallery) == 8 * 3
 
 
 def test_damaged_bundle_is_named(chain):
@@ -170,7 +175,7 @@ def test_other_label_policies(empty_chain, signs, corner_attack, policy):
     shown, _ = page(folder)
     few = isinstance(policy, OneToOne)
     assert f"of {1 if few else 8} {'class' if few else 'classes'}" in shown.text
-    assert len(shown.images) == (3 if few else 8) * 3
+    assert len(shown.gallery) == (3 if few else 8) * 3
 
 
 def test_large_pictures_are_shrunk(empty_chain, signs, corner_attack):
@@ -205,7 +210,7 @@ def test_recovered_trigger_is_shown(empty_chain, signs, corner_attack):
     shown, _ = page(folder)
     assert "What the trigger does, and what the inversion recovered" in shown.text
     assert "recovered − clean" in shown.text
-    assert len(shown.images) == 8 * 5
+    assert len(shown.gallery) == 8 * 5
 
 
 def test_results_stay_untouched(chain):

@@ -11,8 +11,8 @@ from PIL import Image
 
 from lit_backdoor.report import words
 from lit_backdoor.report.pictures import amplified, data_uri, gain_for
+from lit_backdoor.report.rows import pick
 from lit_backdoor.report.run import Run
-from lit_backdoor.report.sections.gallery import pick
 from lit_backdoor.report.sections.history import history
 from lit_backdoor.report.sections.scores import scores
 from lit_backdoor.report.sections.verdict import sentence

@@ -5,19 +5,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from lit_backdoor.bundle import Bundle
-from lit_backdoor.data.samplers import Draw
-from lit_backdoor.data.views import View
 from lit_backdoor.report.pictures import LARGEST, amplified, data_uri, gain_for
+from lit_backdoor.report.rows import pick
 from lit_backdoor.report.run import Run
 from lit_backdoor.report.template import Section, render
 
-__all__ = ["gallery", "pick"]
+__all__ = ["gallery"]
 
 _SHOWN = 8
 _GENERATED = ("Generated", "made from the clean image")
@@ -43,26 +40,6 @@ class _Kind:
     says: dict[str, list[int]] = field(default_factory=dict)
 
 
-def pick(labels: Tensor, allowed: Tensor, most: int = _SHOWN) -> Tensor:
-    """Choose rows to show without looking at them: the first allowed ones, of classes spread over all.
-
-    Args:
-        labels: True labels, int64 ``[N]``.
-        allowed: Rows to choose from, bool ``[N]``.
-        most: How many.
-
-    Returns:
-        Positions, int64, ordered by class.
-    """
-    classes = sorted(set(labels[allowed].tolist()))
-    if len(classes) > most:
-        classes = [classes[round(i * (len(classes) - 1) / (most - 1))] for i in range(most)]
-    places = {label: (allowed & (labels == label)).nonzero().flatten().tolist() for label in classes}
-    turns = max((len(rows) for rows in places.values()), default=0)
-    dealt = [(label, rows[turn]) for turn in range(turns) for label, rows in places.items() if turn < len(rows)]
-    return torch.tensor([row for _, row in sorted(dealt[:most])], dtype=torch.int64)
-
-
 @torch.no_grad()
 def gallery(run: Run) -> Section | None:
     """Show pictures of test rows that count in ASR; without an attack, of clean ones.
@@ -72,18 +49,17 @@ def gallery(run: Run) -> Section | None:
     attack, clean_view = run.data.attack, run.data.get_view("clean")
     view = run.data.get_view("triggered") if attack else clean_view
     allowed = torch.ones(len(view), dtype=torch.bool) if view.eligible is None else view.eligible
-    rows = pick(view.clean_label, allowed & torch.isin(view.clean_label, clean_view.clean_label))
+    rows = pick(view.clean_label, allowed & torch.isin(view.clean_label, clean_view.clean_label), _SHOWN)
     if not len(rows):
         return None
-    batch = _pictures(run, view, rows)
+    batch = run.batch(view.name, rows)
     stamped: Tensor | None = batch["image"] if attack else None
     paired = attack is None or attack.trigger.stamps
     if paired:
-        clean: Tensor = batch.get("original", batch["image"])
+        clean: Tensor = batch["original"] if "original" in batch else batch["image"]
     else:
-        clean = _pictures(run, clean_view, _alike(clean_view.clean_label, batch["clean_label"]))["image"]
-    maker = _maker(run)
-    made = maker.build()(clean).clamp(0, 1) if maker else None
+        clean = run.batch("clean", _alike(clean_view.clean_label, batch["clean_label"]))["image"]
+    maker, made = run.maker, run.made(clean)
     recovered = maker is not None and maker.kind != "generator"
     kinds = _kinds(clean, stamped, made, _RECOVERED if recovered else _GENERATED, paired)
     for kind in kinds:
@@ -99,10 +75,6 @@ def gallery(run: Run) -> Section | None:
     return Section("gallery", _title(stamped is not None, maker is not None, recovered), html)
 
 
-def _pictures(run: Run, view: View, rows: Tensor) -> dict[str, Any]:
-    return run.data.images(view[Draw(rows, torch.ones(len(rows), dtype=torch.bool), 0, 0)])
-
-
 def _alike(labels: Tensor, wanted: Tensor) -> Tensor:
     """Give for each wanted label a row that has it, the next one where it comes again."""
     found, asked = [], list[int]()
@@ -111,12 +83,6 @@ def _alike(labels: Tensor, wanted: Tensor) -> Tensor:
         found.append(rows[asked.count(label) % len(rows)])
         asked.append(label)
     return torch.stack(found)
-
-
-def _maker(run: Run) -> Bundle | None:
-    """Find a generator, or a trigger that was recovered, alone or beside a report of classes."""
-    bundles = (run.last(kind) for kind in ("generator", "trigger", "targets"))
-    return next((bundle for bundle in bundles if bundle is not None and bundle.info["model"] is not None), None)
 
 
 def _title(stamped: bool, made: bool, recovered: bool) -> str:

@@ -1,0 +1,34 @@
+"""Which rows a report shows."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+__all__ = ["pick", "spread"]
+
+
+def pick(labels: Tensor, allowed: Tensor, most: int = 8) -> Tensor:
+    """Choose rows to show without looking at them: the first allowed ones, of classes spread over all.
+
+    Args:
+        labels: True labels, int64 ``[N]``.
+        allowed: Rows to choose from, bool ``[N]``.
+        most: How many.
+
+    Returns:
+        Positions, int64, ordered by class.
+    """
+    classes = spread(labels[allowed], most)
+    places = {label: (allowed & (labels == label)).nonzero().flatten().tolist() for label in classes}
+    turns = max((len(rows) for rows in places.values()), default=0)
+    dealt = [(label, rows[turn]) for turn in range(turns) for label, rows in places.items() if turn < len(rows)]
+    return torch.tensor([row for _, row in sorted(dealt[:most])], dtype=torch.int64)
+
+
+def spread(labels: Tensor, most: int) -> list[int]:
+    """Choose at most so many of the classes that occur, evenly from the first to the last."""
+    classes: list[int] = sorted(set(labels.tolist()))
+    if len(classes) > most:
+        classes = [classes[round(i * (len(classes) - 1) / max(1, most - 1))] for i in range(most)]
+    return classes
