@@ -27,10 +27,19 @@ def prototypes_of(classifier, layer, stamp=None, seed=3):
 
 def test_activation_is_that_of_the_last_convolution_before_the_shortcut():
     stage = run(PGBD(tiny.classifier(), 2, geometry=STATIC), 1)
-    assert stage.layer == "layer4.1.conv2"
+    assert stage.space.layer == "layer4.1.conv2"
     expected = prototypes_of(tiny.classifier(), "layer4.1.conv2")
     torch.testing.assert_close(stage.prototypes, expected)
     torch.testing.assert_close(stage.vectors[0], expected[2] - expected)
+
+
+def test_pooled_activations_are_averaged_over_positions():
+    stage = run(PGBD(tiny.classifier(), 2, geometry=Geometry(update=0, pooled=True)), 1)
+    maps = torch.rand(5, 7, 2, 2)
+    stage.space.classifier.logits_and_taps = lambda images, names: (images, {name: maps for name in names})
+    torch.testing.assert_close(stage.space(maps)[1], maps.flatten(2).mean(2))
+    channels = tiny.classifier().net.get_submodule("layer4.1.conv2").out_channels
+    assert stage.vectors.shape == (1, tiny.CLASSES, channels)
 
 
 def test_net_without_convolutions_is_taken_at_its_split():
@@ -38,7 +47,7 @@ def test_net_without_convolutions_is_taken_at_its_split():
     args = {"depth": 2, "img_size": tiny.SIZE, "patch_size": 4}
     vit = TimmClassifier("vit_tiny_patch16_224", tiny.CLASSES, tiny.SIZE, channels=32, net_args=args)
     stage = run(PGBD(vit, 1, optimizer=fast))
-    assert stage.layer is None
+    assert stage.space.layer is None
     assert stage.vectors.shape == (1, tiny.CLASSES, 32)
     plain = nn.Sequential(nn.Flatten(), nn.Linear(3 * tiny.SIZE**2, 8), nn.ReLU(), nn.Linear(8, tiny.CLASSES))
     net = wrap_classifier(
@@ -202,7 +211,7 @@ def test_root_set_without_the_target_is_refused_and_without_another_class_is_not
 def test_synthesized_vectors_lead_to_triggered_prototypes(tmp_path):
     trigger = GeneratorTrigger(tiny.unet())
     stage = run(STPGBD(tiny.classifier(), targets(tmp_path / "t", [3, 1], trigger), geometry=STATIC), 1)
-    moved = prototypes_of(tiny.classifier(), stage.layer, trigger.eval()) - stage.prototypes
+    moved = prototypes_of(tiny.classifier(), stage.space.layer, trigger.eval()) - stage.prototypes
     moved[3] = 0
     torch.testing.assert_close(stage.vectors[0], moved, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(stage.vectors[1], stage.prototypes[1] - stage.prototypes)

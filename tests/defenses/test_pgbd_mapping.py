@@ -86,7 +86,7 @@ def test_stage_asks_the_teacher_once_and_maps_at_every_rebuilding(monkeypatch):
     geometry = Geometry(layer=layer, update=1, alpha=[1.0])
     stage = run(PGBD(tiny.classifier(), 1, geometry=geometry, mapping=mapping(size=128), optimizer=fast))
     assert (len(asked), len(trained)) == (1, 2)
-    plain = (stage.prototypes[1] - stage.prototypes).view(-1, *stage.shape)
+    plain = (stage.prototypes[1] - stage.prototypes).view(-1, *stage.space.shape)
     torch.testing.assert_close(stage.vectors[0], trained[-1].through(plain).flatten(1))
     assert stage.vectors[0, 1].eq(0).all()
 

@@ -1,8 +1,9 @@
-"""The space that PGBD works in: the activations of one layer, and those of the whole root set."""
+"""The space that PGBD works in: the activations of one layer of a suspect."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -11,51 +12,66 @@ from lit_backdoor.models import Classifier
 from lit_backdoor.models.base import evaluating
 from lit_backdoor.stages.base import Stage
 
-__all__ = ["Stamp", "activations", "last_convolution", "root_activations"]
+__all__ = ["ActivationSpace", "Stamp"]
 
 Stamp = Callable[[Tensor, Tensor], Tensor]
 
 
-def last_convolution(classifier: Classifier) -> str | None:
-    """Name the last convolution, before its shortcut is added; None for a net without any, such as a ViT."""
-    try:
-        [name] = classifier.last_layers(1, "conv")
-    except ValueError:
-        return None
-    return name if isinstance(classifier.net.get_submodule(name), nn.Conv2d) else None
+@dataclass(frozen=True)
+class ActivationSpace:
+    """The activations of a suspect at one layer.
 
-
-def activations(classifier: Classifier, layer: str | None, images: Tensor) -> tuple[Tensor, Tensor]:
-    """Give the logits of images and their activations ``[B, ...]``, from one forward pass.
-
-    Args:
+    Attributes:
         classifier: The suspect.
         layer: The layer whose output is the activation; None for the classifier's split.
-        images: ``[B, C, H, W]`` in [0, 1].
+        pooled: Whether maps ``[B, C, h, w]`` are averaged over their positions, to ``[B, C]``.
     """
-    if layer is not None:
-        logits, taps = classifier.logits_and_taps(images, [layer])
-        return logits, taps[layer]
-    features = classifier.features(images)
-    return classifier.head(features), features
+
+    classifier: Classifier
+    layer: str | None
+    pooled: bool = False
+
+    @classmethod
+    def of(cls, classifier: Classifier, layer: str | None, pooled: bool) -> ActivationSpace:
+        """Take the layer, else the last convolution before its shortcut is added, else the split, as a ViT's."""
+        return cls(classifier, layer or _last_convolution(classifier), pooled)
+
+    @property
+    def shape(self) -> torch.Size:
+        """Shape of one image's activation."""
+        with evaluating(self.classifier):
+            return self(self.classifier.example())[1].shape[1:]
+
+    def __call__(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Give the logits of images ``[B, C, H, W]`` in [0, 1] and their activations, from one forward pass."""
+        if self.layer is not None:
+            logits, taps = self.classifier.logits_and_taps(images, [self.layer])
+            found = taps[self.layer]
+        else:
+            found = self.classifier.features(images)
+            logits = self.classifier.head(found)
+        return logits, found.mean((2, 3)) if self.pooled and found.ndim == 4 else found
+
+    @torch.no_grad()
+    def of_root(self, stage: Stage, stamp: Stamp | None = None) -> tuple[Tensor, Tensor]:
+        """Give the activations of the root set in order, float32 ``[N, ...]``, and its labels, int64 ``[N]``.
+
+        Args:
+            stage: The stage that runs; every process goes over all images, with the suspect in eval mode.
+            stamp: Puts a trigger on images, from them and their positions; None leaves them.
+        """
+        features, labels = [], []
+        with evaluating(self.classifier), stage.trainer.precision_plugin.forward_context():
+            for batch in stage.passes("root"):
+                images = batch["image"] if stamp is None else stamp(batch["image"], batch["index"])
+                features.append(self(images)[1][batch["valid"]].float())
+                labels.append(batch["label"][batch["valid"]])
+        return torch.cat(features), torch.cat(labels)
 
 
-@torch.no_grad()
-def root_activations(
-    stage: Stage, classifier: Classifier, layer: str | None, stamp: Stamp | None = None
-) -> tuple[Tensor, Tensor]:
-    """Give the activations of the root set in order, float32 ``[N, ...]``, and its labels, int64 ``[N]``.
-
-    Args:
-        stage: The stage that runs; every process goes over all images.
-        classifier: The suspect; taken in eval mode.
-        layer: The layer, as `activations` takes it.
-        stamp: Puts a trigger on images, from them and their positions; None leaves them.
-    """
-    features, labels = [], []
-    with evaluating(classifier), stage.trainer.precision_plugin.forward_context():
-        for batch in stage.passes("root"):
-            images = batch["image"] if stamp is None else stamp(batch["image"], batch["index"])
-            features.append(activations(classifier, layer, images)[1][batch["valid"]].float())
-            labels.append(batch["label"][batch["valid"]])
-    return torch.cat(features), torch.cat(labels)
+def _last_convolution(classifier: Classifier) -> str | None:
+    try:
+        [name] = classifier.last_layers(1, "conv")
+    except ValueError:  # a net without any
+        return None
+    return name if isinstance(classifier.net.get_submodule(name), nn.Conv2d) else None

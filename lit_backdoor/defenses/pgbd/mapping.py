@@ -110,7 +110,7 @@ class TeacherMapping:
         if len(shape) != 3:
             raise ValueError(
                 f"Expected activations of the suspect that are maps [channels, height, width], got {tuple(shape)}. Set "
-                "geometry.layer to a convolution, or leave the mapping out."
+                "geometry.layer to a convolution and geometry.pooled to false, or leave the mapping out."
             )
         teacher, found = self._build(seed), []
         mean, std = (torch.tensor(teacher.default_cfg[key]).view(-1, 1, 1) for key in ("mean", "std"))

@@ -9,7 +9,7 @@ from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
 from torch.nn import functional as F
 
-from lit_backdoor.defenses.pgbd.activations import Stamp, activations, last_convolution, root_activations
+from lit_backdoor.defenses.pgbd.activations import ActivationSpace, Stamp
 from lit_backdoor.defenses.pgbd.averaging import AveragedFineTune
 from lit_backdoor.defenses.pgbd.leads import constant_leads, mapped_leads
 from lit_backdoor.defenses.pgbd.mapping import TeacherMapping
@@ -17,7 +17,6 @@ from lit_backdoor.defenses.pgbd.settings import Geometry
 from lit_backdoor.errors import DivergedError, unknown
 from lit_backdoor.functional.prototypes import class_prototypes, prototype_vectors, sanitization_loss, smoothed
 from lit_backdoor.models import Classifier
-from lit_backdoor.models.base import evaluating
 from lit_backdoor.stages.base import Batch, Outcome
 from lit_backdoor.stages.optim import Schedule
 from lit_backdoor.stages.target_detection import targets_given
@@ -130,11 +129,9 @@ class PGBD(AveragedFineTune):
         super().build()
         if self.head == "frozen":
             self.classifier.final_linear.requires_grad_(False)
-        self.layer = self.geometry.layer or last_convolution(self.classifier)
+        self.space = ActivationSpace.of(self.classifier, self.geometry.layer, self.geometry.pooled)
         self.register_buffer("leads", self.find_leads(), persistent=False)
-        with evaluating(self.classifier):
-            self.shape = activations(self.classifier, self.layer, self.classifier.example())[1].shape[1:]
-        prototypes = torch.zeros(self.classifier.num_classes, self.shape.numel())
+        prototypes = torch.zeros(self.classifier.num_classes, self.space.shape.numel())
         self.register_buffer("prototypes", prototypes)
         self.register_buffer("vectors", prototypes.repeat(len(self.leads), 1, 1))
 
@@ -165,9 +162,9 @@ class PGBD(AveragedFineTune):
     def mapped(self, mapping: TeacherMapping, vectors: Tensor) -> Tensor:
         """Let vectors pass through the teacher's space."""
         if self._taught is None:
-            self._taught = mapping.teach(self.passes("root"), self.shape, self.seed)
-        maps = mapping.train(self._taught, *root_activations(self, self.classifier, self.layer), self.seed)
-        return maps.through(vectors.view(-1, *self.shape)).view_as(vectors)
+            self._taught = mapping.teach(self.passes("root"), self.space.shape, self.seed)
+        maps = mapping.train(self._taught, *self.space.of_root(self), self.seed)
+        return maps.through(vectors.view(-1, *self.space.shape)).view_as(vectors)
 
     def root_prototypes(self, stamp: Stamp | None = None) -> Tensor:
         """Compute the prototypes of root images, ``[C, d]``, or of root images with a trigger.
@@ -176,7 +173,7 @@ class PGBD(AveragedFineTune):
             ValueError: If a class that others are led to has no root image.
             DivergedError: If activations are not finite.
         """
-        features, labels = root_activations(self, self.classifier, self.layer, stamp)
+        features, labels = self.space.of_root(self, stamp)
         if not features.isfinite().all():
             raise DivergedError(
                 f"The activations of {type(self).__name__} are not finite at the start of epoch {self.current_epoch}, "
@@ -195,7 +192,7 @@ class PGBD(AveragedFineTune):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Compute Eq. 4 on one batch of root images."""
         images, labels = self.lesson(batch)
-        logits, features = activations(self.classifier, self.layer, images)
+        logits, features = self.space(images)
         own = F.cross_entropy(logits.float(), labels)
         kept = sanitization_loss(features, labels, self.prototypes, self.vectors, self.form, self.reduction)
         loss = own + self.weight * kept

@@ -18,6 +18,8 @@ class Geometry:
         layer: Layer of the net whose output is the activation, as `Classifier.layer_names` has it; None for the last
             convolution, before its shortcut is added (paper: the last one of ``layer4``), or the classifier's split
             where the net has none, such as a ViT.
+        pooled: Whether maps are averaged over their positions (ours): a patch moves the activations at a few of them,
+            where a prototype's vector is small. The paper takes whole maps.
         centroids: Centroids of K-means per class. Paper: 3.
         update: Epochs between rebuildings; 0 for never after the first. Release: off, else 5.
         alpha: Weight of the new values when they are rebuilt, in (0, 1]; several take turns. Paper: .75, or the
@@ -29,6 +31,7 @@ class Geometry:
     """
 
     layer: str | None = None
+    pooled: bool = False
     centroids: int = 3
     update: int = 5
     alpha: list[float] = field(default_factory=lambda: [0.75])
