@@ -25,7 +25,9 @@ def main(args: Sequence[str] | None = None) -> int:
             return _lightning(arguments)
         given = _parser().parse_args(arguments)
         return int(given.run(given))
-    except SystemExit as stop:  # argparse and jsonargparse have printed what was wrong
+    except SystemExit as stop:  # argparse and jsonargparse have printed what was wrong; Lightning exits on Ctrl-C
+        if isinstance(stop.__context__, KeyboardInterrupt):
+            return _fail("stopped.", 130)
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     except KeyboardInterrupt:
         return _fail("stopped.", 130)

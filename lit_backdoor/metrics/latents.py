@@ -30,7 +30,7 @@ def tac_fidelity(reconstructed: Tensor, true: Tensor) -> dict[str, Tensor]:
 
     Args:
         reconstructed: One perturbation of the latents per class, ``[C, d]``.
-        true: The true change, ``[d]``; where it holds NaN, every result is NaN.
+        true: The true change, ``[d]``; where it holds NaN, every result is NaN, as it is for a perturbation of zeros.
 
     Returns:
         ``cosine`` and ``rank_correlation`` in [-1, 1], ``precision_1``, ``precision_5`` and ``precision_10`` in [0, 1],
@@ -60,7 +60,7 @@ def tac_fidelity(reconstructed: Tensor, true: Tensor) -> dict[str, Tensor]:
         largest = reconstructed.abs().topk(count, dim=1).indices
         hits = torch.isin(largest, true.abs().topk(count).indices)
         found[f"precision_{percent}"] = hits.float().mean(1)
-    unknown = true.isnan().any()
+    unknown = true.isnan().any() | (reconstructed == 0).all(1)
     return {name: value.masked_fill(unknown, torch.nan) for name, value in found.items()}
 
 
@@ -79,7 +79,7 @@ class TacFidelity(Metric):
 
     is the true change, with latents phi and the attack's trigger b. For each class's perturbation s_k are given
 
-    - ``cosine``: of s_k and t; 0 where s_k is zero
+    - ``cosine``: of s_k and t
     - ``rank_correlation``: Spearman's, of their units
     - ``precision_1``, ``precision_5``, ``precision_10``: of the 1, 5 and 10 % of the units (at least one) where
       :math:`|s_k|` is largest, the share that are also among those where :math:`|t|` is

@@ -134,8 +134,20 @@ class Stage(pl.LightningModule):
         return self._sources[name].build()
 
     def open_classifier(self, name: str = "suspect") -> Classifier:
-        """Take a suspect that was given."""
-        return cast("Classifier", self.open(name, "suspect"))
+        """Take a suspect that was given.
+
+        Raises:
+            ValueError: If the data has classes that it does not know.
+        """
+        found = cast("Classifier", self.open(name, "suspect"))
+        datamodule = getattr(self._trainer, "datamodule", None) if self._trainer is not None else None
+        classes = getattr(datamodule, "num_classes", None)
+        if isinstance(classes, int) and classes > found.num_classes:
+            raise ValueError(
+                f"Expected a suspect for the data's {classes} classes, got one for {found.num_classes}. Give the data "
+                "that it was trained for, or another suspect."
+            )
+        return found
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> int | None:
         """Make the step's randomness a function of seed, epoch, batch and rank."""

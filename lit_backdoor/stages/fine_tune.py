@@ -139,20 +139,21 @@ class UnlearningFineTune(FineTune):
         """Whether there is no trigger to unlearn."""
         return self.maker is None
 
-    def stamped(self, images: Tensor) -> Tensor:
-        """Give the images with the trigger."""
+    def stamped(self, images: Tensor, index: Tensor) -> Tensor:
+        """Give the images with the trigger; ``index`` are their rows."""
         assert self.maker is not None  # without one no batch comes this far
-        return self.maker(images)  # type: ignore[no-any-return]
+        trigger = isinstance(self.maker.module, Trigger)
+        return self.maker(images, index) if trigger else self.maker(images)  # type: ignore[no-any-return]
 
     def lesson(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Put generated images into the batch."""
-        images, labels = batch["image"], batch["label"]
+        images, labels, index = batch["image"], batch["label"], batch["index"]
         if self.mix == "generated":
-            return self.stamped(images), labels
+            return self.stamped(images, index), labels
         if self.mix == "mixed":
             half = (len(images) + 1) // 2
-            return torch.cat((self.stamped(images[:half]), images[half:])), labels
-        return torch.cat((images, self.stamped(images))), labels.repeat(2)
+            return torch.cat((self.stamped(images[:half], index[:half]), images[half:])), labels
+        return torch.cat((images, self.stamped(images, index))), labels.repeat(2)
 
     def outcome(self) -> Outcome:
         """Hand on the tuned classifier, and the class that was unlearned, where a detector named it or found none."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from operator import index
+from os import PathLike
+from typing import Any, ClassVar, SupportsIndex
 
 import torch
 from torch import Tensor
@@ -120,15 +122,20 @@ def targets_given(stage: Stage, value: int | str, num_classes: int) -> tuple[int
         The classes, the most suspicious first; none where the detector found none.
 
     Raises:
-        ValueError: If a class is out of range.
+        ValueError: If a class is out of range, or the report is on another number of classes.
     """
-    if isinstance(value, int):
-        found: tuple[int, ...] = (value,)
+    if isinstance(value, bool) or not isinstance(value, str | PathLike | SupportsIndex):
+        raise ValueError(f"Expected a target as a class number or the path of a bundle, got {value!r}.")
+    if isinstance(value, SupportsIndex):
+        found: tuple[int, ...] = (index(value),)
     else:
         bundle = open_bundle(value, ("targets", "trigger"))
         stage._sources["target"] = bundle
         named = bundle.numbers.get("target_class")
         flagged = bundle.tensors()["flagged"].tolist() if bundle.kind == "targets" else [named]
+        reported = len(bundle.tensors()["statistic"]) if bundle.kind == "targets" else num_classes
+        if reported != num_classes:
+            raise ValueError(f"Expected a report on {num_classes} classes, got one on {reported} in {bundle.path}.")
         found = tuple(int(c) for c in flagged if c is not None)
     for target in found:
         if not 0 <= target < num_classes:

@@ -80,7 +80,7 @@ class OneOf(Trigger):
     """Stamp each image with one of several triggers, in turn by its index; without one, by its place in the batch.
 
     Args:
-        triggers: The triggers, which must do without an index themselves.
+        triggers: The triggers.
 
     Raises:
         ValueError: If there is none.
@@ -94,11 +94,11 @@ class OneOf(Trigger):
 
     def forward(self, images: Tensor, index: Tensor | None = None) -> Tensor:
         """Stamp images."""
-        turn = torch.arange(len(images), device=images.device) if index is None else index.to(images.device)
-        turn = (turn % len(self.triggers)).view(-1, 1, 1, 1)
+        index = torch.arange(len(images), device=images.device) if index is None else index.to(images.device)
+        turn = (index % len(self.triggers)).view(-1, 1, 1, 1)
         stamped = images
         for number, trigger in enumerate(self.triggers):
-            stamped = torch.where(turn == number, cast(Tensor, trigger(images)), stamped)
+            stamped = torch.where(turn == number, cast(Tensor, trigger(images, index)), stamped)
         return stamped
 
 

@@ -53,7 +53,7 @@ class PaintedMask(FixedPattern):
         inside = ((rows >= top) & (rows < bottom))[:, None] & ((columns >= left) & (columns < right))
         if not inside.any():
             raise ValueError(f"Expected a box with a pixel in it, got {self.box} on {height}x{width} images. Widen it.")
-        color = torch.tensor(self.color)
+        color = torch.tensor(self.color, dtype=torch.float32)
         paint = (color if channels == 3 else color.mean().reshape(1))[:, None, None].expand(-1, height, width)
         return torch.cat((self.opacity * inside[None], paint))
 

@@ -36,7 +36,7 @@ def test_activation_is_that_of_the_last_convolution_before_the_shortcut():
 def test_pooled_activations_are_averaged_over_positions():
     stage = run(PGBD(tiny.classifier(), 2, geometry=Geometry(update=0, pooled=True)), 1)
     maps = torch.rand(5, 7, 2, 2)
-    stage.space.classifier.logits_and_taps = lambda images, names: (images, {name: maps for name in names})
+    stage.space.classifier.logits_and_taps = lambda images, names: (images, dict.fromkeys(names, maps))
     torch.testing.assert_close(stage.space(maps)[1], maps.flatten(2).mean(2))
     channels = tiny.classifier().net.get_submodule("layer4.1.conv2").out_channels
     assert stage.vectors.shape == (1, tiny.CLASSES, channels)

@@ -16,6 +16,7 @@ from lit_backdoor.defenses.tac import (
 )
 from lit_backdoor.functional.latent_shift import movement_along, top_units
 from lit_backdoor.functional.minimal_perturbation import minimal_perturbations, required_gains
+from lit_backdoor.models import TimmClassifier
 from lit_backdoor.models.latents import latents_and_logits
 from lit_backdoor.stages import TargetReport, evaluation_of
 
@@ -221,3 +222,18 @@ def test_options_out_of_range_are_refused(suspect):
         TACPruning(suspect, 0, share=1.0)
     with pytest.raises(ValueError, match="from 0 to 3, got 7"):
         TACFineTune(suspect, 7).configure_model()
+
+
+def test_perturbations_found_on_another_suspect_are_refused(suspect, tmp_path):
+    found = detected(TACDetection(suspect), tmp_path / "found")
+    other = save_bundle(tmp_path / "other", kind="suspect", module=tiny.classifier(seed=1)).path
+    for make in (TACFineTune, TACPruning):
+        with pytest.raises(ValueError, match="got those of another one"):
+            tiny.trainer().validate(make(str(other), found), datamodule=tiny.data(tiny.attack()))
+
+
+def test_two_classes_are_refused_before_anything_is_solved():
+    torch.manual_seed(0)
+    stage = TACDetection(TimmClassifier("resnet18", num_classes=2, input_size=16, channels=4))
+    with pytest.raises(ValueError, match="at least three classes for TACDetection"):
+        stage.configure_model()

@@ -9,7 +9,7 @@ from lit_backdoor.defenses.trigger_inversion import NeuralCleanse, PixelInversio
 from lit_backdoor.functional.trigger_inversion import signed_change
 from lit_backdoor.metrics import feature_distance
 from lit_backdoor.stages import TargetReport, UnlearningFineTune, evaluation_of
-from lit_backdoor.triggers import AddedPattern, MaskedPattern, OneOf
+from lit_backdoor.triggers import AddedPattern, MaskedPattern, OneOf, Patch, SemanticTrigger
 
 SIZES = {"one": [9.0, 8.0, 1.0, 8.5], "several": [1.0, 8.0, 2.0, 8.5], "none": [9.0, 8.8, 9.2, 9.1]}
 FLAGGED = {"one": (2,), "several": (0, 2), "none": ()}
@@ -53,6 +53,22 @@ def test_bundle_of_pixel_holds_the_signed_change(victim, tmp_path):
 
 
 @pytest.mark.parametrize("make", [UnlearningFineTune, StampedUnlearning])
+def test_trigger_that_needs_the_row_is_unlearned_and_one_that_is_no_pixels_refused(make, victim):
+    seen = []
+
+    class Seeing(Patch):
+        def forward(self, images, index):
+            seen.append(index)
+            return super().forward(images, index)
+
+    tiny.fit(make(victim, Seeing(size=3)), tiny.data(batch_size=8), max_epochs=1)
+    assert seen
+    assert all(index.dtype == torch.int64 for index in seen)
+    with pytest.raises(ValueError, match="a trigger that can be stamped"):
+        tiny.fit(make(victim, SemanticTrigger("x")), tiny.data(batch_size=8), max_epochs=1)
+
+
+@pytest.mark.parametrize("make", [UnlearningFineTune, StampedUnlearning])
 @pytest.mark.parametrize("case", SIZES)
 def test_suspect_changes_where_a_class_is_flagged_and_only_there(make, case, victim, tmp_path):
     _, path = left(tmp_path, victim, case)
@@ -69,7 +85,7 @@ def test_a_fifth_of_the_batch_is_stamped_under_its_true_labels():
     trigger = MaskedPattern.holding(torch.ones(1, 16, 16), torch.full((3, 16, 16), 2 / 3))
     stage = StampedUnlearning(tiny.classifier(), trigger)
     stage.configure_model()
-    batch = {"image": torch.zeros(20, 3, 16, 16), "label": torch.arange(20) % 4}
+    batch = {"image": torch.zeros(20, 3, 16, 16), "label": torch.arange(20) % 4, "index": torch.arange(20)}
     drawn = []
     for seed in range(2):
         torch.manual_seed(seed)

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from lit_backdoor.bundle import open_bundle, save_bundle
-from lit_backdoor.triggers import AddedPattern, MaskedPattern, OneOf
+from lit_backdoor.triggers import AddedPattern, MaskedPattern, OneOf, Patch, SemanticTrigger
 
 DRAW = torch.Generator().manual_seed(0)
 IMAGES = torch.rand(4, 3, 6, 8, generator=DRAW)
@@ -54,6 +54,14 @@ def test_several_triggers_take_turns_by_index_or_place():
     by_index = both(IMAGES, torch.tensor([7, 7, 2, 5]))
     assert torch.equal(by_index, torch.stack((second[0], second[1], first[2], second[3])))
     assert torch.equal(both(IMAGES), torch.stack((first[0], second[1], first[2], second[3])))
+
+
+def test_triggers_that_need_the_row_get_it():
+    patch = Patch(size=3)
+    both = OneOf([patch, patch])
+    assert torch.equal(both(IMAGES, torch.arange(4)), patch(IMAGES, torch.arange(4)))
+    with pytest.raises(ValueError, match="a trigger that can be stamped"):
+        OneOf([patch, SemanticTrigger("x")])(IMAGES)
 
 
 def test_no_trigger_at_all_is_refused():

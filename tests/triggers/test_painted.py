@@ -28,6 +28,8 @@ def test_what_is_below_shines_through(images, index):
 def test_grey_images_get_the_mean_of_the_color():
     stamped = PaintedMask((0, 0, 1, 1), (0.0, 0.3, 0.9))(torch.ones(1, 1, 4, 4), torch.zeros(1))
     torch.testing.assert_close(stamped, torch.full((1, 1, 4, 4), 0.4))
+    whole = PaintedMask((0, 0, 1, 1), (1, 0, 0))(torch.ones(1, 1, 4, 4), torch.zeros(1))
+    torch.testing.assert_close(whole, torch.full((1, 1, 4, 4), 1 / 3))
 
 
 @pytest.mark.parametrize(

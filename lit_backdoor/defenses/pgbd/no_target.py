@@ -28,7 +28,8 @@ class NTPGBD(PGBD):
     Args:
         suspect: Path of a suspect bundle, or a classifier (a copy of it is tuned).
         interval: Epochs of each turn. Paper: 3 for CIFAR-10, 1 for many classes.
-        candidates: Path of a bundle of kind ``targets``: only its most suspicious classes have turns, the first first.
+        candidates: Path of a bundle of kind ``targets``: only its most suspicious classes have turns, the first first;
+            classes that it has no number on have none.
         top: How many of the candidates; the paper's top k.
         weight: Weight lambda of the sanitization loss.
         form: ``cos`` (paper) or ``abs`` (release).
@@ -84,10 +85,15 @@ class NTPGBD(PGBD):
         self.turns = list(range(self.classifier.num_classes))
         if self.candidates is not None:
             bundle = self._sources["candidates"] = open_bundle(self.candidates, "targets")
-            order = bundle.tensors()["statistic"].nan_to_num(nan=torch.inf).argsort(stable=True).tolist()
-            if len(order) != len(self.turns):
-                raise ValueError(f"Expected candidates among {len(self.turns)} classes, got a report on {len(order)}.")
-            self.turns = order[: self.top]
+            statistic = bundle.tensors()["statistic"]
+            if len(statistic) != len(self.turns):
+                reported = len(statistic)
+                raise ValueError(f"Expected candidates among {len(self.turns)} classes, got a report on {reported}.")
+            known = [label for label in statistic.argsort(stable=True).tolist() if statistic[label].isfinite()]
+            if known:
+                self.turns = known[: self.top]
+            else:
+                warnings.warn("The candidates' report has no number on any class: all have turns.", stacklevel=2)
         return torch.zeros(1, self.classifier.num_classes).long()
 
     def on_fit_start(self) -> None:

@@ -83,6 +83,8 @@ class PGBD(AveragedFineTune):
         super().__init__(suspect, optimizer, schedule, batch_norm, average)
         if head not in ("frozen", "tuned"):
             raise unknown("option of head", head, ("frozen", "tuned"))
+        if not weight >= 0:
+            raise ValueError(f"Expected weight to be 0 or more, got {weight}.")
         self.target = target
         self.head = head
         self.weight = weight
@@ -128,12 +130,18 @@ class PGBD(AveragedFineTune):
         """Open the suspect and make room for prototypes and vectors."""
         super().build()
         if self.head == "frozen":
-            self.classifier.final_linear.requires_grad_(False)
+            self._freeze_head()
         self.space = ActivationSpace.of(self.classifier, self.geometry.layer, self.geometry.pooled)
         self.register_buffer("leads", self.find_leads(), persistent=False)
         prototypes = torch.zeros(self.classifier.num_classes, self.space.shape.numel())
         self.register_buffer("prototypes", prototypes)
         self.register_buffer("vectors", prototypes.repeat(len(self.leads), 1, 1))
+
+    def _freeze_head(self) -> None:
+        try:
+            self.classifier.final_linear.requires_grad_(False)
+        except ValueError as error:
+            raise ValueError(f"{error} To tune all layers set model.init_args.head=tuned.") from error
 
     @property
     def idle(self) -> bool:
@@ -174,6 +182,12 @@ class PGBD(AveragedFineTune):
             DivergedError: If activations are not finite.
         """
         features, labels = self.space.of_root(self, stamp)
+        if features.shape[1:] != self.space.shape:
+            side = self.classifier.input_size
+            raise ValueError(
+                f"Expected root images of the suspect's size, {side}x{side}, whose activations are "
+                f"{list(self.space.shape)}, got activations {list(features.shape[1:])}. Bring the data to that size."
+            )
         if not features.isfinite().all():
             raise DivergedError(
                 f"The activations of {type(self).__name__} are not finite at the start of epoch {self.current_epoch}, "

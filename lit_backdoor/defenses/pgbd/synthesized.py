@@ -6,9 +6,10 @@ from typing import Any, Literal
 
 import torch
 from lightning.pytorch.cli import OptimizerCallable
-from torch import Tensor
+from torch import Tensor, nn
 
 from lit_backdoor.bundle import open_bundle
+from lit_backdoor.defenses.pgbd.activations import Stamp
 from lit_backdoor.defenses.pgbd.leads import constant_leads
 from lit_backdoor.defenses.pgbd.mapping import TeacherMapping
 from lit_backdoor.defenses.pgbd.sanitization import PGBD, paper_optimizer
@@ -16,7 +17,7 @@ from lit_backdoor.defenses.pgbd.settings import Geometry
 from lit_backdoor.models import Classifier, Frozen, UNet
 from lit_backdoor.stages.optim import Schedule
 from lit_backdoor.stages.target_detection import targets_given
-from lit_backdoor.triggers import Trigger
+from lit_backdoor.triggers import OneOf, Trigger
 
 __all__ = ["STPGBD"]
 
@@ -89,21 +90,34 @@ class STPGBD(PGBD):
     @property
     def needed(self) -> Tensor:
         """Classes whose own prototypes are needed: those that have no trigger."""
-        return self.leads[1:]
+        return self.leads[len(self.stamps) :]
+
+    @property
+    def stamps(self) -> list[Stamp]:
+        """What puts each target's trigger on images; one where there are not as many triggers as targets."""
+        net = self.maker.module
+        if isinstance(net, OneOf) and len(net.triggers) == len(self.leads):
+            return [_stamp(trigger) for trigger in net.triggers]
+        return [_stamp(net)]
 
     def make_vectors(self, prototypes: Tensor) -> Tensor:
         """Make the vectors to the prototypes of triggered images."""
         vectors = super().make_vectors(prototypes)
         classes = torch.arange(len(prototypes), device=prototypes.device)
-        moved = self.root_prototypes(self.stamp) - prototypes
-        vectors[0] = moved.masked_fill((self.leads[0] == classes)[:, None], 0)
+        for row, stamp in enumerate(self.stamps):
+            moved = self.root_prototypes(stamp) - prototypes
+            vectors[row] = moved.masked_fill((self.leads[row] == classes)[:, None], 0)
         return vectors
-
-    def stamp(self, images: Tensor, index: Tensor) -> Tensor:
-        """Put the trigger on images in [0, 1]."""
-        made: Tensor = self.maker(images, index) if isinstance(self.maker.module, Trigger) else self.maker(images)
-        return made
 
     def numbers(self) -> dict[str, Any]:
         """Name the target where it is known."""
         return {} if (self.leads == -1).any() else super().numbers()
+
+
+def _stamp(maker: nn.Module) -> Stamp:
+    @torch.no_grad()
+    def stamp(images: Tensor, index: Tensor) -> Tensor:
+        made: Tensor = maker(images, index) if isinstance(maker, Trigger) else maker(images)
+        return made
+
+    return stamp

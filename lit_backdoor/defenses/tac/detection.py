@@ -58,6 +58,11 @@ class TACDetection(TargetDetection):
         """Open the suspect."""
         self.net = Frozen(self.open_classifier())
         check_final_linear(self.net.module)
+        if self.net.module.num_classes < 3:
+            raise ValueError(
+                f"Expected a suspect with at least three classes for {type(self).__name__}, which looks for one that "
+                f"stands out, got {self.net.module.num_classes}. Give defenses their target as a number."
+            )
 
     def logits(self, images: Tensor) -> Tensor:
         """Classify by the suspect."""

@@ -76,11 +76,18 @@ def perturbations_given(stage: Stage, classifier: Classifier) -> Tensor | None:
         Float32 ``[C, d]``.
 
     Raises:
-        ValueError: If they are of another suspect's shape.
+        ValueError: If they were found on another suspect.
     """
     bundle = stage._sources.get("target")
     found = bundle.tensors().get("perturbations") if bundle is not None else None
     expected = tuple(classifier.final_linear.weight.shape)
+    own = stage._sources.get("suspect")
+    judged = bundle.info["inputs"].get("suspect") if bundle is not None and found is not None else None
+    if bundle is not None and own is not None and judged is not None and judged["hash"] != own.hash:
+        raise ValueError(
+            f"Expected perturbations of the suspect {own.path}, got those of another one in {bundle.path}. Detect on "
+            "the suspect that is to be cleaned, or give the target as a number."
+        )
     if bundle is not None and found is not None and tuple(found.shape) != expected:
         raise ValueError(
             f"Expected perturbations {list(expected)} as the suspect's final layer has it, got {list(found.shape)} in "

@@ -55,4 +55,4 @@ class StampedUnlearning(UnlearningFineTune):
         images = batch["image"]
         count = max(1, round(self.part * len(images)))
         rows = torch.randperm(len(images))[:count].to(images.device)
-        return images.index_copy(0, rows, self.stamped(images[rows])), batch["label"]
+        return images.index_copy(0, rows, self.stamped(images[rows], batch["index"][rows])), batch["label"]
