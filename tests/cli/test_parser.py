@@ -57,3 +57,15 @@ def test_list_names_what_there_is(capfd):
     shown = capfd.readouterr().out
     assert "blend" in shown
     assert "demo" not in shown
+
+
+def test_ctrl_c_in_a_run(monkeypatch, capfd):
+    def stopped(arguments):
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt:
+            sys.exit(1)  # as Lightning does
+
+    monkeypatch.setattr("lit_backdoor.cli._lightning", stopped)
+    assert main(["fit"]) == 130
+    assert "stopped" in capfd.readouterr().err
