@@ -18,7 +18,7 @@ _LISTED = ("attacks", "defenses", "datasets", "models", "chains")
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Run the command line; gives the exit code: 0, 1 where a run was stopped, 2 where the input was wrong, 130 on Ctrl-C."""
+    """Run the command line; gives the exit code: 0, 1 for a run that was stopped, 2 for wrong input, 130 on Ctrl-C."""
     arguments = list(sys.argv[1:] if args is None else args)
     try:
         if arguments and arguments[0] in _LIGHTNING:
