@@ -248,6 +248,7 @@ def tables() -> dict[str, str]:
             ("untrained generator", f"{SMALL}_untrained", attack, "clean"),
             ("clean fine-tuning alone", SMALL, attack, "control"),
         ]
+    ablations.append(("an oracle's selection", f"{SMALL}_oracle@precise", "badnets_a2a", "clean"))
     collision = [
         ("case 1: trigger 1 alone", "collision", "badnets", "victim"),
         ("case 2: then trigger 2, true labels", "collision", "badnets", "collision"),
