@@ -262,9 +262,9 @@ class PerturbationEvaluation(TargetEvaluation):
             fidelity = self.fidelity.compute()
             found |= {name: fidelity[name][attack.target] for name in names}
             others = torch.arange(len(fidelity["cosine"])) != attack.target
-            known = fidelity["cosine"].cpu()[others]
-            known = known[known.isfinite()]
-            found["cosine_other"] = known.max() if len(known) else torch.tensor(torch.nan)
+            cosines = fidelity["cosine"].cpu()[others]
+            cosines = cosines[cosines.isfinite()]
+            found["cosine_other"] = cosines.max() if len(cosines) else torch.tensor(torch.nan)
         self.fidelity.reset()
         self.log_dict({f"test/tac_{name}": value for name, value in found.items()})
 

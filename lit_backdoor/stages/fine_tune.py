@@ -15,7 +15,7 @@ from lit_backdoor.models import Classifier, Frozen, UNet
 from lit_backdoor.models.base import batch_norms
 from lit_backdoor.stages.base import Batch, Outcome, Stage
 from lit_backdoor.stages.optim import Schedule, scheduled
-from lit_backdoor.triggers import Trigger
+from lit_backdoor.triggers import Trigger, stamped_by
 
 __all__ = ["FineTune", "UnlearningFineTune"]
 
@@ -142,8 +142,7 @@ class UnlearningFineTune(FineTune):
     def stamped(self, images: Tensor, index: Tensor) -> Tensor:
         """Give the images with the trigger; ``index`` are their rows."""
         assert self.maker is not None  # without one no batch comes this far
-        trigger = isinstance(self.maker.module, Trigger)
-        return self.maker(images, index) if trigger else self.maker(images)  # type: ignore[no-any-return]
+        return stamped_by(self.maker.module, images, index)
 
     def lesson(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Put generated images into the batch."""

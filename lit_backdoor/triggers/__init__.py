@@ -13,7 +13,7 @@ from lit_backdoor.triggers.base import (
 from lit_backdoor.triggers.batt import Rotation
 from lit_backdoor.triggers.blend import Blend
 from lit_backdoor.triggers.filter import Filter
-from lit_backdoor.triggers.generated import GeneratorTrigger
+from lit_backdoor.triggers.generated import GeneratorTrigger, stamped_by
 from lit_backdoor.triggers.inverted import AddedPattern, MaskedPattern, OneOf
 from lit_backdoor.triggers.named import named_attack
 from lit_backdoor.triggers.noise import NoisyCover
@@ -46,4 +46,5 @@ __all__ = [
     "Trigger",
     "WaNet",
     "named_attack",
+    "stamped_by",
 ]

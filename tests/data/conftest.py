@@ -1,8 +1,9 @@
 import pytest
 import torch
 
+from lit_backdoor.data import BackdoorDataModule, Split
 from lit_backdoor.data.sources.base import Source, TensorRows
-from lit_backdoor.triggers.base import Trigger
+from lit_backdoor.triggers.base import Attack, Trigger
 
 
 class MemorySource(Source):
@@ -71,3 +72,13 @@ def corner_class():
 @pytest.fixture(name="MemorySource")
 def memory_source_class():
     return MemorySource
+
+
+@pytest.fixture
+def attack(Corner):
+    return Attack(Corner(), target=1, rate=0.1, cover_rate=0.05)
+
+
+@pytest.fixture
+def data(source, attack):
+    return BackdoorDataModule(source, Split(root_pool=20), attack, batch_size=16, eval_batch_size=64)

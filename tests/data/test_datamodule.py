@@ -8,16 +8,6 @@ from lit_backdoor.data.stamping import on_device
 from lit_backdoor.triggers.base import AllToAll, Attack, Role
 
 
-@pytest.fixture
-def attack(Corner):
-    return Attack(Corner(), target=1, rate=0.1, cover_rate=0.05)
-
-
-@pytest.fixture
-def data(source, attack):
-    return BackdoorDataModule(source, Split(root_pool=20), attack, batch_size=16, eval_batch_size=64)
-
-
 def whole(data, view, training=False, **options):
     batches = [data.images(batch, training) for batch in data.loader(view, **options)]
     return {

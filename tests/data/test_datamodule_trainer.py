@@ -1,21 +1,9 @@
 import lightning.pytorch as pl
-import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from lit_backdoor.data import BackdoorDataModule, NoAugment, PoisonedDataModule, RootDataModule, Split
-from lit_backdoor.triggers.base import Attack
-
-
-@pytest.fixture
-def attack(Corner):
-    return Attack(Corner(), target=1, rate=0.1, cover_rate=0.05)
-
-
-@pytest.fixture
-def data(source, attack):
-    return BackdoorDataModule(source, Split(root_pool=20), attack, batch_size=16, eval_batch_size=64)
+from lit_backdoor.data import NoAugment, PoisonedDataModule, RootDataModule
 
 
 class Probe(pl.LightningModule):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, Literal
 
 import torch
 from lightning.pytorch.cli import OptimizerCallable
-from torch import Tensor, nn
+from torch import Tensor
 
 from lit_backdoor.bundle import open_bundle
 from lit_backdoor.defenses.pgbd.activations import Stamp
@@ -17,7 +18,7 @@ from lit_backdoor.defenses.pgbd.settings import Geometry
 from lit_backdoor.models import Classifier, Frozen, UNet
 from lit_backdoor.stages.optim import Schedule
 from lit_backdoor.stages.target_detection import targets_given
-from lit_backdoor.triggers import OneOf, Trigger
+from lit_backdoor.triggers import OneOf, Trigger, stamped_by
 
 __all__ = ["STPGBD"]
 
@@ -97,8 +98,8 @@ class STPGBD(PGBD):
         """What puts each target's trigger on images; one where there are not as many triggers as targets."""
         net = self.maker.module
         if isinstance(net, OneOf) and len(net.triggers) == len(self.leads):
-            return [_stamp(trigger) for trigger in net.triggers]
-        return [_stamp(net)]
+            return [partial(stamped_by, trigger) for trigger in net.triggers]
+        return [partial(stamped_by, net)]
 
     def make_vectors(self, prototypes: Tensor) -> Tensor:
         """Make the vectors to the prototypes of triggered images."""
@@ -112,12 +113,3 @@ class STPGBD(PGBD):
     def numbers(self) -> dict[str, Any]:
         """Name the target where it is known."""
         return {} if (self.leads == -1).any() else super().numbers()
-
-
-def _stamp(maker: nn.Module) -> Stamp:
-    @torch.no_grad()
-    def stamp(images: Tensor, index: Tensor) -> Tensor:
-        made: Tensor = maker(images, index) if isinstance(maker, Trigger) else maker(images)
-        return made
-
-    return stamp
