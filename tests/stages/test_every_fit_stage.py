@@ -8,7 +8,7 @@ from torch import nn
 
 from lit_backdoor.data import CropFlip
 from lit_backdoor.defenses.atclean import CollisionGenerator, DetectorFreeGenerator, StampedFineTune
-from lit_backdoor.defenses.pgbd import NTPGBD, PGBD, STPGBD, Geometry, MultiLevelMMDTraining
+from lit_backdoor.defenses.pgbd import NTPGBD, PGBD, STPGBD, Geometry, MultiLevelMMDTraining, StampSearch
 from lit_backdoor.defenses.tac import TACFineTune, TACMovementFineTune
 from lit_backdoor.defenses.trigger_inversion import StampedUnlearning
 from lit_backdoor.errors import DivergedError
@@ -45,7 +45,7 @@ STAGES = {
     "TACMovementFineTune": lambda v: TACMovementFineTune(v, 2, refresh=True),
     "DetectorFreeGenerator": lambda v: DetectorFreeGenerator(v, tiny.unet(), layers=2),
     "PGBD": lambda v: PGBD(v, 0, geometry=Geometry(update=1, smoothed="both"), optimizer=fast, head="tuned"),
-    "NTPGBD": lambda v: NTPGBD(v, optimizer=fast, head="tuned"),
+    "NTPGBD": lambda v: NTPGBD(v, optimizer=fast, head="tuned", search=StampSearch(steps=2)),
     "STPGBD": lambda v: STPGBD(v, tiny.unet(), geometry=Geometry(update=1), optimizer=fast, head="tuned"),
 }
 every_stage = pytest.mark.parametrize("name", STAGES)

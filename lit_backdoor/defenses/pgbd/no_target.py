@@ -12,7 +12,7 @@ from torch import Tensor
 from lit_backdoor.bundle import open_bundle
 from lit_backdoor.defenses.pgbd.mapping import TeacherMapping
 from lit_backdoor.defenses.pgbd.sanitization import PGBD, paper_optimizer
-from lit_backdoor.defenses.pgbd.settings import Geometry
+from lit_backdoor.defenses.pgbd.settings import Geometry, StampSearch
 from lit_backdoor.models import Classifier
 from lit_backdoor.stages.optim import Schedule
 
@@ -41,6 +41,7 @@ class NTPGBD(PGBD):
         batch_norm: ``eval`` tunes the suspect in eval mode; ``train`` uses and updates batch statistics.
         head: ``frozen`` leaves the last linear layer as it is (ours); ``tuned`` tunes it, too (paper).
         average: The last epochs over whose steps weights are averaged (ours); 0 hands on the last step's (paper).
+        search: Search of stamps, under which every batch comes a second time (ours); None for none (paper).
 
     Raises:
         ValueError: If an option is unknown, ``interval`` or ``top`` not positive, or vectors are to be smoothed, which
@@ -63,9 +64,22 @@ class NTPGBD(PGBD):
         batch_norm: Literal["train", "eval"] = "eval",
         head: Literal["frozen", "tuned"] = "frozen",
         average: int = 1,
+        search: StampSearch | None = None,
     ) -> None:
         super().__init__(
-            suspect, 0, weight, form, reduction, geometry, mapping, optimizer, schedule, batch_norm, head, average
+            suspect,
+            0,
+            weight,
+            form,
+            reduction,
+            geometry,
+            mapping,
+            optimizer,
+            schedule,
+            batch_norm,
+            head,
+            average,
+            search,
         )
         if interval < 1 or top < 1:
             raise ValueError(f"Expected interval and top of at least 1, got {interval} and {top}.")

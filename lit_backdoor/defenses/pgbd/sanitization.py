@@ -13,10 +13,12 @@ from lit_backdoor.defenses.pgbd.activations import ActivationSpace, Stamp
 from lit_backdoor.defenses.pgbd.averaging import AveragedFineTune
 from lit_backdoor.defenses.pgbd.leads import constant_leads, mapped_leads
 from lit_backdoor.defenses.pgbd.mapping import TeacherMapping
-from lit_backdoor.defenses.pgbd.settings import Geometry
+from lit_backdoor.defenses.pgbd.settings import Geometry, StampSearch
 from lit_backdoor.errors import DivergedError, unknown
 from lit_backdoor.functional.prototypes import class_prototypes, prototype_vectors, sanitization_loss, smoothed
+from lit_backdoor.functional.worst_stamp import worst_stamp
 from lit_backdoor.models import Classifier
+from lit_backdoor.models.base import evaluating
 from lit_backdoor.stages.base import Batch, Outcome
 from lit_backdoor.stages.optim import Schedule
 from lit_backdoor.stages.target_detection import targets_given
@@ -37,8 +39,8 @@ class PGBD(AveragedFineTune):
 
     Deviations from the paper: the last linear layer stays as it is by default: where it was tuned, the backdoor came
     back within a few epochs. Weights are averaged over the last epoch's steps, which differ much where the loss's
-    weight is large. With several targets their losses are added. The release takes absolute cosines and their sum over
-    batches of 16 (``form: abs``, ``reduction: sum``).
+    weight is large. With several targets their losses are added. A search of stamps is ours. The release takes absolute
+    cosines and their sum over batches of 16 (``form: abs``, ``reduction: sum``).
 
     Args:
         suspect: Path of a suspect bundle, or a classifier (a copy of it is tuned).
@@ -56,6 +58,7 @@ class PGBD(AveragedFineTune):
             ``train`` uses and updates batch statistics.
         head: ``frozen`` leaves the last linear layer as it is (ours); ``tuned`` tunes it, too (paper).
         average: The last epochs over whose steps weights are averaged (ours); 0 hands on the last step's (paper).
+        search: Search of stamps, under which every batch comes a second time (ours); None for none (paper).
 
     Raises:
         ValueError: If an option or a class is unknown; when run, if the root set has no image of a target class.
@@ -79,6 +82,7 @@ class PGBD(AveragedFineTune):
         batch_norm: Literal["train", "eval"] = "eval",
         head: Literal["frozen", "tuned"] = "frozen",
         average: int = 1,
+        search: StampSearch | None = None,
     ) -> None:
         super().__init__(suspect, optimizer, schedule, batch_norm, average)
         if head not in ("frozen", "tuned"):
@@ -92,6 +96,7 @@ class PGBD(AveragedFineTune):
         self.reduction = reduction
         self.geometry = geometry or Geometry()
         self.mapping = mapping
+        self.search = search
         self._taught: Tensor | None = None
 
     # What a variant says.
@@ -204,14 +209,32 @@ class PGBD(AveragedFineTune):
         return found.nan_to_num()  # of no matter: a class without images is in no batch
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Compute Eq. 4 on one batch of root images."""
+        """Compute Eq. 4 on one batch of root images, and on the same stamped where stamps are searched."""
         images, labels = self.lesson(batch)
-        logits, features = self.space(images)
-        own = F.cross_entropy(logits.float(), labels)
-        kept = sanitization_loss(features, labels, self.prototypes, self.vectors, self.form, self.reduction)
+        own, kept = self.terms(images, labels)
         loss = own + self.weight * kept
+        if self.search is not None:
+            of_stamped, kept_stamped = self.terms(self.stamped(images, labels, self.search), labels)
+            loss = loss + self.search.weight * (of_stamped + self.weight * kept_stamped)
+            self.log_train(len(images), stamped=of_stamped.detach())
         self.log_train(len(images), loss=loss, classification=own.detach(), sanitization=kept.detach())
         return loss
+
+    def terms(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Compute the two terms of Eq. 4: classification and sanitization."""
+        logits, features = self.space(images)
+        kept = sanitization_loss(features, labels, self.prototypes, self.vectors, self.form, self.reduction)
+        return F.cross_entropy(logits.float(), labels), kept
+
+    def stamped(self, images: Tensor, labels: Tensor, search: StampSearch) -> Tensor:
+        """Put the stamp on images that moves their activations most along the vectors; no statistics are updated."""
+
+        def movement(stamped: Tensor) -> Tensor:
+            features = self.space(stamped)[1]
+            return sanitization_loss(features, labels, self.prototypes, self.vectors)
+
+        with evaluating(self.classifier), torch.enable_grad():
+            return worst_stamp(images, movement, search.budget, search.steps, search.smallest)
 
     def outcome(self) -> Outcome:
         """Hand on the sanitized suspect."""

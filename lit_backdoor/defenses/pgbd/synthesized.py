@@ -14,7 +14,7 @@ from lit_backdoor.defenses.pgbd.activations import Stamp
 from lit_backdoor.defenses.pgbd.leads import constant_leads
 from lit_backdoor.defenses.pgbd.mapping import TeacherMapping
 from lit_backdoor.defenses.pgbd.sanitization import PGBD, paper_optimizer
-from lit_backdoor.defenses.pgbd.settings import Geometry
+from lit_backdoor.defenses.pgbd.settings import Geometry, StampSearch
 from lit_backdoor.models import Classifier, Frozen, UNet
 from lit_backdoor.stages.optim import Schedule
 from lit_backdoor.stages.target_detection import targets_given
@@ -47,6 +47,7 @@ class STPGBD(PGBD):
         batch_norm: ``eval`` tunes the suspect in eval mode; ``train`` uses and updates batch statistics.
         head: ``frozen`` leaves the last linear layer as it is (ours); ``tuned`` tunes it, too (paper).
         average: The last epochs over whose steps weights are averaged (ours); 0 hands on the last step's (paper).
+        search: Search of stamps, under which every batch comes a second time (ours); None for none (paper).
 
     Raises:
         ValueError: If an option or a class is unknown, or the bundle holds no trigger.
@@ -67,9 +68,22 @@ class STPGBD(PGBD):
         batch_norm: Literal["train", "eval"] = "eval",
         head: Literal["frozen", "tuned"] = "frozen",
         average: int = 1,
+        search: StampSearch | None = None,
     ) -> None:
         super().__init__(
-            suspect, -1, weight, form, reduction, geometry, mapping, optimizer, schedule, batch_norm, head, average
+            suspect,
+            -1,
+            weight,
+            form,
+            reduction,
+            geometry,
+            mapping,
+            optimizer,
+            schedule,
+            batch_norm,
+            head,
+            average,
+            search,
         )
         self.given(trigger=trigger)
         self.named_target = target

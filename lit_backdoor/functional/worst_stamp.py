@@ -1,0 +1,70 @@
+"""The stamp that moves a batch of images most, searched by gradient ascent in a random window (ours)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+__all__ = ["random_window", "worst_stamp"]
+
+
+def random_window(height: int, width: int, smallest: float) -> Tensor:
+    """Draw a window of an image: its area's logarithm is uniform, so that small ones are as likely as large ones.
+
+    Args:
+        height: Height of the image in pixels.
+        width: Width of the image in pixels.
+        smallest: Smallest share of the area, in (0, 1]; the largest is 1.
+
+    Returns:
+        Bool mask ``[1, 1, H, W]``. Draws come from torch's global generator of the CPU.
+    """
+    share = float(torch.empty(()).uniform_(math.log(smallest), 0).exp())
+    tall = min(1.0, (share * float(torch.empty(()).uniform_(0.67, 1.5))) ** 0.5)
+    wide = min(1.0, share / tall)
+    sides = []
+    for size, part in ((height, share / wide), (width, wide)):
+        length = min(size, max(2, round(size * part)))
+        start = int(torch.randint(size - length + 1, ()))
+        place = torch.arange(size)
+        sides.append((place >= start) & (place < start + length))
+    rows, columns = sides
+    return torch.logical_and(rows[:, None], columns)[None, None]
+
+
+def worst_stamp(
+    images: Tensor,
+    movement: Callable[[Tensor], Tensor],
+    budget: float = 0.2,
+    steps: int = 5,
+    smallest: float = 0.015,
+) -> Tensor:
+    r"""Put the stamp on a batch of images that moves them most: the same change of pixels on all of them.
+
+    The change lies in a window of random place and size, of a share a of the area, and is bounded by
+    :math:`\epsilon = \min(1, b / \sqrt a)` in each pixel: a patch may paint over what it covers, a pattern over the
+    whole image is faint. From a random start it goes up by the sign of the gradient.
+
+    Args:
+        images: x in [0, 1], ``[B, C, H, W]``.
+        movement: What to maximize, from stamped images to a scalar.
+        budget: b, the bound on a change of the whole image, in (0, 1].
+        steps: Steps of the ascent, of 2.5 times the bound together.
+        smallest: Smallest share of the area that a window has.
+
+    Returns:
+        Stamped images in [0, 1], without gradient. Draws come from torch's global generator of the CPU.
+    """
+    _, channels, height, width = images.shape
+    window = random_window(height, width, smallest)
+    bound = min(1.0, budget / float(window.float().mean()) ** 0.5)
+    window = window.to(images)
+    change = bound * (2 * torch.rand(1, channels, height, width).to(images) - 1)
+    for _ in range(steps):
+        change.requires_grad_(True)
+        [slope] = torch.autograd.grad(movement((images + window * change).clamp(0, 1)), change)
+        change = (change.detach() + 2.5 * bound / steps * slope.sign()).clamp(-bound, bound)
+    return torch.clamp(images + window * change.detach(), 0, 1)
