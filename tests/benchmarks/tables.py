@@ -43,9 +43,20 @@ VARIANTS = {
     # oracles: what the defense would do if it were told
     "given": ["stages.tune.inputs={model.suspect: victim}", "stages.tune.model.init_args.target=0"],
     "precise": ["sweep=null"],
+    # the paper's loss, on clean images alone
+    "plain": [
+        "stages.sanitize.model.init_args.search=null",
+        "stages.sanitize.model.init_args.weight=40",
+        "stages.sanitize.model.init_args.average=9",
+    ],
     **{f"target{target}": [f"data.init_args.attack.init_args.target={target}"] for target in TARGETS},
 }
-LABELS = {"root5": ", root 5 %", "root5_batch32": ", root 5 %, batches of 32, two rounds", "given": ", the class given"}
+LABELS = {
+    "root5": ", root 5 %",
+    "root5_batch32": ", root 5 %, batches of 32, two rounds",
+    "given": ", the class given",
+    "plain": ", no stamps searched",
+}
 PLAN = [
     *((SMALL, attack) for attack in ("badnets", "blend", "sig", "badnets_a2a", "batt", "wanet")),
     *((f"{SMALL}_{kind}", a) for kind in ("untrained", "detector_free", "letter") for a in ("badnets", "blend")),
@@ -60,7 +71,11 @@ PLAN = [
     *((f"{INVERT}@target{target}", attack) for target in TARGETS for attack in ("badnets", "blend")),
     *((chain, attack) for chain in (TAC, PGBD, NT, NC) for attack in ("badnets", "blend", "sig")),
     (f"{SMALL}_detector_free", "badnets_a2a"),
-    *((f"{TAC}@given", attack) for attack in ("badnets", "blend", "sig")),
+    *(
+        (f"{chain}@{variant}", attack)
+        for chain, variant in ((TAC, "given"), (PGBD, "plain"))
+        for attack in ("badnets", "blend", "sig")
+    ),
     (f"{SMALL}_oracle@precise", "badnets_a2a"),
     ("pgbd_faces", "sunglasses"),
     ("demo", "badnets"),
@@ -270,7 +285,7 @@ def tables() -> dict[str, str]:
         "btidbf_targets": targets_table(),
         "tac": defense_table([TAC, f"{TAC}@given"], three, "tune", ("detect", "target_found")),
         "tac_fidelity": fidelity_table(three),
-        "pgbd": defense_table([PGBD], three, "sanitize"),
+        "pgbd": defense_table([PGBD, f"{PGBD}@plain"], three, "sanitize"),
         "pgbd_nt": defense_table([NT], three, "sanitize"),
         "faces": defense_table(["pgbd_faces"], ["sunglasses"], "sanitize"),
         "nc": defense_table([NC], three, "unlearn", ("detect", "target_found")),
