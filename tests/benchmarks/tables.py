@@ -49,14 +49,16 @@ VARIANTS = {
         "stages.sanitize.model.init_args.weight=40",
         "stages.sanitize.model.init_args.average=9",
     ],
-    **{f"target{target}": [f"data.init_args.attack.init_args.target={target}"] for target in TARGETS},
 }
+# Detection alone, at any target: what comes after it is left out.
+AFTER = {INVERT: (), TAC: ("tune", "control"), NC: ("unlearn", "control")}
 LABELS = {
     "root5": ", root 5 %",
     "root5_batch32": ", root 5 %, batches of 32, two rounds",
     "given": ", the class given",
     "plain": ", no stamps searched",
 }
+DETECTING = [(chain, attack) for chain in AFTER for attack in ("badnets", "blend") if (chain, attack) != (NC, "blend")]
 PLAN = [
     *((SMALL, attack) for attack in ("badnets", "blend", "sig", "badnets_a2a", "batt", "wanet")),
     *((f"{SMALL}_{kind}", a) for kind in ("untrained", "detector_free", "letter") for a in ("badnets", "blend")),
@@ -68,7 +70,8 @@ PLAN = [
         for chain, variant in ((U, "root5"), (U, "root5_batch32"), (P, "root5"))
         for attack in ("badnets", "blend")
     ),
-    *((f"{INVERT}@target{target}", attack) for target in TARGETS for attack in ("badnets", "blend")),
+    *((f"{chain}@target{target}", attack) for chain, attack in DETECTING for target in TARGETS),
+    (f"{TAC}@target0", "null"),
     *((chain, attack) for chain in (TAC, PGBD, NT, NC) for attack in ("badnets", "blend", "sig")),
     (f"{SMALL}_detector_free", "badnets_a2a"),
     *(
@@ -114,7 +117,7 @@ def run(out: Path, only: str | None, attacks: list[str] | None, seeds: list[int]
             command = [sys.executable, "-m", "lit_backdoor", "chain", name, "--seed", str(seed), "--out", str(folder)]
             if chain != "demo":
                 command += ["--set", f"data.init_args.attack={attack}", "--trust-cache"]
-            for setting in (*VARIANTS.get(variant, []), *EXTRA.get(attack, [])):
+            for setting in settings(name, variant, attack):
                 command += ["--set", setting]
             print(" ".join(command[2:]), flush=True)
             started = time.monotonic()
@@ -124,6 +127,17 @@ def run(out: Path, only: str | None, attacks: list[str] | None, seeds: list[int]
             print(f"  exit code {code}, {time.monotonic() - started:.0f} s", flush=True)
             if code == 0:
                 append(chain, attack, seed, json.loads((folder / "results.json").read_text()))
+
+
+def settings(name: str, variant: str, attack: str) -> list[str]:
+    """What ``--set`` gets for a chain's variant under an attack."""
+    found = [*VARIANTS.get(variant, []), *EXTRA.get(attack, [])]
+    if variant.startswith("target"):
+        found += [f"stages.{stage}=null" for stage in AFTER[name]] + ["summary={before: victim}"]
+        found += (
+            [] if attack == "null" else [f"data.init_args.attack.init_args.target={variant.removeprefix('target')}"]
+        )
+    return found
 
 
 def append(chain: str, attack: str, seed: int, results: dict) -> None:
@@ -212,20 +226,31 @@ def detection_table() -> str:
 
 
 def targets_table() -> str:
-    """How often the inversion's class is the attack's, over targets and seeds."""
-    rows = [row for row in read() if row["chain"].startswith(f"{INVERT}@target") and row["metric"] == "target_class"]
-    lines = ["| attack | runs | target found (DSR) | FD |", "|---|---|---|---|"]
-    for attack in ("badnets", "blend"):
-        mine = [row for row in rows if row["attack"] == attack]
-        right = sum(float(row["value"]) == float(row["chain"].partition("@target")[2]) for row in mine)
-        distances = [
-            float(row["value"]) for row in read()
-            if row["chain"].startswith(f"{INVERT}@") and row["attack"] == attack and row["metric"] == "feature_distance"
-        ]  # fmt: skip
-        mean = f"{statistics.mean(distances):.3g}" if distances else "not run"
-        share = f"{right} of {len(mine)}" if mine else "not run"
-        lines.append(f"| {NAMES[attack]} | {len(mine)} | {share} | {mean} |")
+    """How often a detector's class is the attack's, over targets and seeds, and that of clean models."""
+    found = values()
+    detectors = {INVERT: ("BTI-DBF", "invert"), TAC: ("TAC", "detect"), NC: ("Neural Cleanse", "detect")}
+    lines = [
+        "| detector | attack | runs | class found | most suspicious class right | FD | seconds |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for chain, attack in [*DETECTING, (TAC, "null")]:
+        name, stage = detectors[chain]
+        runs = [(f"{chain}@target{target}", attack, stage) for target in TARGETS]
+        seconds = [float(row["seconds"]) for row in read() if (row["chain"], row["attack"], row["stage"]) in runs]
+        metric = "flagged_classes" if attack == "null" else "target_found"
+        right, top, distances = (
+            [n for run in runs for n in found.get((*run, m), [])] for m in (metric, "target_top", "feature_distance")
+        )
+        cells = [name, NAMES[attack], str(len(right)), _share(right), _share(top)]
+        cells[3] += " flagged" if attack == "null" and right else ""
+        cells.append(f"{statistics.mean(distances):.3g}" if distances else "-")
+        cells.append(f"{statistics.median(seconds):.0f}" if seconds else "not run")
+        lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def _share(numbers: list[float]) -> str:
+    return f"{sum(n > 0 for n in numbers)} of {len(numbers)}" if numbers else "-"
 
 
 def fidelity_table(attacks: list[str]) -> str:
@@ -282,7 +307,7 @@ def tables() -> dict[str, str]:
         "btidbf_u": defense_table([U, f"{U}@root5", f"{U}@root5_batch32"], of_u, "unlearn"),
         "btidbf_p": defense_table([P, f"{P}@root5"], of_p, "purify"),
         "btidbf_d": detection_table(),
-        "btidbf_targets": targets_table(),
+        "targets": targets_table(),
         "tac": defense_table([TAC, f"{TAC}@given"], three, "tune", ("detect", "target_found")),
         "tac_fidelity": fidelity_table(three),
         "pgbd": defense_table([PGBD, f"{PGBD}@plain"], three, "sanitize"),
