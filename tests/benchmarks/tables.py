@@ -80,6 +80,7 @@ PLAN = [
         for attack in ("badnets", "blend", "sig")
     ),
     (f"{SMALL}_oracle@precise", "badnets_a2a"),
+    *((NT, attack) for attack in ("badnets_a2a", "null")),
     ("pgbd_faces", "sunglasses"),
     ("demo", "badnets"),
 ]
@@ -311,7 +312,7 @@ def tables() -> dict[str, str]:
         "tac": defense_table([TAC, f"{TAC}@given"], three, "tune", ("detect", "target_found")),
         "tac_fidelity": fidelity_table(three),
         "pgbd": defense_table([PGBD, f"{PGBD}@plain"], three, "sanitize"),
-        "pgbd_nt": defense_table([NT], three, "sanitize"),
+        "pgbd_nt": defense_table([NT], [*three, "badnets_a2a", "null"], "sanitize"),
         "faces": defense_table(["pgbd_faces"], ["sunglasses"], "sanitize"),
         "nc": defense_table([NC], three, "unlearn", ("detect", "target_found")),
     }
