@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import importlib
+import inspect
+import re
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from lit_backdoor.data import BackdoorDataModule
+from lit_backdoor.errors import unknown
 from lit_backdoor.stages import BundleWriter, Stage
 
 __all__ = ["BackdoorCLI"]
@@ -21,6 +25,14 @@ _USAGE = {
     verb: {"usage": f"lit-backdoor {verb} [--config FILE] [--trainer.… --model.… --data.…]"}
     for verb in ("fit", "validate", "test", "predict")
 }
+
+
+class _Parser(LightningArgumentParser):
+    """Adds the nearest known name to the parser's message where a class or an option is not known."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Print the message and leave with exit code 2."""
+        super().error("\n".join([message, *_nearest(message)]), ex)
 
 
 class BackdoorCLI(LightningCLI):
@@ -41,6 +53,7 @@ class BackdoorCLI(LightningCLI):
             auto_configure_optimizers=False,
             seed_everything_default=0,
             save_config_kwargs={"overwrite": True},
+            parser_class=_Parser,
             parser_kwargs={"prog": "lit-backdoor", **_USAGE},
             args=args,
         )
@@ -74,6 +87,24 @@ class BackdoorCLI(LightningCLI):
         config = self.config[self.subcommand]
         trainer.callbacks.append(BundleWriter(config["out"], config["key"]))  # type: ignore[attr-defined]
         return trainer
+
+
+def _nearest(message: str) -> list[str]:
+    """Read out of jsonargparse's message which names are not known, and say which ones are."""
+    found = []
+    for path, text in re.findall(r"given class_path '([\w.]+)':\s*(.*)", message):
+        option = re.search(r"unrecognized arguments: --([\w]+)|Option '([\w]+)'|Key '([\w]+)", text)
+        module, _, name = path.rpartition(".")
+        try:
+            there = vars(importlib.import_module(module or path))
+        except ImportError:
+            continue
+        if name not in there:
+            found.append(unknown("class", name, [key for key, value in there.items() if inspect.isclass(value)]))
+        elif option:
+            wrong = next(filter(None, option.groups()))
+            found.append(unknown(f"option of {name}", wrong, inspect.signature(there[name]).parameters))
+    return [str(error) for error in found]
 
 
 def _check_checkpoint(path: str | None) -> None:

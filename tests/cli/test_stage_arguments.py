@@ -25,6 +25,27 @@ def test_wrong_arguments_of_a_stage(folder, change, says, capfd):
     assert len(error.splitlines()) <= 20  # the message, not the list of all options
 
 
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (
+            ["--model.clasifier.channels", "4"],
+            "Unknown option of PoisonedTraining 'clasifier'. Did you mean 'classifier'",
+        ),
+        (["--data.batchsize", "4"], "Unknown option of BackdoorDataModule 'batchsize'. Did you mean 'batch_size'"),
+        (["--model", "lit_backdoor.stages.PoisonedTrainning"], "Did you mean 'PoisonedTraining'"),
+        (["--model.classifier.num_clases", "4"], "Did you mean 'num_classes'"),
+    ],
+)
+def test_unknown_name_gives_the_nearest(folder, change, says, capfd):
+    refused(capfd, ["fit", "--config", written(folder, POISONED), *change], says)
+
+
+def test_unknown_name_in_a_file_gives_the_nearest(folder, capfd):
+    model = {**POISONED, "init_args": {**POISONED["init_args"], "optimiser": None}}
+    refused(capfd, ["fit", "--config", written(folder, model)], "Did you mean 'optimizer'")
+
+
 def test_attack_by_name(folder, capfd):
     assert main(["fit", "--config", written(folder, POISONED, data={"attack": "badnets_3x3"}), "--out", "b"]) == 0
     assert recipe(open_bundle(folder / "b").attack()) == recipe(named_attack("badnets_3x3"))
