@@ -173,7 +173,7 @@ def values() -> dict[tuple[str, str, str, str], list[float]]:
 def cell(found: dict, chain: str, attack: str, stage: str, metric: str) -> str:
     numbers = found.get((chain, attack, stage, metric))
     if not numbers:
-        return "-" if attack == "null" and metric != "acc" else "not run"
+        return "-" if attack == "null" and metric not in ("acc", "flagged_share") else "not run"
     spread = f" ± {statistics.stdev(numbers):.3f}" if len(numbers) > 1 else ""
     return f"{statistics.mean(numbers):.3f}{spread}"
 
