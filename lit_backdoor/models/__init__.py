@@ -7,6 +7,7 @@ from lit_backdoor.models.frozen import Frozen
 from lit_backdoor.models.patterned import LocalPattern, PatternedUNet, WideAndLocal
 from lit_backdoor.models.timm_classifier import TimmClassifier
 from lit_backdoor.models.unet import UNet
+from lit_backdoor.models.warp_field import WarpField
 
 __all__ = [
     "Classifier",
@@ -17,6 +18,7 @@ __all__ = [
     "Purified",
     "TimmClassifier",
     "UNet",
+    "WarpField",
     "WideAndLocal",
     "WrappedClassifier",
     "wrap_classifier",

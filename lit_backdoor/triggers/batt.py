@@ -7,8 +7,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from lit_backdoor.functional.warp import resample, rotation_grid
 from lit_backdoor.triggers.pattern import FixedPattern
-from lit_backdoor.triggers.warp import resample, rotation_grid
 
 __all__ = ["Rotation"]
 

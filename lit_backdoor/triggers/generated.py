@@ -7,6 +7,7 @@ from typing import cast
 from torch import Tensor, nn
 
 from lit_backdoor.models.unet import UNet
+from lit_backdoor.models.warp_field import WarpField
 from lit_backdoor.triggers.base import Trigger
 
 __all__ = ["GeneratorTrigger", "stamped_by"]
@@ -19,7 +20,7 @@ class GeneratorTrigger(Trigger):
         generator: From images in [0, 1] to triggered images in [0, 1], of the same shape.
     """
 
-    def __init__(self, generator: UNet) -> None:
+    def __init__(self, generator: UNet | WarpField) -> None:
         super().__init__()
         self.generator = generator
 

@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lit_backdoor.functional.warp import resample
 from lit_backdoor.triggers.pattern import FixedPattern, uniform_per_index
-from lit_backdoor.triggers.warp import resample
 
 __all__ = ["WaNet"]
 

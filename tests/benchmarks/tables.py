@@ -40,6 +40,8 @@ VARIANTS = {
         "stages.control.data.init_args.batch_size=32",
         "stages.control.trainer.max_epochs=6",
     ],
+    # a generator of warps in the place of one of pixels
+    "warp": ["stages.unlearn.model.init_args.generator={class_path: lit_backdoor.models.WarpField}"],
     # oracles: what the defense would do if it were told
     "given": ["stages.tune.inputs={model.suspect: victim}", "stages.tune.model.init_args.target=0"],
     "precise": ["sweep=null"],
@@ -57,6 +59,7 @@ LABELS = {
     "root5_batch32": ", root 5 %, batches of 32, two rounds",
     "given": ", the class given",
     "plain": ", no stamps searched",
+    "warp": ", generator of warps",
 }
 DETECTING = [(chain, attack) for chain in AFTER for attack in ("badnets", "blend") if (chain, attack) != (NC, "blend")]
 PLAN = [
@@ -81,6 +84,7 @@ PLAN = [
     ),
     (f"{SMALL}_oracle@precise", "badnets_a2a"),
     *((NT, attack) for attack in ("badnets_a2a", "null")),
+    (f"{U}@warp", "wanet"),
     ("pgbd_faces", "sunglasses"),
     ("demo", "badnets"),
 ]
@@ -305,7 +309,7 @@ def tables() -> dict[str, str]:
         "detector_free": defense_table([f"{SMALL}_detector_free"], [*two, "badnets_a2a"], more=dof),
         "tinyimagenet": defense_table(["atclean_tinyimagenet_small"], two, more=dof),
         "collision": rows_table(collision),
-        "btidbf_u": defense_table([U, f"{U}@root5", f"{U}@root5_batch32"], of_u, "unlearn"),
+        "btidbf_u": defense_table([U, f"{U}@warp", f"{U}@root5", f"{U}@root5_batch32"], of_u, "unlearn"),
         "btidbf_p": defense_table([P, f"{P}@root5"], of_p, "purify"),
         "btidbf_d": detection_table(),
         "targets": targets_table(),

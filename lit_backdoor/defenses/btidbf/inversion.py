@@ -15,7 +15,7 @@ from lit_backdoor.defenses.btidbf.decoupled import Decoupled
 from lit_backdoor.defenses.btidbf.settings import Decoupling, Inversion, Span, make_plan
 from lit_backdoor.functional.decoupling import error, inversion_loss, tau_to_pixels
 from lit_backdoor.metrics import FeatureDistance, TargetVotes
-from lit_backdoor.models import Classifier, Frozen, PatternedUNet, UNet
+from lit_backdoor.models import Classifier, Frozen, PatternedUNet, UNet, WarpField
 from lit_backdoor.models.base import evaluating
 from lit_backdoor.stages.base import Batch, Outcome
 from lit_backdoor.stages.evaluation import update_feature_distance
@@ -49,7 +49,7 @@ class Inverting(Decoupled):
         self,
         decoupling: Decoupling | None,
         inversion: Inversion | None,
-        generator: UNet | None,
+        generator: UNet | WarpField | None,
         rounds: int = 1,
         own_phase: tuple[str, int] | None = None,
     ) -> None:
@@ -222,7 +222,7 @@ class TriggerInversion(Inverting):
         suspect: Path of a suspect bundle, or a classifier; frozen.
         decoupling: Settings of the mask (Eq. 1).
         inversion: Settings of the generator (Eq. 2).
-        generator: The net to train; default `PatternedUNet`.
+        generator: The net to train; default `PatternedUNet`. A `WarpField` finds warps.
 
     Raises:
         ValueError: When run, if ``max_epochs`` is not the sum of the phases'.
@@ -235,7 +235,7 @@ class TriggerInversion(Inverting):
         suspect: str | Classifier,
         decoupling: Decoupling | None = None,
         inversion: Inversion | None = None,
-        generator: UNet | None = None,
+        generator: UNet | WarpField | None = None,
     ) -> None:
         super().__init__(decoupling, inversion or Inversion(epochs=6), generator)
         self.given(suspect=suspect)
@@ -261,4 +261,4 @@ class TriggerInversion(Inverting):
     def outcome(self) -> Outcome:
         """Count the votes and hand on the trigger."""
         self.vote()
-        return Outcome(module=GeneratorTrigger(cast(UNet, self.generator)), numbers=self.numbers())
+        return Outcome(module=GeneratorTrigger(cast(UNet | WarpField, self.generator)), numbers=self.numbers())

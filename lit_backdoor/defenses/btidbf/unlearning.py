@@ -15,7 +15,7 @@ from lit_backdoor.defenses.btidbf.inversion import Inverting
 from lit_backdoor.defenses.btidbf.settings import Decoupling, Inversion, Span
 from lit_backdoor.errors import check_share, unknown
 from lit_backdoor.functional.decoupling import error, unlearning_loss
-from lit_backdoor.models import Classifier, UNet
+from lit_backdoor.models import Classifier, UNet, WarpField
 from lit_backdoor.models.base import batch_norms
 from lit_backdoor.stages.base import Batch, Outcome
 
@@ -32,7 +32,7 @@ class Unlearning(Inverting):
         suspect: Path of a suspect bundle, or a classifier (a copy of it is tuned).
         decoupling: Settings of the mask (Eq. 1).
         inversion: Settings of the generator (Eq. 2).
-        generator: The net to train; default `PatternedUNet`.
+        generator: The net to train; default `PatternedUNet`. A `WarpField` finds warps.
         rounds: Rounds R1. Paper and release: 5.
         unlearn_epochs: Epochs of unlearning in each round. Paper: 20; release: 30.
         lesson: ``all``: every image comes clean and generated (Eq. 3); ``part``: a share of each batch is replaced by
@@ -50,7 +50,7 @@ class Unlearning(Inverting):
         suspect: str | Classifier,
         decoupling: Decoupling | None = None,
         inversion: Inversion | None = None,
-        generator: UNet | None = None,
+        generator: UNet | WarpField | None = None,
         rounds: int = 3,
         unlearn_epochs: int = 3,
         lesson: Literal["all", "part"] = "part",
