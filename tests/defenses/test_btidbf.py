@@ -14,7 +14,7 @@ from lit_backdoor.defenses.btidbf import (
     TriggerInversion,
 )
 from lit_backdoor.defenses.btidbf.settings import make_plan
-from lit_backdoor.models import Purified
+from lit_backdoor.models import Purified, WarpField
 from lit_backdoor.stages import BundleWriter, UnlearningFineTune, evaluation_of
 from lit_backdoor.triggers import Attack, GeneratorTrigger, Trigger
 
@@ -66,10 +66,11 @@ def test_weights_do_not_depend_on_the_attack(name):
     assert found[0].numbers() == found[1].numbers()
 
 
-def test_inversion_leaves_a_trigger_that_others_use(tmp_path):
+@pytest.mark.parametrize("generator", [unet, WarpField])
+def test_inversion_leaves_a_trigger_that_others_use(generator, tmp_path):
     victim = tmp_path / "victim"
     save_bundle(victim, kind="suspect", module=suspect())
-    stage = TriggerInversion(str(victim), ONE, Inversion(epochs=2), unet())
+    stage = TriggerInversion(str(victim), ONE, Inversion(epochs=2), generator())
     trainer(3, callbacks=[BundleWriter(str(tmp_path / "trigger"))]).fit(stage, datamodule=data())
     bundle = open_bundle(tmp_path / "trigger", "trigger")
     trigger = bundle.build()
@@ -91,6 +92,22 @@ def test_inversion_leaves_a_trigger_that_others_use(tmp_path):
     assert found["feature_distance"] == pytest.approx(_feature_distance(trigger), rel=1e-4)
     fine = UnlearningFineTune(str(victim), str(bundle.path))
     trainer(1).fit(fine, datamodule=data())
+
+
+def test_warps_are_learned_in_every_round():
+    start = WarpField().raw.detach().clone()
+    kept = []
+
+    class Keep(pl.Callback):
+        def on_train_epoch_end(self, trainer, stage):
+            kept.append(stage.generator.raw.detach().clone())
+
+    field = WarpField()
+    with torch.no_grad():
+        field.raw.copy_(start)
+    run(unlearning(generator=field), callbacks=[Keep()])
+    moved = [not torch.equal(new, old) for old, new in zip([start, *kept], kept, strict=False)]
+    assert moved == [False, True, True, False, False, True, False]  # by phases: mask, invert, invert, unlearn, ...
 
 
 def _feature_distance(trigger):
