@@ -265,6 +265,14 @@ def test_searched_stamp_moves_activations_along_the_vectors():
     assert along[2] > max(along[:2]) + 0.02
 
 
+def test_search_on_images_of_the_target_class_alone():
+    stage = run(PGBD(tiny.classifier(), 2, geometry=STATIC), 1)
+    images = torch.rand(4, 3, tiny.SIZE, tiny.SIZE)
+    stamped = stage.stamped(images, torch.full((4,), 2), StampSearch(steps=2))
+    assert stamped.isfinite().all()
+    assert not torch.equal(stamped, images)  # the random start
+
+
 def test_search_updates_no_statistics():
     search = StampSearch(steps=2)
     [with_search, without] = (
