@@ -42,6 +42,13 @@ VARIANTS = {
     ],
     # a generator of warps in the place of one of pixels
     "warp": ["stages.unlearn.model.init_args.generator={class_path: lit_backdoor.models.WarpField}"],
+    # from all to all there is no one class to pull generated images to
+    "no_pull": [
+        "stages.unlearn.model.init_args.inversion.toward_target=false",
+        "stages.unlearn.model.init_args.rounds=5",
+        "stages.unlearn.trainer.max_epochs=43",
+        "stages.control.trainer.max_epochs=15",
+    ],
     # oracles: what the defense would do if it were told
     "given": ["stages.tune.inputs={model.suspect: victim}", "stages.tune.model.init_args.target=0"],
     "precise": ["sweep=null"],
@@ -60,6 +67,7 @@ LABELS = {
     "given": ", the class given",
     "plain": ", no stamps searched",
     "warp": ", generator of warps",
+    "no_pull": ", no pull to a class, five rounds",
 }
 DETECTING = [(chain, attack) for chain in AFTER for attack in ("badnets", "blend") if (chain, attack) != (NC, "blend")]
 PLAN = [
@@ -85,6 +93,7 @@ PLAN = [
     (f"{SMALL}_oracle@precise", "badnets_a2a"),
     *((NT, attack) for attack in ("badnets_a2a", "null")),
     (f"{U}@warp", "wanet"),
+    (f"{U}@no_pull", "badnets_a2a"),
     ("pgbd_faces", "sunglasses"),
     ("demo", "badnets"),
 ]
@@ -309,7 +318,9 @@ def tables() -> dict[str, str]:
         "detector_free": defense_table([f"{SMALL}_detector_free"], [*two, "badnets_a2a"], more=dof),
         "tinyimagenet": defense_table(["atclean_tinyimagenet_small"], two, more=dof),
         "collision": rows_table(collision),
-        "btidbf_u": defense_table([U, f"{U}@warp", f"{U}@root5", f"{U}@root5_batch32"], of_u, "unlearn"),
+        "btidbf_u": defense_table(
+            [U, f"{U}@warp", f"{U}@no_pull", f"{U}@root5", f"{U}@root5_batch32"], of_u, "unlearn"
+        ),
         "btidbf_p": defense_table([P, f"{P}@root5"], of_p, "purify"),
         "btidbf_d": detection_table(),
         "targets": targets_table(),
