@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 import inspect
 import re
+import sys
 import zipfile
 from pathlib import Path
 from typing import Any, NoReturn
@@ -95,10 +95,9 @@ def _nearest(message: str) -> list[str]:
     for path, text in re.findall(r"given class_path '([\w.]+)':\s*(.*)", message):
         option = re.search(r"unrecognized arguments: --([\w]+)|Option '([\w]+)'|Key '([\w]+)", text)
         module, _, name = path.rpartition(".")
-        try:
-            there = vars(importlib.import_module(module or path))
-        except ImportError:
+        if module not in sys.modules:  # the parser could not import it either
             continue
+        there = vars(sys.modules[module])
         if name not in there:
             found.append(unknown("class", name, [key for key, value in there.items() if inspect.isclass(value)]))
         elif option:

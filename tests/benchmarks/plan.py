@@ -1,0 +1,113 @@
+"""What `tables.py` runs: chains, their variants, attacks, and the papers' own figures."""
+
+from __future__ import annotations
+
+SMALL, U, P, INVERT = (
+    "atclean_cifar10_small", "btidbf_u_cifar10_small", "btidbf_p_cifar10_small", "btidbf_invert_cifar10_small",
+)  # fmt: skip
+PGBD, NT, TAC, NC = ("pgbd_cifar10_small", "pgbd_nt_cifar10_small", "tac_cifar10_small", "nc_cifar10_small")
+TARGETS = (0, 2, 4, 6, 8)
+# A chain may carry a variant, CHAIN@VARIANT: more settings for --set.
+VARIANTS = {
+    "root5": ["data.init_args.split.root=1000"],
+    # more steps in each of the shorter epochs; a defender knows the size of the root set
+    "root5_batch32": [
+        "data.init_args.split.root=1000",
+        "stages.unlearn.data.init_args.batch_size=32",
+        "stages.unlearn.model.init_args.rounds=2",
+        "stages.unlearn.trainer.max_epochs=19",
+        "stages.control.data.init_args.batch_size=32",
+        "stages.control.trainer.max_epochs=6",
+    ],
+    # a generator of warps in the place of one of pixels
+    "warp": ["stages.unlearn.model.init_args.generator={class_path: lit_backdoor.models.WarpField}"],
+    # from all to all there is no one class to pull generated images to
+    "no_pull": [
+        "stages.unlearn.model.init_args.inversion.toward_target=false",
+        "stages.unlearn.model.init_args.rounds=5",
+        "stages.unlearn.trainer.max_epochs=43",
+        "stages.control.trainer.max_epochs=15",
+    ],
+    # oracles: what the defense would do if it were told
+    "given": ["stages.tune.inputs={model.suspect: victim}", "stages.tune.model.init_args.target=0"],
+    "precise": ["sweep=null"],
+    # the paper's loss, on clean images alone
+    "plain": [
+        "stages.sanitize.model.init_args.search=null",
+        "stages.sanitize.model.init_args.weight=40",
+        "stages.sanitize.model.init_args.average=9",
+    ],
+}
+# Detection alone, at any target: what comes after it is left out.
+AFTER = {INVERT: (), TAC: ("tune", "control"), NC: ("unlearn", "control")}
+LABELS = {
+    "root5": ", root 5 %",
+    "root5_batch32": ", root 5 %, batches of 32, two rounds",
+    "given": ", the class given",
+    "plain": ", no stamps searched",
+    "warp": ", generator of warps",
+    "no_pull": ", no pull to a class, five rounds",
+}
+DETECTING = [(chain, attack) for chain in AFTER for attack in ("badnets", "blend") if (chain, attack) != (NC, "blend")]
+PLAN = [
+    *((SMALL, attack) for attack in ("badnets", "blend", "sig", "badnets_a2a", "batt", "wanet")),
+    *((f"{SMALL}_{kind}", a) for kind in ("untrained", "detector_free", "letter") for a in ("badnets", "blend")),
+    *(("atclean_tinyimagenet_small", attack) for attack in ("badnets", "blend")),
+    ("collision", "badnets"),
+    *((chain, attack) for chain in (U, P) for attack in ("badnets", "blend", "sig", "wanet", "badnets_a2a", "null")),
+    *(
+        (f"{chain}@{variant}", attack)
+        for chain, variant in ((U, "root5"), (U, "root5_batch32"), (P, "root5"))
+        for attack in ("badnets", "blend")
+    ),
+    *((f"{chain}@target{target}", attack) for chain, attack in DETECTING for target in TARGETS),
+    (f"{TAC}@target0", "null"),
+    *((chain, attack) for chain in (TAC, PGBD, NT, NC) for attack in ("badnets", "blend", "sig")),
+    (f"{SMALL}_detector_free", "badnets_a2a"),
+    *(
+        (f"{chain}@{variant}", attack)
+        for chain, variant in ((TAC, "given"), (PGBD, "plain"))
+        for attack in ("badnets", "blend", "sig")
+    ),
+    (f"{SMALL}_oracle@precise", "badnets_a2a"),
+    *((NT, attack) for attack in ("badnets_a2a", "null")),
+    (f"{U}@warp", "wanet"),
+    (f"{U}@no_pull", "badnets_a2a"),
+    ("pgbd_faces", "sunglasses"),
+    ("demo", "badnets"),
+]
+EXTRA = {"wanet": ["stages.victim.trainer.max_epochs=30"]}  # its victim takes longer to learn the warp
+NAMES = {
+    "badnets": "BadNets 5x5", "blend": "Blend .2", "sig": "SIG", "badnets_a2a": "BadNets all-to-all", "batt": "BATT",
+    "wanet": "WaNet", "null": "clean model", "sunglasses": "sunglasses",
+}  # fmt: skip
+# The papers' own figures, ResNet-18 on all of CIFAR-10: ACC/ASR before, ACC/ASR after, in percent.
+PAPER = {
+    SMALL: {
+        "badnets": "86.4/99.7 → 86.0/0.3", "blend": "84.8/94.5 → 86.8/1.6", "sig": "84.1/89.6 → 82.1/0.4",
+        "wanet": "87.2/84.0 → 90.7/0.8", "batt": "89.6/84.1 → 82.8/15.1",
+    },
+    U: {
+        "badnets": "92.8/99.9 → 92.0/1.4", "blend": "93.1/97.3 → 91.6/7.9", "wanet": "94.5/99.6 → 90.8/0.9",
+        "badnets_a2a": "93.0/82.5 → 90.3/2.8",
+    },
+    P: {
+        "badnets": "92.8/99.9 → 90.3/1.2", "blend": "93.1/97.3 → 89.1/1.0", "wanet": "94.5/99.6 → 89.1/1.6",
+        "badnets_a2a": "93.0/82.5 → 88.2/5.7",
+    },
+    PGBD: {  # with 1 % of rows poisoned
+        "badnets": "92.3/88.9 → 90.7/0.8", "blend": "93.1/92.9 → 86.1/4.9", "sig": "92.9/89.0 → 87.2/0.3",
+        "wanet": "90.0/97.6 → 88.5/2.4",
+    },
+}  # fmt: skip
+
+
+def settings(name: str, variant: str, attack: str) -> list[str]:
+    """What ``--set`` gets for a chain's variant under an attack."""
+    found = [*VARIANTS.get(variant, []), *EXTRA.get(attack, [])]
+    if variant.startswith("target"):
+        found += [f"stages.{stage}=null" for stage in AFTER[name]] + ["summary={before: victim}"]
+        found += (
+            [] if attack == "null" else [f"data.init_args.attack.init_args.target={variant.removeprefix('target')}"]
+        )
+    return found
