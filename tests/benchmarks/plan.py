@@ -19,8 +19,6 @@ VARIANTS = {
         "stages.control.data.init_args.batch_size=32",
         "stages.control.trainer.max_epochs=6",
     ],
-    # a generator of warps in the place of one of pixels
-    "warp": ["stages.unlearn.model.init_args.generator={class_path: lit_backdoor.models.WarpField}"],
     # from all to all there is no one class to pull generated images to
     "no_pull": [
         "stages.unlearn.model.init_args.inversion.toward_target=false",
@@ -45,7 +43,6 @@ LABELS = {
     "root5_batch32": ", root 5 %, batches of 32, two rounds",
     "given": ", the class given",
     "plain": ", no stamps searched",
-    "warp": ", generator of warps",
     "no_pull": ", no pull to a class, five rounds",
 }
 DETECTING = [(chain, attack) for chain in AFTER for attack in ("badnets", "blend") if (chain, attack) != (NC, "blend")]
@@ -71,7 +68,6 @@ PLAN = [
     ),
     (f"{SMALL}_oracle@precise", "badnets_a2a"),
     *((NT, attack) for attack in ("badnets_a2a", "null")),
-    (f"{U}@warp", "wanet"),
     (f"{U}@no_pull", "badnets_a2a"),
     ("pgbd_faces", "sunglasses"),
     ("demo", "badnets"),

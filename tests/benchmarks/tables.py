@@ -215,9 +215,7 @@ def tables() -> dict[str, str]:
         "detector_free": defense_table([f"{SMALL}_detector_free"], [*two, "badnets_a2a"], more=dof),
         "tinyimagenet": defense_table(["atclean_tinyimagenet_small"], two, more=dof),
         "collision": rows_table(collision),
-        "btidbf_u": defense_table(
-            [U, f"{U}@warp", f"{U}@no_pull", f"{U}@root5", f"{U}@root5_batch32"], of_u, "unlearn"
-        ),
+        "btidbf_u": defense_table([U, f"{U}@no_pull", f"{U}@root5", f"{U}@root5_batch32"], of_u, "unlearn"),
         "btidbf_p": defense_table([P, f"{P}@root5"], of_p, "purify"),
         "btidbf_d": detection_table(),
         "targets": targets_table(),

@@ -1,3 +1,5 @@
+import itertools
+
 import lightning.pytorch as pl
 import pytest
 import torch
@@ -18,7 +20,11 @@ from lit_backdoor.models import Purified, WarpField
 from lit_backdoor.stages import BundleWriter, UnlearningFineTune, evaluation_of
 from lit_backdoor.triggers import Attack, GeneratorTrigger, Trigger
 
-STAGES = {"unlearning": unlearning, "purification": purification}
+STAGES = {
+    "unlearning": unlearning,
+    "choosing": lambda **options: unlearning(**{"generator": [unet(), unet(seed=8)], **options}),
+    "purification": purification,
+}
 
 
 def test_plan_is_a_function_of_the_epoch():
@@ -49,12 +55,13 @@ def test_resumed_run_is_exact_and_every_net_moves(name, tmp_path):
     checkpoint = ModelCheckpoint(tmp_path, filename="last")
     trainer(7, callbacks=[Stop(), checkpoint], enable_checkpointing=True).fit(half, datamodule=data())
     assert half.current_epoch == 4
-    resumed = STAGES[name](generator=unet(seed=99))  # its start is overwritten
+    others = [unet(seed=99), unet(seed=98)]  # their starts are overwritten
+    resumed = STAGES[name](generator=others if name == "choosing" else others[0])
     trainer(7).fit(resumed, datamodule=data(), ckpt_path=str(tmp_path / "last.ckpt"), weights_only=True)
     final, again = whole.state_dict(), resumed.state_dict()
     assert final.keys() == again.keys()
     assert all(torch.equal(final[key], again[key]) for key in final if not final[key].isnan().any())
-    for net in ("raw_mask", "generators.", "probe.", "classifier." if name == "unlearning" else "purifier."):
+    for net in ("raw_mask", "generators.", "probe.", "purifier." if name == "purification" else "classifier."):
         assert any(not torch.equal(before[key], final[key]) for key in final if key.startswith(net)), net
 
 
@@ -108,6 +115,57 @@ def test_warps_are_learned_in_every_round():
     run(unlearning(generator=field), callbacks=[Keep()])
     moved = [not torch.equal(new, old) for old, new in zip([start, *kept], kept, strict=False)]
     assert moved == [False, True, True, False, False, True, False]  # by phases: mask, invert, invert, unlearn, ...
+
+
+def test_generators_to_choose_from_are_trained_as_if_alone():
+    alone = [run(unlearning(generator=net, rounds=1)) for net in (unet(seed=1), unet(seed=2))]
+    both = run(unlearning(generator=[unet(seed=1), unet(seed=2)], rounds=1))
+    for stage, net in zip(alone, both.generators, strict=True):
+        for name, weight in stage.generator.state_dict().items():
+            torch.testing.assert_close(net.state_dict()[name], weight, rtol=1e-5, atol=1e-7)
+    shares = [float(stage.share) for stage in alone]
+    sure = [number for number, share in enumerate(shares) if share >= 0.9]
+    assert int(both.chosen) == (sure[0] if sure else shares.index(max(shares)))
+    assert float(both.share) == shares[int(both.chosen)]
+    assert both.numbers()["generator"] == "UNet"
+    assert "generator" not in alone[0].numbers()
+
+
+@pytest.mark.parametrize(
+    ("shares", "chosen"), [((0.95, 1.0), 0), ((0.7, 0.95), 1), ((0.5, 0.6), 1), ((0.6, 0.6), 0), ((0.2, 0.91, 1.0), 1)]
+)
+def test_first_generator_with_nearly_all_votes_is_chosen_else_the_one_with_most(shares, chosen, monkeypatch):
+    stage = unlearning(generator=[unet(seed=number) for number in range(len(shares))])
+    run(stage)
+    votes = iter({"target": torch.tensor(number), "share": torch.tensor(s)} for number, s in enumerate(shares))
+    monkeypatch.setattr(type(stage), "_votes_of", lambda self, net: next(votes))
+    stage.vote()
+    assert int(stage.chosen) == int(stage.target) == chosen
+    assert stage.generator is stage.generators[chosen]
+
+
+def test_default_chooses_between_a_warp_and_a_pattern():
+    stage = run(unlearning(generator=None, rounds=1))
+    assert [type(net).__name__ for net in stage.generators] == ["WarpField", "PatternedUNet"]
+
+
+def test_no_generator_at_all_is_an_error():
+    with pytest.raises(ValueError, match="at least one generator"):
+        unlearning(generator=[])
+
+
+def test_chosen_generator_alone_goes_on():
+    kept = []
+
+    class Keep(pl.Callback):
+        def on_train_epoch_end(self, trainer, stage):
+            kept.append([next(net.parameters()).detach().clone() for net in stage.generators])
+
+    stage = run(unlearning(generator=[unet(seed=1), unet(seed=2)]), callbacks=[Keep()])
+    moved = [[not torch.equal(a, b) for a, b in zip(old, new, strict=True)] for old, new in itertools.pairwise(kept)]
+    chosen = [number == int(stage.chosen) for number in range(2)]
+    none = [False, False]
+    assert moved == [[True, True], [True, True], none, none, chosen, none]  # invert, invert, unlearn, mask, ...
 
 
 def _feature_distance(trigger):

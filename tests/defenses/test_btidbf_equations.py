@@ -17,7 +17,7 @@ def test_inversion_step_is_equation_2():
     with torch.no_grad():
         stage.raw_mask.normal_()
     images = torch.rand(4, 3, 16, 16)
-    loss = stage.invert_step(stage.plan[1], {"image": images})
+    loss = stage.invert_step(stage.plan[1], {"image": images}, stage.generator)
     net, mask = stage.net.module, torch.tanh(stage.raw_mask.detach()) / 2 + 0.5
     with torch.no_grad():
         difference = net.features(images) - net.features(stage.generator(images))
@@ -84,7 +84,7 @@ def test_hinge_keeps_to_the_bound():
     with torch.no_grad():
         stage.generator.last.weight.mul_(50)
     images = torch.rand(4, 3, 16, 16)
-    loss = stage.invert_step(stage.plan[1], {"image": images})
+    loss = stage.invert_step(stage.plan[1], {"image": images}, stage.generator)
     net, mask = stage.net.module, stage.mask
     with torch.no_grad():
         generated = stage.generator(images)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar, cast
 
 import torch
@@ -23,25 +23,33 @@ from lit_backdoor.triggers import GeneratorTrigger
 
 __all__ = ["Inverting", "TriggerInversion"]
 
+Generator = UNet | WarpField
+
+_ENOUGH = 0.9  # share of votes from which a generator counts as the right kind
+
 
 class Inverting(Decoupled):
     """Rounds of a ``mask`` and an ``invert`` phase, after a ``warmup``; a subclass may add a phase of its own.
 
-    The class that most generated root images are sent to is the detected target: voted after each inversion, the first
-    round's is kept.
+    The class that most generated root images are sent to is the detected target, voted after the first inversion. Of
+    several generators, each is trained in the first round on its own, and the first whose class gets nearly all votes,
+    else the one whose class gets most, goes on alone. The most constrained comes first: one warp of all images seldom
+    sends them to one class where no trigger is a warp, while on a model that knows a warp as trigger a change of pixels
+    may well send all of them to another class.
 
     Args:
         decoupling: Settings of the mask.
         inversion: Settings of the generator.
-        generator: The net to train; default `PatternedUNet`. It must not start at the identity, where the objective has
-            no gradient.
+        generator: The net to train, or several to choose from; default a `WarpField` and a `PatternedUNet`. None may
+            start at the identity, where the objective has no gradient.
         rounds: Rounds R1.
         own_phase: Name and epochs of the phase that a subclass adds to each round.
 
     Raises:
-        ValueError: If there is no round.
+        ValueError: If there is no round or no generator.
     """
 
+    chosen: Tensor
     target: Tensor
     share: Tensor
 
@@ -49,7 +57,7 @@ class Inverting(Decoupled):
         self,
         decoupling: Decoupling | None,
         inversion: Inversion | None,
-        generator: UNet | WarpField | None,
+        generator: Generator | Sequence[Generator] | None,
         rounds: int = 1,
         own_phase: tuple[str, int] | None = None,
     ) -> None:
@@ -59,8 +67,11 @@ class Inverting(Decoupled):
         self.inversion = inversion or Inversion()
         self.own_phase = own_phase
         self.plan = make_plan(self._phases(rounds))
-        self._generator = generator
+        self._candidates = [generator] if isinstance(generator, nn.Module) else generator
+        if self._candidates is not None and not len(self._candidates):
+            raise ValueError("Expected at least one generator to choose from, got none.")
         self._known: tuple[Tensor, Tensor] | None = None  # rows of the root set and their features, in one phase
+        self.register_buffer("chosen", torch.tensor(0))
         self.register_buffer("target", torch.tensor(-1))
         self.register_buffer("share", torch.tensor(torch.nan))
 
@@ -82,14 +93,21 @@ class Inverting(Decoupled):
         # one unit of error of normalized images, in pixels: the release's constants are in such units
         self.unit = tau_to_pixels(1.0, std, settings.norm)
 
-    def make_generators(self) -> list[nn.Module]:
-        """Make a generator for all rounds, or one for each."""
-        return [self._generator or PatternedUNet(self.subject.input_size)]
+    def make_generators(self) -> Sequence[nn.Module]:
+        """Make the generators to choose from."""
+        if self._candidates is not None:
+            return self._candidates
+        pixels = PatternedUNet(self.subject.input_size)
+        return [WarpField(), pixels]
 
     @property
     def generator(self) -> nn.Module:
-        """The generator of the current round."""
-        return self.generators[min(self.span.round, len(self.generators) - 1)]
+        """The generator that was chosen; before that the first."""
+        return self.generators[int(self.chosen)]
+
+    def trained_in(self, number: int) -> Sequence[nn.Module]:
+        """Give the generators that a round trains, counted from 0."""
+        return [self.generator] if number else list(self.generators)
 
     def optimizers_by_phase(self) -> Mapping[str, Optimizer]:
         """Make Adam for the mask, and another one for the generators."""
@@ -101,7 +119,7 @@ class Inverting(Decoupled):
         }
 
     def begin(self, span: Span) -> None:
-        """Begin a mask phase anew; once the first inversion is over, count its votes."""
+        """Begin a mask phase anew; once the first inversion is over, count its votes and choose."""
         if span.phase == "mask":
             self.begin_mask(span)
         previous = self.plan[self.plan.index(span) - 1]
@@ -144,7 +162,9 @@ class Inverting(Decoupled):
         """Give the phase's loss."""
         if span.phase == "mask":
             return self.mask_step(batch)
-        return self.warmup_step(batch) if span.phase == "warmup" else self.invert_step(span, batch)
+        one = self.warmup_step if span.phase == "warmup" else self.invert_step
+        # the sum trains each on its own: no weight is shared
+        return torch.stack([one(span, batch, net) for net in self.trained_in(span.round)]).sum()
 
     def seen(self, span: Span, generated: Tensor) -> Tensor:
         """Give what the classifier sees of generated images."""
@@ -155,19 +175,19 @@ class Inverting(Decoupled):
         """The net whose features are compared."""
         return self.probe if self.inversion.statistics == "refreshed" else self.subject
 
-    def warmup_step(self, batch: Batch) -> Tensor:
+    def warmup_step(self, span: Span, batch: Batch, generator: nn.Module) -> Tensor:
         """Reproduce images and their features: the release's first step, without its term on soft labels."""
         images, norm = batch["image"], self.inversion.norm
-        generated = self.generator(images)
+        generated = generator(images)
         features = self.features_of(self.subject, batch)
         image = error(generated, images, norm) / self.unit
         weight = torch.where(image > 0.1, 100.0, 0.01)
         return weight * image + error(self.features(self.subject, generated), features, norm)
 
-    def invert_step(self, span: Span, batch: Batch) -> Tensor:
+    def invert_step(self, span: Span, batch: Batch, generator: nn.Module) -> Tensor:
         """Compute Eq. 2 on one batch of root images."""
         images, settings = batch["image"], self.inversion
-        generated = self.generator(images)
+        generated = generator(images)
         seen = self.seen(span, generated)
         parts = inversion_loss(
             images,
@@ -188,23 +208,34 @@ class Inverting(Decoupled):
             labels = self.target.expand(len(images))
             loss = loss + parts.bounded * F.cross_entropy(self.subject(seen).float(), labels)
         named = {"image_error": parts.image, "benign_error": parts.benign, "backdoor_error": parts.backdoor}
-        logged = {name: value.detach() for name, value in named.items()}
-        self.log_train(len(images), **logged, bounded=parts.bounded.float())
+        logged = {name: value.detach() for name, value in named.items()} | {"bounded": parts.bounded.float()}
+        several = len(self.trained_in(span.round)) > 1
+        prefix = f"{type(generator).__name__}_" if several else ""
+        self.log_train(len(images), **{prefix + name: value for name, value in logged.items()})
         return loss
 
     def vote(self) -> None:
-        """Count where the subject sends generated root images, over all processes."""
+        """Count where the subject sends the images of each of the first round's generators, and choose one."""
+        found = [self._votes_of(net) for net in self.trained_in(0)]
+        shares = [float(votes["share"]) for votes in found]
+        sure = (number for number, share in enumerate(shares) if share >= _ENOUGH)
+        best = next(sure, shares.index(max(shares)))
+        self.chosen.fill_(best)
+        self.target.copy_(found[best]["target"])
+        self.share.copy_(found[best]["share"])
+
+    @torch.no_grad()
+    def _votes_of(self, generator: nn.Module) -> dict[str, Tensor]:
         votes = TargetVotes(self.subject.num_classes).to(self.device)
-        with evaluating(self.subject), evaluating(self.generator), self.trainer.precision_plugin.forward_context():
+        with evaluating(self.subject), evaluating(generator), self.trainer.precision_plugin.forward_context():
             for batch in self.passes("root"):
-                votes.update(self.subject(self.generator(batch["image"])), batch["valid"])
-        found = votes.compute()
-        self.target.copy_(found["target"])
-        self.share.copy_(found["share"])
+                votes.update(self.subject(generator(batch["image"])), batch["valid"])
+        return votes.compute()
 
     def numbers(self) -> dict[str, Any]:
-        """Name the class that the first round found, and its share of votes."""
-        return {"target_class": int(self.target), "target_share": float(self.share)}
+        """Name the class that the first round found, its share of votes, and the generator, where one was chosen."""
+        found = {"target_class": int(self.target), "target_share": float(self.share)}
+        return found | ({"generator": type(self.generator).__name__} if len(self.trained_in(0)) > 1 else {})
 
 
 class TriggerInversion(Inverting):
@@ -222,7 +253,8 @@ class TriggerInversion(Inverting):
         suspect: Path of a suspect bundle, or a classifier; frozen.
         decoupling: Settings of the mask (Eq. 1).
         inversion: Settings of the generator (Eq. 2).
-        generator: The net to train; default `PatternedUNet`. A `WarpField` finds warps.
+        generator: The net to train, or several to choose from by the votes; default a `WarpField`, which finds warps,
+            and a `PatternedUNet`.
 
     Raises:
         ValueError: When run, if ``max_epochs`` is not the sum of the phases'.
@@ -235,7 +267,7 @@ class TriggerInversion(Inverting):
         suspect: str | Classifier,
         decoupling: Decoupling | None = None,
         inversion: Inversion | None = None,
-        generator: UNet | WarpField | None = None,
+        generator: Generator | Sequence[Generator] | None = None,
     ) -> None:
         super().__init__(decoupling, inversion or Inversion(epochs=6), generator)
         self.given(suspect=suspect)
@@ -259,6 +291,6 @@ class TriggerInversion(Inverting):
         return update_feature_distance(batch, metrics["feature_distance"], self.subject, self.generator)
 
     def outcome(self) -> Outcome:
-        """Count the votes and hand on the trigger."""
+        """Count the votes, choose and hand on the trigger."""
         self.vote()
-        return Outcome(module=GeneratorTrigger(cast(UNet | WarpField, self.generator)), numbers=self.numbers())
+        return Outcome(module=GeneratorTrigger(cast(Generator, self.generator)), numbers=self.numbers())

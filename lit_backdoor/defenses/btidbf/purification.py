@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal, cast
 
 import torch
@@ -14,7 +14,7 @@ from lit_backdoor.defenses.btidbf.inversion import Inverting
 from lit_backdoor.defenses.btidbf.settings import Decoupling, Inversion, Span
 from lit_backdoor.errors import check_share, unknown
 from lit_backdoor.functional.decoupling import error
-from lit_backdoor.models import Classifier, Frozen, Purified, UNet
+from lit_backdoor.models import Classifier, Frozen, Purified, UNet, WarpField
 from lit_backdoor.stages.base import Batch, Outcome
 
 __all__ = ["Purification"]
@@ -33,7 +33,8 @@ class Purification(Inverting):
         suspect: Path of a suspect bundle, or a classifier; frozen.
         decoupling: Settings of the mask (Eq. 1).
         inversion: Settings of the generator (Eq. 2).
-        generator: The net that makes triggers; default `PatternedUNet`.
+        generator: The net that makes triggers, or several to choose from by the votes; default a `WarpField` and a
+            `PatternedUNet`.
         purifier: The net to train; default a `UNet`. After a warm-up it starts where the generator does, if their
             weights have the same shapes.
         rounds: Rounds R1. Paper and release: 5.
@@ -57,7 +58,7 @@ class Purification(Inverting):
         suspect: str | Classifier,
         decoupling: Decoupling | None = None,
         inversion: Inversion | None = None,
-        generator: UNet | None = None,
+        generator: UNet | WarpField | Sequence[UNet | WarpField] | None = None,
         purifier: UNet | None = None,
         rounds: int = 5,
         purify_epochs: int = 4,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import torch
@@ -32,7 +32,8 @@ class Unlearning(Inverting):
         suspect: Path of a suspect bundle, or a classifier (a copy of it is tuned).
         decoupling: Settings of the mask (Eq. 1).
         inversion: Settings of the generator (Eq. 2).
-        generator: The net to train; default `PatternedUNet`. A `WarpField` finds warps.
+        generator: The net to train, or several to choose from by the votes; default a `WarpField`, which finds warps,
+            and a `PatternedUNet`.
         rounds: Rounds R1. Paper and release: 5.
         unlearn_epochs: Epochs of unlearning in each round. Paper: 20; release: 30.
         lesson: ``all``: every image comes clean and generated (Eq. 3); ``part``: a share of each batch is replaced by
@@ -50,7 +51,7 @@ class Unlearning(Inverting):
         suspect: str | Classifier,
         decoupling: Decoupling | None = None,
         inversion: Inversion | None = None,
-        generator: UNet | WarpField | None = None,
+        generator: UNet | WarpField | Sequence[UNet | WarpField] | None = None,
         rounds: int = 3,
         unlearn_epochs: int = 3,
         lesson: Literal["all", "part"] = "part",

@@ -80,6 +80,15 @@ class VariedPurification(Purification):
         """Make two for each round."""
         return [WideAndLocal(self.subject.input_size, self.local_share) for _ in range(self.rounds)]
 
+    @property
+    def generator(self) -> nn.Module:
+        """The generators of the current round."""
+        return self.generators[self.span.round]
+
+    def trained_in(self, number: int) -> list[nn.Module]:
+        """Give a round's own."""
+        return [self.generators[number]]
+
     def on_train_epoch_start(self) -> None:
         """Begin a phase where it is due, and let the purifier's learning rate fall over all rounds."""
         super().on_train_epoch_start()
