@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +22,7 @@ from lit_backdoor.errors import DivergedError
 from lit_backdoor.metrics import Accuracy, AttackSuccessRate, RobustAccuracy
 from lit_backdoor.models import Classifier
 
-__all__ = ["Batch", "Outcome", "Stage"]
+__all__ = ["Batch", "Outcome", "Stage", "warn_of_size"]
 
 Batch = dict[str, Any]
 
@@ -134,7 +135,7 @@ class Stage(pl.LightningModule):
         return self._sources[name].build()
 
     def open_classifier(self, name: str = "suspect") -> Classifier:
-        """Take a suspect that was given.
+        """Take a suspect that was given; images of another size than its own are warned of.
 
         Raises:
             ValueError: If the data has classes that it does not know.
@@ -147,6 +148,7 @@ class Stage(pl.LightningModule):
                 f"Expected a suspect for the data's {classes} classes, got one for {found.num_classes}. Give the data "
                 "that it was trained for, or another suspect."
             )
+        warn_of_size(found, datamodule)
         return found
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> int | None:
@@ -281,3 +283,15 @@ class Stage(pl.LightningModule):
             )
         if self._trainer is not None:
             self.trainer.strategy.barrier()
+
+
+def warn_of_size(classifier: Classifier, datamodule: Any) -> None:
+    """Warn where the data's images are not of the classifier's size: most nets run on them all the same."""
+    size = getattr(datamodule, "image_size", None)
+    side = classifier.input_size
+    if isinstance(size, tuple) and size != (side, side):
+        warnings.warn(
+            f"The classifier is for images of {side}x{side}, the data has {size[0]}x{size[1]}: what is measured holds "
+            f"for the latter. To bring the data to the classifier's size set data.init_args.stored_size={side}.",
+            stacklevel=2,
+        )

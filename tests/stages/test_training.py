@@ -1,5 +1,7 @@
 """What each trained stage does that the others do not."""
 
+import warnings
+
 import pytest
 import tiny
 import torch
@@ -54,6 +56,15 @@ def test_classifier_for_other_classes_is_refused():
     datamodule = tiny.data(source=TensorSource(part, part), split=None)
     with pytest.raises(ValueError, match="data's 2 classes, got one for 4"):
         tiny.fit(PoisonedTraining(tiny.classifier()), datamodule)
+
+
+@pytest.mark.parametrize("stage", [PoisonedTraining, FineTune])
+@pytest.mark.parametrize(("size", "warned"), [(None, False), (tiny.SIZE, False), (2 * tiny.SIZE, True)])
+def test_images_of_another_size_than_the_classifiers_are_warned_of(stage, size, warned):
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        tiny.fit(stage(tiny.classifier()), tiny.data(stored_size=size), max_steps=1)
+    assert any("for images of 16x16, the data has 32x32" in str(warning.message) for warning in seen) == warned
 
 
 @pytest.mark.parametrize(("stage", "expected"), [
