@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lit_backdoor.functional.precision import full, no_autocast
 
-__all__ = ["movement_along", "shifted_loss", "top_units"]
+__all__ = ["distance_along", "movement_along", "shifted_loss", "top_units"]
 
 
 def shifted_loss(
@@ -68,6 +68,28 @@ def movement_along(latents: Tensor, before: Tensor, perturbations: Tensor) -> Te
         along = (moved @ shifts.T).abs()
         shares: Tensor = along / ((length + 0.1 * sizes) * sizes)
         return shares.mean()
+
+
+def distance_along(latents: Tensor, perturbations: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
+    r"""How far latents lie along the perturbations, in lengths of those.
+
+    .. math:: \frac{1}{|P|} \sum_{(i, p) \in P} \frac{\phi(x_i)^\top s_p}{\|s_p\|^2}, \qquad
+        P = \{(i, p) : y_i \ne p\}
+
+    Args:
+        latents: phi(x), ``[B, d]``.
+        perturbations: s of each target class, ``[T, d]``.
+        labels: y, int64 ``[B]``.
+        targets: The classes p, int64 ``[T]``.
+
+    Returns:
+        Scalar, 0 where no pair counts.
+    """
+    with no_autocast(latents):
+        shifts = perturbations.to(full(latents))
+        along = full(latents) @ (shifts / shifts.square().sum(1, keepdim=True).clamp(min=1e-12)).T
+        counted = labels[:, None] != targets
+        return torch.where(counted, along, 0).sum() / counted.sum().clamp(min=1)
 
 
 def top_units(perturbations: Tensor, share: float) -> Tensor:

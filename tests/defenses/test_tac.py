@@ -6,6 +6,7 @@ import torch
 from torch.nn import functional as F
 
 from lit_backdoor.bundle import open_bundle, save_bundle
+from lit_backdoor.defenses.stamp_search import StampSearch
 from lit_backdoor.defenses.tac import (
     Program,
     TACDetection,
@@ -13,6 +14,7 @@ from lit_backdoor.defenses.tac import (
     TACMovementFineTune,
     TACOutlierDetection,
     TACPruning,
+    TACStampFineTune,
 )
 from lit_backdoor.functional.latent_shift import movement_along, top_units
 from lit_backdoor.functional.minimal_perturbation import minimal_perturbations, required_gains
@@ -147,7 +149,7 @@ def test_several_flagged_classes_are_all_treated(suspect, tmp_path):
     assert stage.perturbations[:, 0].tolist() == [3.0, 1.0]
 
 
-@pytest.mark.parametrize("kind", [TACFineTune, TACMovementFineTune])
+@pytest.mark.parametrize("kind", [TACFineTune, TACMovementFineTune, TACStampFineTune])
 def test_nothing_flagged_leaves_the_suspect_as_it_was(kind, suspect, tmp_path):
     stage = tiny.fit(kind(suspect, report(tmp_path / "found", [])), tiny.data(), max_epochs=2, limit_val_batches=1)
     assert stage.trainer.current_epoch == 2  # complete, so that its bundle is written
@@ -189,6 +191,44 @@ def test_movement_is_that_since_the_suspect_as_it_was(suspect, tmp_path):
     (F.cross_entropy(logits, labels) + 0.5 * movement_along(latents, before, shift)).backward()
     for name, weight in classifier.named_parameters():
         torch.testing.assert_close(kept[name], weight.grad, rtol=1e-4, atol=1e-6)
+
+
+def test_stamps_are_those_that_move_latents_along_the_perturbation_and_their_loss_is_added(suspect, tmp_path):
+    stage = TACStampFineTune(
+        suspect,
+        report(tmp_path / "found", [2]),
+        search=StampSearch(weight=0.5, steps=8, smallest=1.0),
+        batch_norm="eval",
+    )
+    found, logged = [], {}
+    log, search = stage.log_train, stage.search.stamped
+    object.__setattr__(stage.search, "stamped", lambda *given: found.append((given[1], search(*given))) or found[-1][1])
+    stage.log_train = lambda size, **values: (
+        logged.update({k: float(v) for k, v in values.items()}) or log(size, **values)
+    )
+    kept = first_step(stage, tiny.data())
+    images, labels = kept.pop("batch")
+    [(clean, stamped)] = found
+    assert torch.equal(clean, images)
+
+    net = tiny.classifier().eval()
+    shift = 2 + torch.arange(32.0)[None]
+
+    def along(x):
+        return float((latents_and_logits(net, x)[0] @ shift[0])[labels != 2].mean() / shift.square().sum())
+
+    noise = (images + 0.2 * torch.randn_like(images[:1]).sign()).clamp(0, 1)
+    assert along(stamped) > max(along(images), along(noise))
+    assert logged["stamped_loss"] == pytest.approx(float(F.cross_entropy(net(stamped), labels)), rel=1e-4)
+    latents, logits = latents_and_logits(net, images)
+    last = net.final_linear
+    (
+        F.cross_entropy(logits, labels)
+        + 0.6 * F.cross_entropy(last(latents + shift)[labels != 2], labels[labels != 2])
+        + 0.5 * F.cross_entropy(net(stamped), labels)
+    ).backward()
+    for name, weight in net.named_parameters():
+        torch.testing.assert_close(kept[name], weight.grad, rtol=1e-3, atol=1e-5)
 
 
 def test_pruning_cuts_the_largest_units_and_nothing_else(suspect, tmp_path):

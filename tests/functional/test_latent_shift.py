@@ -1,8 +1,9 @@
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
-from lit_backdoor.functional.latent_shift import movement_along, shifted_loss, top_units
+from lit_backdoor.functional.latent_shift import distance_along, movement_along, shifted_loss, top_units
 
 
 def parts(batch=6, width=5, classes=4):
@@ -53,3 +54,26 @@ def test_top_units_are_those_of_all_classes_at_least_one_each():
     assert top_units(shifts, 0.25).tolist() == [1, 3]
     assert top_units(shifts[:1], 0.01).tolist() == [1]
     assert top_units(shifts[:1], 0.5).tolist() == [1, 3]
+
+
+def test_distance_along_is_the_mean_projection_in_lengths_of_the_perturbation():
+    generator = torch.Generator().manual_seed(2)
+    latents, shifts = torch.randn(7, 5, generator=generator), torch.randn(2, 5, generator=generator)
+    labels, targets = torch.tensor([0, 1, 2, 3, 1, 0, 2]), torch.tensor([1, 3])
+    pairs = [
+        np.dot(latents[i].numpy(), shifts[t].numpy()) / np.linalg.norm(shifts[t].numpy()) ** 2
+        for i in range(7)
+        for t in range(2)
+        if labels[i] != targets[t]
+    ]
+    found = distance_along(latents, shifts, labels, targets)
+    assert float(found) == pytest.approx(np.mean(pairs), rel=1e-5)
+    moved = distance_along(latents + 3 * shifts[:1], shifts[:1], labels, targets[:1])
+    assert float(moved - distance_along(latents, shifts[:1], labels, targets[:1])) == pytest.approx(3, rel=1e-5)
+
+
+def test_distance_along_without_a_pair_is_zero_with_a_gradient():
+    latents = torch.ones(2, 3, requires_grad=True)
+    distance_along(latents, torch.ones(1, 3), torch.tensor([1, 1]), torch.tensor([1])).backward()
+    assert not latents.grad.any()
+    assert float(distance_along(latents, torch.zeros(0, 3), torch.tensor([1, 1]), torch.tensor([]).long())) == 0

@@ -9,7 +9,7 @@ from torch import nn
 from lit_backdoor.data import CropFlip
 from lit_backdoor.defenses.atclean import CollisionGenerator, DetectorFreeGenerator, StampedFineTune
 from lit_backdoor.defenses.pgbd import NTPGBD, PGBD, STPGBD, Geometry, MultiLevelMMDTraining, StampSearch
-from lit_backdoor.defenses.tac import TACFineTune, TACMovementFineTune
+from lit_backdoor.defenses.tac import TACFineTune, TACMovementFineTune, TACStampFineTune
 from lit_backdoor.defenses.trigger_inversion import StampedUnlearning
 from lit_backdoor.errors import DivergedError
 from lit_backdoor.models import Frozen
@@ -43,6 +43,7 @@ STAGES = {
     "CollisionGenerator": lambda v: CollisionGenerator(v, tiny.unet(), layers=2),
     "TACFineTune": lambda v: TACFineTune(v, 2),
     "TACMovementFineTune": lambda v: TACMovementFineTune(v, 2, refresh=True),
+    "TACStampFineTune": lambda v: TACStampFineTune(v, 2, search=StampSearch(steps=2)),
     "DetectorFreeGenerator": lambda v: DetectorFreeGenerator(v, tiny.unet(), layers=2),
     "PGBD": lambda v: PGBD(v, 0, geometry=Geometry(update=1, smoothed="both"), optimizer=fast, head="tuned"),
     "NTPGBD": lambda v: NTPGBD(v, optimizer=fast, head="tuned", search=StampSearch(steps=2)),

@@ -7,7 +7,8 @@ from lit_backdoor.defenses.pgbd.adaptive import MultiLevelMMDTraining
 from lit_backdoor.defenses.pgbd.mapping import TeacherMapping
 from lit_backdoor.defenses.pgbd.no_target import NTPGBD
 from lit_backdoor.defenses.pgbd.sanitization import PGBD
-from lit_backdoor.defenses.pgbd.settings import Geometry, StampSearch
+from lit_backdoor.defenses.pgbd.settings import Geometry
 from lit_backdoor.defenses.pgbd.synthesized import STPGBD
+from lit_backdoor.defenses.stamp_search import StampSearch
 
 __all__ = ["NTPGBD", "PGBD", "STPGBD", "Geometry", "MultiLevelMMDTraining", "StampSearch", "TeacherMapping"]

@@ -12,7 +12,8 @@ from torch import Tensor
 from lit_backdoor.bundle import open_bundle
 from lit_backdoor.defenses.pgbd.mapping import TeacherMapping
 from lit_backdoor.defenses.pgbd.sanitization import PGBD, paper_optimizer
-from lit_backdoor.defenses.pgbd.settings import Geometry, StampSearch
+from lit_backdoor.defenses.pgbd.settings import Geometry
+from lit_backdoor.defenses.stamp_search import StampSearch
 from lit_backdoor.models import Classifier
 from lit_backdoor.stages.optim import Schedule
 

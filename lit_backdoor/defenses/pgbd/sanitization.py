@@ -13,12 +13,11 @@ from lit_backdoor.defenses.pgbd.activations import ActivationSpace, Stamp
 from lit_backdoor.defenses.pgbd.averaging import AveragedFineTune
 from lit_backdoor.defenses.pgbd.leads import constant_leads, mapped_leads
 from lit_backdoor.defenses.pgbd.mapping import TeacherMapping
-from lit_backdoor.defenses.pgbd.settings import Geometry, StampSearch
+from lit_backdoor.defenses.pgbd.settings import Geometry
+from lit_backdoor.defenses.stamp_search import StampSearch
 from lit_backdoor.errors import DivergedError, unknown
 from lit_backdoor.functional.prototypes import class_prototypes, prototype_vectors, sanitization_loss, smoothed
-from lit_backdoor.functional.worst_stamp import worst_stamp
 from lit_backdoor.models import Classifier
-from lit_backdoor.models.base import evaluating
 from lit_backdoor.stages.base import Batch, Outcome
 from lit_backdoor.stages.optim import Schedule
 from lit_backdoor.stages.target_detection import targets_given
@@ -227,14 +226,13 @@ class PGBD(AveragedFineTune):
         return F.cross_entropy(logits.float(), labels), kept
 
     def stamped(self, images: Tensor, labels: Tensor, search: StampSearch) -> Tensor:
-        """Put the stamp on images that moves their activations most along the vectors; no statistics are updated."""
+        """Put the stamp on images that moves their activations most along the vectors."""
 
         def movement(stamped: Tensor) -> Tensor:
             features = self.space(stamped)[1]
             return sanitization_loss(features, labels, self.prototypes, self.vectors)
 
-        with evaluating(self.classifier), torch.enable_grad():
-            return worst_stamp(images, movement, search.budget, search.steps, search.smallest)
+        return search.stamped(self.classifier, images, movement)
 
     def outcome(self) -> Outcome:
         """Hand on the sanitized suspect."""

@@ -1,4 +1,4 @@
-"""Settings of PGBD: where activations are taken, how prototypes are kept up to date, what stamps are searched."""
+"""Settings of PGBD: where activations are taken, and how prototypes are kept up to date."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Literal
 
 from lit_backdoor.errors import check_share, unknown
 
-__all__ = ["Geometry", "StampSearch"]
+__all__ = ["Geometry"]
 
 
 @dataclass(frozen=True)
@@ -53,34 +53,3 @@ class Geometry:
         """Give the weights of new prototypes and of new vectors in a rebuilding, counted from 0, the first one."""
         weight = self.alpha[(number - 1) % len(self.alpha)] if number else 1.0
         return (1.0 if self.smoothed == "vectors" else weight, 1.0 if self.smoothed == "prototypes" else weight)
-
-
-@dataclass(frozen=True)
-class StampSearch:
-    """Search of the stamp that moves a batch's activations most along the vectors (ours; `worst_stamp`).
-
-    The paper's loss sees clean images only, whose activations can all be shifted away from the target while a trigger
-    still moves them there. With a search each batch comes a second time, stamped, with the loss of Eq. 4.
-
-    Attributes:
-        weight: Weight of the loss of stamped images; 1 is that of clean ones.
-        budget: Largest change of a pixel where the stamp covers the whole image, in (0, 1]; a smaller one may do more.
-        steps: Steps of the search.
-        smallest: Smallest share of the area that a stamp covers, in (0, 1].
-
-    Raises:
-        ValueError: If a number is out of range.
-    """
-
-    weight: float = 1.0
-    budget: float = 0.2
-    steps: int = 5
-    smallest: float = 0.015
-
-    def __post_init__(self) -> None:
-        if not self.weight >= 0:
-            raise ValueError(f"Expected search.weight to be 0 or more, got {self.weight}.")
-        if self.steps < 1:
-            raise ValueError(f"Expected search.steps of at least 1, got {self.steps}.")
-        check_share("search.budget", self.budget, closed=True)
-        check_share("search.smallest", self.smallest, closed=True)

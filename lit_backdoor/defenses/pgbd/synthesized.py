@@ -14,7 +14,8 @@ from lit_backdoor.defenses.pgbd.activations import Stamp
 from lit_backdoor.defenses.pgbd.leads import constant_leads
 from lit_backdoor.defenses.pgbd.mapping import TeacherMapping
 from lit_backdoor.defenses.pgbd.sanitization import PGBD, paper_optimizer
-from lit_backdoor.defenses.pgbd.settings import Geometry, StampSearch
+from lit_backdoor.defenses.pgbd.settings import Geometry
+from lit_backdoor.defenses.stamp_search import StampSearch
 from lit_backdoor.models import Classifier, Frozen, UNet
 from lit_backdoor.stages.optim import Schedule
 from lit_backdoor.stages.target_detection import targets_given
