@@ -81,7 +81,8 @@ def recipe(value: Recorded) -> dict[str, Any]:
         if isinstance(node, _Unrecordable):
             raise ValueError(
                 f"'{path}' of {type(value).__name__} is a {node.type_name} object, which cannot be written into a "
-                "bundle. Give it by class path (a string) and arguments instead."
+                "bundle. Give it by class path (a string) and arguments instead; a wrapped net, by wrap_classifier's "
+                "argument recipe."
             )
         if isinstance(node, dict):
             for key, item in node.items():

@@ -85,5 +85,5 @@ def purification(**options):
 
 
 def run(stage, datamodule=None, **options):
-    trainer(stage.epochs, **options).fit(stage, datamodule=datamodule or data())
+    trainer(stage.planned_epochs, **options).fit(stage, datamodule=datamodule or data())
     return stage

@@ -15,7 +15,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from lit_backdoor.chain.compose import compose, set_value
+from lit_backdoor.chain.compose import compose, variant_of
 from lit_backdoor.chain.run import ChainRun
 from lit_backdoor.chain.testing import build_data
 from lit_backdoor.data import BackdoorDataModule
@@ -69,21 +69,10 @@ def sweep(chain: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
         raise ValueError(f"Expected 'sweep' in the chain to give a list of values for each key, got {axes!r}.")
     variants = []
     for values in itertools.product(*axes.values()):
-        variant = json.loads(json.dumps(chain))
-        for key, value in zip(axes, values, strict=True):
-            set_value(variant, key, value)
-        label = ",".join(f"{key.rpartition('.')[2]}={value}" for key, value in zip(axes, values, strict=True))
-        variants.append((label.replace("/", "_"), compose_variant(variant)))
+        settings = {str(key): value for key, value in zip(axes, values, strict=True)}
+        label = ",".join(f"{key.rpartition('.')[2]}={value}" for key, value in settings.items())
+        variants.append((label.replace("/", "_"), variant_of(chain, settings)))
     return variants
-
-
-def compose_variant(chain: dict[str, Any]) -> dict[str, Any]:
-    """Expand and check a variant, whose values the chain file did not hold."""
-    from lit_backdoor.chain.compose import check_names, expand_attack
-
-    expand_attack(chain["data"]["init_args"])
-    check_names(chain)
-    return chain
 
 
 def _data(chain: Mapping[str, Any]) -> BackdoorDataModule:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import importlib
 import inspect
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
@@ -14,10 +15,11 @@ import yaml
 from lit_backdoor.errors import unknown
 from lit_backdoor.presets import find_config, read_config
 
-__all__ = ["check_names", "compose", "expand_attack", "load_class", "merge", "set_value", "stage_config"]
+__all__ = ["check_names", "compose", "expand_attack", "load_class", "merge", "set_value", "stage_config", "variant_of"]
 
 FORMAT = 1
 _TOP = {"format", "base", "set", "sweep", "seed", "data", "trainer", "stages", "summary", "description"}
+_PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 _STAGE = {"run", "model", "data", "trainer", "inputs"}
 _ATTACK = "data.init_args.attack"
 
@@ -45,7 +47,7 @@ def compose(name: str, settings: Iterable[str] = (), seed: int | None = None) ->
         pairs.append((key, _parse(value, text)))
     for key, value in sorted(pairs, key=lambda pair: pair[0].count(".")):  # parents first, so order does not matter
         set_value(chain, key, value)
-    chain = _without_null(chain)
+    chain = _without_null(_with_sections(chain, "the chain with its settings"))
     if seed is not None:
         chain["seed"] = seed
     expand_attack(chain["data"]["init_args"])
@@ -53,24 +55,36 @@ def compose(name: str, settings: Iterable[str] = (), seed: int | None = None) ->
     return chain
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
     chain: dict[str, Any] = read_config("chains", path)
     if not isinstance(chain, dict) or chain.get("format") != FORMAT:
         raise ValueError(f"Expected a chain file with 'format: {FORMAT}' at {path}. See configs/chains for examples.")
     _known("key of a chain", chain, _TOP)
+    settings = dict(_section(chain, "set"))
+    chain.pop("set", None)
     if "base" in chain:
-        base = _read(_beside(path, chain.pop("base")))
-        settings = dict(_section(chain, "set"))
-        chain.pop("set", None)
-        chain = merge(base, chain)
-        for key, value in sorted(settings.items(), key=lambda item: item[0].count(".")):
-            set_value(chain, key, value)
-    chain = _without_null(chain)
+        base, files = _beside(path, chain.pop("base")), (*above, path.resolve())
+        if base.resolve() in files:
+            raise ValueError(f"Expected the base of the chain file {path} to be another one, but it leads back to it.")
+        chain = merge(_read(base, files), chain)
+    for key, value in sorted(settings.items(), key=lambda item: str(item[0]).count(".")):
+        set_value(chain, str(key), value)
+    chain = _without_null(_with_sections(chain, f"the chain file {path}"))
+    chain.setdefault("seed", 0)
+    return chain
+
+
+def _with_sections(chain: dict[str, Any], what: str) -> dict[str, Any]:
+    """Check that a chain has data and stages, and give it a place for the data's arguments."""
     for needed in ("data", "stages"):
         if not isinstance(chain.get(needed), dict):
-            raise ValueError(f"Expected the chain file {path} to have a section '{needed}'.")
-    chain.setdefault("seed", 0)
+            raise ValueError(f"Expected {what} to have a section '{needed}', got {chain.get(needed)!r}.")
     chain["data"]["init_args"] = dict(_section(chain["data"], "init_args"))
+    for name in chain["stages"]:
+        if not isinstance(name, str) or not _PLAIN.fullmatch(name):
+            raise ValueError(
+                f"Expected names of stages of letters, digits, - and _ only, since they name folders, got {name!r}."
+            )
     return chain
 
 
@@ -78,12 +92,14 @@ def _without_null(chain: dict[str, Any]) -> dict[str, Any]:
     """Drop stages and inputs that a variant sets to null: that is how it takes them out of its base."""
     stages = {name: stage for name, stage in (chain.get("stages") or {}).items() if stage is not None}
     for stage in stages.values():
-        if isinstance(stage, dict) and stage.get("inputs"):
+        if isinstance(stage, dict) and _section(stage, "inputs"):
             stage["inputs"] = {name: source for name, source in stage["inputs"].items() if source is not None}
     return {**chain, "stages": stages} if stages else chain
 
 
-def _beside(path: Path, base: str) -> Path:
+def _beside(path: Path, base: Any) -> Path:
+    if not isinstance(base, str):
+        raise ValueError(f"Expected the base of the chain file {path} to be a name or a file, got {base!r}.")
     neighbor = path.parent / base
     return neighbor if base.endswith((".yaml", ".yml")) and neighbor.is_file() else find_config("chains", base)
 
@@ -129,6 +145,21 @@ def expand_attack(data: dict[str, Any]) -> None:
         data["attack"] = read_config("attacks", find_config("attacks", attack))
 
 
+def variant_of(chain: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Give a chain with other values, as a sweep has them.
+
+    Raises:
+        ValueError: If a key or a name is not known.
+    """
+    variant = copy.deepcopy(dict(chain))
+    for key, value in settings.items():
+        set_value(variant, key, value)
+    variant = _without_null(_with_sections(variant, "a variant of the sweep"))
+    expand_attack(variant["data"]["init_args"])
+    check_names(variant)
+    return variant
+
+
 def _parse(value: str, text: str) -> Any:
     try:
         parsed = yaml.safe_load(value)
@@ -151,8 +182,9 @@ def check_names(chain: Mapping[str, Any]) -> None:
     from lightning.pytorch import Trainer
 
     _known("key of a chain", chain, _TOP)
-    if not isinstance(chain["seed"], int) or chain["seed"] < 0:
-        raise ValueError(f"Expected the chain's seed to be a whole number of at least 0, got {chain['seed']!r}.")
+    seed = chain["seed"]
+    if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**32:
+        raise ValueError(f"Expected the chain's seed to be a whole number from 0 to 2**32 - 1, got {seed!r}.")
     trainer_arguments = set(inspect.signature(Trainer.__init__).parameters) - {"self"}
     _known("Trainer argument", _section(chain, "trainer"), trainer_arguments)
     _check_named(chain["data"], "data")

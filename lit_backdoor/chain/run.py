@@ -16,7 +16,7 @@ import time
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import yaml
@@ -27,6 +27,9 @@ from lit_backdoor.chain.keys import stage_key
 from lit_backdoor.chain.results import StageResult, collect
 from lit_backdoor.errors import RunStoppedError
 from lit_backdoor.presets import cache_folder
+
+if TYPE_CHECKING:
+    from lit_backdoor.stages import Stage
 
 __all__ = ["ChainRun"]
 
@@ -69,6 +72,8 @@ class ChainRun:
 
     def run(self) -> dict[str, Any]:
         """Run what is not done yet and write ``results.json``; gives its contents."""
+        if self.out.exists() and not self.out.is_dir():
+            raise ValueError(f"Expected --out to be a folder, got the file {self.out}.")
         self.plan()  # what is wrong with the last stage shows before the first one starts
         self.out.mkdir(parents=True, exist_ok=True)
         with self._lock():
@@ -79,7 +84,7 @@ class ChainRun:
 
     def plan(self) -> list[tuple[str, str, str]]:
         """Parse and build every stage as ``fit`` would and give (name, verb, class path); nothing is run."""
-        from lit_backdoor.chain.testing import build
+        from lit_backdoor.chain.testing import build, build_data
         from lit_backdoor.stages import Stage
 
         plan = []
@@ -87,9 +92,18 @@ class ChainRun:
             config = self._config(name, dict.fromkeys(stage.get("inputs", {}), "-"))
             _processes(config["trainer"])
             self._resolve(name, config)
-            build(config["model"], Stage)  # what a class refuses
+            build_data(config["data"])
+            self._check_epochs(name, config["trainer"], build(config["model"], Stage))  # and what a class refuses
             plan.append((name, self._verb(name), config["model"]["class_path"]))
         return plan
+
+    def _check_epochs(self, name: str, trainer: Mapping[str, Any], stage: Stage) -> None:
+        wanted, given = stage.planned_epochs, trainer.get("max_epochs")
+        if wanted is not None and given != wanted and not trainer.get("fast_dev_run"):
+            raise ValueError(
+                f"Expected {wanted} epochs for stage '{name}', the sum of its phases over all rounds, got {given}. Set "
+                f"stages.{name}.trainer.max_epochs={wanted}, or change its rounds and epochs."
+            )
 
     # One stage.
 
@@ -319,7 +333,8 @@ def _history(work: Path) -> list[dict[str, float]]:
 
 
 def _line(result: StageResult) -> str:
-    shown = "  ".join(f"{k} {v:.3f}" for k, v in result.metrics.items() if isinstance(v, float))
+    named = [f"{k} {result.metrics[k]}" for k in ("target_class", "generator") if k in result.metrics]
+    shown = "  ".join([*named, *(f"{k} {v:.3f}" for k, v in result.metrics.items() if isinstance(v, float))])
     return f"{result.name}: {result.status} in {result.seconds:.0f} s  {shown}"
 
 

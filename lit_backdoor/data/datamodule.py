@@ -84,6 +84,8 @@ class BackdoorDataModule(pl.LightningDataModule):
         ):
             if size is not None and size < 1:
                 raise ValueError(f"Expected data.{name} to be at least 1, got {size}.")
+        if not 0 <= seed < 2**32:
+            raise ValueError(f"Expected data.seed from 0 to 2**32 - 1, got {seed}.")
         if num_workers < 0:
             raise ValueError(f"Expected data.num_workers to be 0 or more, got {num_workers}.")
         self.source = source

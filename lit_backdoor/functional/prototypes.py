@@ -133,7 +133,8 @@ def sanitization_loss(
     .. math:: L_s = \cos(\nabla_{f(x)} \lVert f(x) - P_c \rVert^2, V_c) = \cos(f(x) - P_c, V_c)
 
     The gradient is with respect to the activation, as in the release, so no second backward pass is needed. Rows whose
-    vector is zero, those of the target class, are skipped; in the release they count as a constant.
+    vector is zero, those of the target class, are skipped; in the release they count as a constant. So are rows that
+    lie on their prototype, as that of a class of one image does: they have no direction.
 
     Args:
         features: Activations f(x), ``[B, ...]``; flattened.
@@ -154,8 +155,10 @@ def sanitization_loss(
     if reduction not in ("mean", "sum"):
         raise unknown("reduction", reduction, ("mean", "sum"))
     moved, along = full(features).flatten(1) - prototypes[labels], vectors[:, labels]
+    apart = moved.norm(dim=1) > 1e-3 * prototypes[labels].norm(dim=1)
+    moved = torch.where(apart[:, None], moved, 1.0)  # a cosine's gradient has no bound at zero
     cosines = F.cosine_similarity(moved.expand_as(along), along, dim=-1)
-    counted = along.ne(0).any(-1)
+    counted = along.ne(0).any(-1) & apart
     found = torch.where(counted, cosines.abs() if form == "abs" else cosines, 0.0).sum()
     return found if reduction == "sum" else found / counted.any(0).sum().clamp(min=1)
 

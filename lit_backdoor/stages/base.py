@@ -138,9 +138,21 @@ class Stage(pl.LightningModule):
         """Take a suspect that was given; images of another size than its own are warned of.
 
         Raises:
-            ValueError: If the data has classes that it does not know.
+            ValueError: If it is no classifier or has weights that are not finite, or the data has classes that it does
+                not know.
         """
-        found = cast("Classifier", self.open(name, "suspect"))
+        found = self.open(name, "suspect")
+        if not isinstance(found, Classifier):
+            raise ValueError(
+                f"Expected {name} to be a Classifier or the path of a bundle, got a {type(found).__name__}. Wrap a net "
+                "of your own: lit_backdoor.models.wrap_classifier(net, split=..., num_classes=..., ...)."
+            )
+        broken = [key for key, value in found.state_dict().items() if not value.isfinite().all()]
+        if broken:
+            raise ValueError(
+                f"Expected finite weights in {name}, but {len(broken)} of its tensors hold NaN or infinity, such as "
+                f"'{broken[0]}'. Train or import it anew."
+            )
         datamodule = getattr(self._trainer, "datamodule", None) if self._trainer is not None else None
         classes = getattr(datamodule, "num_classes", None)
         if isinstance(classes, int) and classes > found.num_classes:
@@ -151,8 +163,23 @@ class Stage(pl.LightningModule):
         warn_of_size(found, datamodule)
         return found
 
+    @property
+    def planned_epochs(self) -> int | None:
+        """Epochs that a run must have; None where any number will do."""
+        return None
+
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> int | None:
-        """Make the step's randomness a function of seed, epoch, batch and rank."""
+        """Make the step's randomness a function of seed, epoch, batch and rank.
+
+        Raises:
+            ValueError: If the batch is not of the kind that this package's data modules give.
+        """
+        if not isinstance(batch, Mapping) or "image" not in batch:
+            raise ValueError(
+                f"{type(self).__name__} needs batches with 'image', 'label' and 'index', got a {type(batch).__name__}. "
+                "Give the Trainer datamodule= a BackdoorDataModule; one of your own goes in as "
+                "BackdoorDataModule(DataModuleSource(yours, mean, std))."
+            )
         words = np.random.SeedSequence((self.seed, self.current_epoch, batch_idx, self.global_rank)).generate_state(2)
         torch.manual_seed((int(words[0]) << 31) ^ int(words[1]))
         return None

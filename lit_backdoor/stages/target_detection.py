@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, field
 from operator import index
 from os import PathLike
@@ -14,7 +15,7 @@ from lit_backdoor.bundle import open_bundle
 from lit_backdoor.functional.outliers import mad_index, smallest_p_value
 from lit_backdoor.models import Classifier
 from lit_backdoor.stages.base import Batch, Outcome, Stage
-from lit_backdoor.triggers import OneOf, Trigger
+from lit_backdoor.triggers import AllToOne, Attack, OneOf, Trigger
 
 __all__ = ["TargetDetection", "TargetReport", "targets_given"]
 
@@ -128,6 +129,7 @@ def targets_given(stage: Stage, value: int | str, num_classes: int) -> tuple[int
         raise ValueError(f"Expected a target as a class number or the path of a bundle, got {value!r}.")
     if isinstance(value, SupportsIndex):
         found: tuple[int, ...] = (index(value),)
+        _compare(stage, found[0])
     else:
         bundle = open_bundle(value, ("targets", "trigger"))
         stage._sources["target"] = bundle
@@ -141,3 +143,15 @@ def targets_given(stage: Stage, value: int | str, num_classes: int) -> tuple[int
         if not 0 <= target < num_classes:
             raise ValueError(f"Expected a target class from 0 to {num_classes - 1}, got {target}.")
     return found
+
+
+def _compare(stage: Stage, target: int) -> None:
+    """Warn where a class given by hand is not the one that the data's attack leads to."""
+    attack = getattr(getattr(stage._trainer, "datamodule", None), "attack", None)
+    known = getattr(attack, "target", None)
+    if isinstance(attack, Attack) and isinstance(attack.policy, AllToOne) and known != target:
+        warnings.warn(
+            f"{type(stage).__name__} was given class {target} as target, the data's attack leads to {known}. If that "
+            f"is not meant, set model.init_args.target={known}, or take the class from a detector.",
+            stacklevel=3,
+        )

@@ -81,6 +81,14 @@ def test_set_reaches_any_key_whatever_its_order(file, order):
         ("summary=victim", "section of keys and values"),
         ("data.init_args.split.rooot=5", "Did you mean 'root'"),
         ("seed=x", "whole number"),
+        ("seed=true", "whole number"),
+        ("seed=4294967296", "whole number"),
+        ("stages=null", "section 'stages'"),
+        ("data=null", "section 'data'"),
+        ("data=1", "section 'data'"),
+        ("data.init_args=null", "data.init_args.source"),
+        ("data.init_args=3", "section of keys and values"),
+        ("stages.select.inputs=[1]", "section of keys and values"),
         ("stages.victim", "Expected --set a.b.c=value"),
         ("seed=[1", "is not YAML"),
     ],
@@ -103,11 +111,37 @@ def test_wrong_names_give_the_nearest(file, setting, message):
         ("format: 1\nstage: {}", "Did you mean 'stages'"),
         ("a: [", "not YAML"),
         ("format: 1\nbase: nowhere", "Unknown chain 'nowhere'"),
+        ("format: 1\nbase: 3", "to be a name or a file, got 3"),
+        ("format: 1\nbase: own.yaml", "leads back to it"),
+        ("format: 1\nset: [1]\ndata: {}\nstages: {}", "section of keys and values"),
+        ("format: 1\nset: {stages.victim.nonsense: 1}\ndata: {}\nstages: {}", "Unknown stage 'victim'"),
     ],
 )
 def test_files_that_are_no_chains(tmp_path, text, message):
     with pytest.raises(ValueError, match=message):
         compose(written(tmp_path, text))
+
+
+@pytest.mark.parametrize("name", ["/tmp/precious", ".", "..", "../evil", ".runs", "results.json", "", "a b", 1])
+def test_stage_names_that_would_not_be_folders_of_their_own_are_refused(name, tmp_path):
+    chain = tiny.chain()
+    chain["stages"] = {name: chain["stages"]["victim"]}
+    with pytest.raises(ValueError, match="letters, digits"):
+        compose(written(tmp_path, yaml.safe_dump({**chain, "summary": {}})))
+
+
+def test_settings_of_a_chain_without_a_base_are_applied(tmp_path):
+    own = written(tmp_path, yaml.safe_dump(tiny.chain(set={"stages.victim.trainer.max_epochs": 6}), sort_keys=False))
+    assert compose(own)["stages"]["victim"]["trainer"]["max_epochs"] == 6
+
+
+def test_a_sweep_may_take_stages_out(file):
+    chain = compose(file, ["sweep={stages.clean: [null]}", "summary.after=null"])
+    [(label, variant)] = sweep(chain)
+    assert label == "clean=None"
+    assert "clean" not in variant["stages"]
+    with pytest.raises(ValueError, match="Unknown key of a chain '1'"):
+        sweep({**chain, "sweep": {1: [1]}})
 
 
 def test_unknown_chain_gives_the_nearest():

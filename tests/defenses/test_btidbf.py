@@ -33,7 +33,7 @@ def test_plan_is_a_function_of_the_epoch():
         ("mask", 0, 0, 1), ("invert", 0, 1, 2), ("unlearn", 0, 3, 1),
         ("mask", 1, 4, 1), ("invert", 1, 5, 1), ("unlearn", 1, 6, 1),
     ]  # fmt: skip
-    assert stage.epochs == 7
+    assert stage.planned_epochs == 7
     assert make_plan([("a", 0, 0), ("b", 0, 2)])[0].start == 0
 
 
@@ -147,6 +147,34 @@ def test_first_generator_with_nearly_all_votes_is_chosen_else_the_one_with_most(
 def test_default_chooses_between_a_warp_and_a_pattern():
     stage = run(unlearning(generator=None, rounds=1))
     assert [type(net).__name__ for net in stage.generators] == ["WarpField", "PatternedUNet"]
+
+
+def test_a_fitted_inversion_names_its_class_and_measures_what_was_chosen(tmp_path):
+    stage = TriggerInversion(suspect(), ONE, Inversion(epochs=2))
+    checkpoint = ModelCheckpoint(tmp_path, filename="last")
+    run = trainer(3, callbacks=[checkpoint], enable_checkpointing=True)
+    run.fit(stage, datamodule=data())
+    numbers = stage.numbers()
+    assert 0 <= numbers["target_class"] < 4
+    assert "val/feature_distance" not in run.callback_metrics  # there was no choice yet
+    best = max(range(2), key=lambda number: float(stage._votes_of(stage.generators[number])["share"]))
+    assert int(stage.chosen) == best
+    results = trainer(1).test(stage, datamodule=data(), verbose=False)
+    found = {name: value for result in results for name, value in result.items()}["test/feature_distance"]
+    assert found == pytest.approx(_feature_distance(stage.generator), rel=1e-4)
+    again = torch.load(tmp_path / "last.ckpt", weights_only=True)["state_dict"]
+    assert int(again["chosen"]) == best
+    assert int(again["target"]) == numbers["target_class"]
+
+
+def test_runs_by_steps_are_refused():
+    with pytest.raises(ValueError, match="no max_steps"):
+        run(unlearning(), max_steps=2)
+
+
+def test_images_of_another_size_are_refused_by_name():
+    with pytest.raises(ValueError, match=r"suspect's size, 16x16, got 32x32.*stored_size=16"):
+        run(unlearning(), data(stored_size=32))
 
 
 def test_no_generator_at_all_is_an_error():

@@ -26,7 +26,7 @@ def test_every_stage_runs(name):
         AdaptiveTraining(net, mask, epochs=1),
     ]
     for stage in stages:
-        run = trainer(stage.epochs, limit_train_batches=1)
+        run = trainer(stage.planned_epochs, limit_train_batches=1)
         run.fit(stage, datamodule=module)
         assert all(torch.isfinite(weight).all() for weight in stage.parameters())
     purified = stages[2].outcome().module

@@ -23,7 +23,7 @@ def test_epochs_of_every_chain_are_those_of_its_rounds(name):
             continue
         arguments = {**stage["model"].get("init_args", {}), "suspect": "somewhere"}
         made = build({"class_path": stage["model"]["class_path"], "init_args": arguments}, Stage)
-        assert stage["trainer"]["max_epochs"] == made.epochs
+        assert stage["trainer"]["max_epochs"] == made.planned_epochs
         checked += 1
     assert checked
 

@@ -21,7 +21,7 @@ def purification():
 
 
 def run(stage, **options):
-    trainer(stage.epochs).fit(stage, datamodule=data(**options))
+    trainer(stage.planned_epochs).fit(stage, datamodule=data(**options))
     return stage
 
 

@@ -6,6 +6,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from lit_backdoor.bundle import open_bundle
+from lit_backdoor.data import TensorSource
 from lit_backdoor.defenses.pgbd import PGBD, STPGBD, Geometry, StampSearch
 from lit_backdoor.functional.prototypes import class_prototypes, sanitization_loss
 from lit_backdoor.models import TimmClassifier, wrap_classifier
@@ -230,6 +231,15 @@ def test_trigger_of_an_unknown_target_moves_all_classes(make):
 def test_bundle_without_a_trigger_is_refused(tmp_path):
     with pytest.raises(ValueError, match="holds tensors, not a net"):
         run(STPGBD(tiny.classifier(), targets(tmp_path / "t", [3])))
+
+
+def test_class_of_one_root_image_does_not_make_the_run_diverge():
+    images, labels = tiny.source().train().images(torch.arange(40)), torch.arange(40) % 4
+    few = torch.cat([torch.where(labels == label)[0][: 1 if label == 3 else 6] for label in range(4)])
+    root = TensorSource((images[few], labels[few]), (images[few], labels[few]))
+    with pytest.warns(UserWarning, match="class"):
+        stage = run(PGBD(tiny.classifier(), 0, weight=10.0), 3, tiny.data(root_source=root, split=None))
+    assert all(value.isfinite().all() for value in stage.classifier.state_dict().values())
 
 
 def test_search_of_stamps_adds_the_loss_of_stamped_images():

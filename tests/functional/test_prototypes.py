@@ -38,6 +38,19 @@ def test_one_centroid_is_the_mean_and_half_precision_is_brought_up(rows):
     torch.testing.assert_close(found, expected)
 
 
+def test_rows_on_their_prototype_add_nothing_and_have_no_gradient():
+    generator = torch.Generator().manual_seed(3)
+    prototypes = torch.randn(3, 5, generator=generator)
+    vectors = (prototypes[1] - prototypes)[None]
+    features = torch.cat((prototypes, torch.randn(2, 5, generator=generator))).requires_grad_()
+    labels = torch.tensor([0, 1, 2, 0, 2])
+    loss = sanitization_loss(features, labels, prototypes, vectors)
+    assert float(loss) == pytest.approx(float(sanitization_loss(features[3:], labels[3:], prototypes, vectors)))
+    loss.backward()
+    assert not features.grad[:3].any()
+    assert 0 < features.grad[3:].abs().max() < 10
+
+
 def test_missing_class_has_no_prototype(rows):
     features, labels = rows
     found = class_prototypes(features, labels, 6)

@@ -58,6 +58,26 @@ def test_classifier_for_other_classes_is_refused():
         tiny.fit(PoisonedTraining(tiny.classifier()), datamodule)
 
 
+def test_batches_that_are_no_mappings_are_refused_by_name(victim):
+    pairs = torch.utils.data.TensorDataset(torch.rand(8, 3, 16, 16), torch.arange(8) % 4)
+    with pytest.raises(ValueError, match="BackdoorDataModule"):
+        tiny.trainer(limit_val_batches=0).fit(FineTune(victim), torch.utils.data.DataLoader(pairs))
+
+
+def test_a_net_of_ones_own_must_be_wrapped():
+    with pytest.raises(ValueError, match="got a Sequential. Wrap a net of your own"):
+        tiny.fit(FineTune(torch.nn.Sequential(torch.nn.Flatten())), tiny.data())
+
+
+def test_a_suspect_whose_weights_are_not_finite_is_not_measured(tmp_path):
+    broken = tiny.classifier()
+    with torch.no_grad():
+        next(broken.parameters()).fill_(torch.nan)
+    save_bundle(tmp_path / "broken", kind="suspect", module=broken)
+    with pytest.raises(ValueError, match="finite weights in bundle, but 1 of its tensors"):
+        tiny.tested(evaluation_of(str(tmp_path / "broken")), tiny.data())
+
+
 @pytest.mark.parametrize("stage", [PoisonedTraining, FineTune])
 @pytest.mark.parametrize(("size", "warned"), [(None, False), (tiny.SIZE, False), (2 * tiny.SIZE, True)])
 def test_images_of_another_size_than_the_classifiers_are_warned_of(stage, size, warned):

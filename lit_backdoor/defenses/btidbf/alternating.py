@@ -53,7 +53,7 @@ class Alternating(Stage):
     # The run.
 
     @property
-    def epochs(self) -> int:
+    def planned_epochs(self) -> int:
         """Epochs of the whole plan."""
         return self.plan[-1].stop
 
@@ -66,11 +66,17 @@ class Alternating(Stage):
         """Check the Trainer against the plan."""
         if stage != "fit" or getattr(self.trainer, "fast_dev_run", False):
             return
-        if self.trainer.max_epochs != self.epochs:
+        if self.trainer.max_epochs != self.planned_epochs:
             parts = ", ".join(f"{span.phase} {span.epochs}" for span in self.plan)
             raise ValueError(
-                f"Expected max_epochs={self.epochs} for the rounds of {type(self).__name__} ({parts}), got "
-                f"{self.trainer.max_epochs}. Set --trainer.max_epochs {self.epochs}, or change rounds and epochs."
+                f"Expected max_epochs={self.planned_epochs} for the rounds of {type(self).__name__} ({parts}), got "
+                f"{self.trainer.max_epochs}. Set the Trainer's max_epochs to {self.planned_epochs}, or change rounds "
+                "and epochs."
+            )
+        if self.trainer.max_steps not in (-1, None):
+            raise ValueError(
+                f"Expected no max_steps for {type(self).__name__}, whose phases are epochs, got "
+                f"{self.trainer.max_steps}."
             )
         strategy = self.trainer.strategy
         if isinstance(strategy, DDPStrategy) and not strategy._ddp_kwargs.get("find_unused_parameters"):

@@ -36,7 +36,17 @@ class Decoupled(Alternating):
         raise NotImplementedError
 
     def build_mask(self) -> None:
-        """Make the probe and the mask; the subject must stand."""
+        """Make the probe and the mask; the subject must stand.
+
+        Raises:
+            ValueError: If the data's images are not of the subject's size, as the mask is.
+        """
+        size, side = getattr(getattr(self._trainer, "datamodule", None), "image_size", None), self.subject.input_size
+        if isinstance(size, tuple) and size != (side, side):
+            raise ValueError(
+                f"Expected images of the suspect's size, {side}x{side}, got {size[0]}x{size[1]}. Bring the data to "
+                f"that size: data.init_args.stored_size={side}."
+            )
         self.probe = copy.deepcopy(self.subject).requires_grad_(False).eval()
         if self.decoupling.layer is not None:
             self.subject.taps(self.subject.example(), [self.decoupling.layer])  # a layer that is not known is named

@@ -119,11 +119,14 @@ class Inverting(Decoupled):
         }
 
     def begin(self, span: Span) -> None:
-        """Begin a mask phase anew; once the first inversion is over, count its votes and choose."""
+        """Begin a mask phase anew."""
         if span.phase == "mask":
             self.begin_mask(span)
-        previous = self.plan[self.plan.index(span) - 1]
-        if span.start and previous.phase == "invert" and previous.round == 0:
+
+    def on_train_epoch_end(self) -> None:
+        """Count the votes and choose, once the first inversion is over."""
+        span = self.span
+        if span.phase == "invert" and span.round == 0 and self.current_epoch + 1 == span.stop:
             self.vote()
 
     def set_modes(self, phase: str) -> None:
@@ -287,10 +290,13 @@ class TriggerInversion(Inverting):
         return {"feature_distance": FeatureDistance()}
 
     def evaluate(self, batch: Batch, metrics: Any) -> list[str]:
-        """Compare the recovered with the true trigger, where the attack is known."""
+        """Compare the recovered with the true trigger, where the attack is known and a generator was chosen."""
+        if self.target < 0:
+            return []
         return update_feature_distance(batch, metrics["feature_distance"], self.subject, self.generator)
 
     def outcome(self) -> Outcome:
-        """Count the votes, choose and hand on the trigger."""
-        self.vote()
+        """Hand on the trigger."""
+        if self.target < 0:  # a run that was cut short
+            self.vote()
         return Outcome(module=GeneratorTrigger(cast(Generator, self.generator)), numbers=self.numbers())
