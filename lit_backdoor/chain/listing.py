@@ -31,6 +31,8 @@ def print_list(kinds: Iterable[str]) -> None:
         "models": lambda: _classes(lit_backdoor.models, lit_backdoor.models.Classifier),
     }
     console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = 240  # a line for each, whatever reads them
     for kind in kinds:
         table = Table(title=kind, title_justify="left", box=None, show_header=False, padding=(0, 2, 0, 0))
         table.add_column(no_wrap=True)
