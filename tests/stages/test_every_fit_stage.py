@@ -107,7 +107,7 @@ def test_checkpoint_holds_plain_tensors_of_the_trained_net_alone(name, runs):
     assert "hyper_parameters" not in checkpoint
     frozen = [key for key, module in stage.named_modules() if isinstance(module, Frozen)]
     assert frozen or name in ("PoisonedTraining", "LocalGradientAscentTraining", "FloodingTraining", "FineTune",
-                              "MultiLevelMMDTraining", "StampedFineTune", "TACFineTune", "PGBD", "NTPGBD")  # fmt: skip
+                              "MultiLevelMMDTraining", "StampedFineTune", "TACFineTune", "TACStampFineTune", "PGBD", "NTPGBD")  # fmt: skip
     assert not [key for key in checkpoint["state_dict"] if key.startswith(tuple(f"{prefix}." for prefix in frozen))]
     weights = {key for key in checkpoint["state_dict"] if not key.startswith("eval_metrics.")}
     assert {key.partition(".")[0] for key in weights} <= {
