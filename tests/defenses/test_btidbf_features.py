@@ -7,7 +7,7 @@ from btidbf_parts import data, suspect, trainer, unet
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from lit_backdoor.defenses.btidbf import Decoupling, Inversion, Purification, TriggerInversion
-from lit_backdoor.defenses.btidbf.inversion import Inverting
+from lit_backdoor.defenses.btidbf.inverting import Inverting
 
 ONE = Decoupling(epochs=1)
 

@@ -10,11 +10,11 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.optim import Adam, Optimizer
 
-from lit_backdoor.defenses.btidbf.inversion import Inverting
+from lit_backdoor.defenses.btidbf.inverting import Generator, Inverting
 from lit_backdoor.defenses.btidbf.settings import Decoupling, Inversion, Span
 from lit_backdoor.errors import check_share, unknown
 from lit_backdoor.functional.decoupling import error
-from lit_backdoor.models import Classifier, Frozen, Purified, UNet, WarpField
+from lit_backdoor.models import Classifier, Frozen, Purified, UNet
 from lit_backdoor.stages.base import Batch, Outcome
 
 __all__ = ["Purification"]
@@ -58,7 +58,7 @@ class Purification(Inverting):
         suspect: str | Classifier,
         decoupling: Decoupling | None = None,
         inversion: Inversion | None = None,
-        generator: UNet | WarpField | Sequence[UNet | WarpField] | None = None,
+        generator: Generator | Sequence[Generator] | None = None,
         purifier: UNet | None = None,
         rounds: int = 5,
         purify_epochs: int = 4,

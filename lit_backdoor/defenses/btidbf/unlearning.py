@@ -11,11 +11,11 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.optim import Optimizer
 
-from lit_backdoor.defenses.btidbf.inversion import Inverting
+from lit_backdoor.defenses.btidbf.inverting import Generator, Inverting
 from lit_backdoor.defenses.btidbf.settings import Decoupling, Inversion, Span
 from lit_backdoor.errors import check_share, unknown
 from lit_backdoor.functional.decoupling import error, unlearning_loss
-from lit_backdoor.models import Classifier, UNet, WarpField
+from lit_backdoor.models import Classifier
 from lit_backdoor.models.base import batch_norms
 from lit_backdoor.stages.base import Batch, Outcome
 
@@ -51,7 +51,7 @@ class Unlearning(Inverting):
         suspect: str | Classifier,
         decoupling: Decoupling | None = None,
         inversion: Inversion | None = None,
-        generator: UNet | WarpField | Sequence[UNet | WarpField] | None = None,
+        generator: Generator | Sequence[Generator] | None = None,
         rounds: int = 3,
         unlearn_epochs: int = 3,
         lesson: Literal["all", "part"] = "part",
