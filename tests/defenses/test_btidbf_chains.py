@@ -60,3 +60,13 @@ def test_chain_from_victim_to_detector(tmp_path):
     assert {"precision", "recall", "f1", "auroc", "flagged_share"} <= stages["detect"]["metrics"].keys()
     assert {"feature_distance", "target_found", "target_class", "target_share"} <= stages["invert"]["metrics"].keys()
     assert list(Path(tmp_path / ".runs" / "detect").glob("inputs.csv"))
+
+
+def test_generators_to_choose_from_come_from_a_configuration():
+    generators = [
+        {"class_path": "lit_backdoor.models.WarpField", "init_args": {"grid": 3}},
+        {"class_path": "lit_backdoor.models.UNet", "init_args": {"base": 4, "downs": 2, "start": "small"}},
+    ]
+    arguments = {"suspect": "-", "generator": generators, "rounds": 1, "unlearn_epochs": 1}
+    stage = build({"class_path": "lit_backdoor.defenses.btidbf.Unlearning", "init_args": arguments}, Stage)
+    assert [type(net).__name__ for net in stage.make_generators()] == ["WarpField", "UNet"]
