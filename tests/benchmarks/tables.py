@@ -131,7 +131,10 @@ def detection_table() -> str:
         "|---|---|---|---|---|---|---|",
     ]
     for attack in (attack for chain, attack in PLAN if chain == P):
-        cells = [cell(found, P, attack, "detect", name) for name in names]
+        cells = [
+            "-" if attack == "null" and name != "flagged_share" else cell(found, P, attack, "detect", name)
+            for name in names  # without triggered images there is nothing to find
+        ]
         lines.append(f"| {NAMES[attack]} | {seeds_of(P, attack)} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
