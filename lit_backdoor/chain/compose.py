@@ -19,8 +19,8 @@ __all__ = ["check_names", "compose", "expand_attack", "load_class", "merge", "se
 
 FORMAT = 1
 _TOP = {"format", "base", "set", "sweep", "seed", "data", "trainer", "stages", "summary", "description"}
-_PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 _STAGE = {"run", "model", "data", "trainer", "inputs"}
+_PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 _ATTACK = "data.init_args.attack"
 
 
@@ -75,7 +75,7 @@ def _read(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
 
 
 def _with_sections(chain: dict[str, Any], what: str) -> dict[str, Any]:
-    """Check that a chain has data and stages, and give it a place for the data's arguments."""
+    """Check that a chain has data, and stages whose names are folders; give it a place for the data's arguments."""
     for needed in ("data", "stages"):
         if not isinstance(chain.get(needed), dict):
             raise ValueError(f"Expected {what} to have a section '{needed}', got {chain.get(needed)!r}.")
@@ -276,12 +276,15 @@ def load_class(class_path: Any) -> Any:
 
 
 def _arguments(cls: Any) -> set[str]:
-    target = inspect.getattr_static(cls, "__init__") if isinstance(cls, type) else cls
-    parameters = inspect.signature(target).parameters
-    if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values()) and isinstance(cls, type):
-        bases = (base for base in cls.__mro__[1:] if base is not object)
-        return set(parameters).union(*(_arguments(base) for base in bases)) - {"self"}
-    return set(parameters) - {"self"}
+    """Names of what a class or a function takes; ``**kwargs`` are those of the next class."""
+    found: set[str] = set()
+    for owner in cls.__mro__ if isinstance(cls, type) else (cls,):
+        target = inspect.getattr_static(owner, "__init__") if isinstance(owner, type) else owner
+        parameters = inspect.signature(target).parameters.values()
+        found.update(p.name for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD))
+        if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+            break
+    return found - {"self"}
 
 
 def _known(what: str, given: Iterable[Any], names: Iterable[str]) -> None:

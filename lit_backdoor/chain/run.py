@@ -16,7 +16,7 @@ import time
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import yaml
@@ -27,9 +27,6 @@ from lit_backdoor.chain.keys import stage_key
 from lit_backdoor.chain.results import StageResult, collect
 from lit_backdoor.errors import RunStoppedError
 from lit_backdoor.presets import cache_folder
-
-if TYPE_CHECKING:
-    from lit_backdoor.stages import Stage
 
 __all__ = ["ChainRun"]
 
@@ -84,26 +81,16 @@ class ChainRun:
 
     def plan(self) -> list[tuple[str, str, str]]:
         """Parse and build every stage as ``fit`` would and give (name, verb, class path); nothing is run."""
-        from lit_backdoor.chain.testing import build, build_data
-        from lit_backdoor.stages import Stage
+        from lit_backdoor.chain.testing import check_stage
 
         plan = []
         for name, stage in self.chain["stages"].items():
             config = self._config(name, dict.fromkeys(stage.get("inputs", {}), "-"))
             _processes(config["trainer"])
             self._resolve(name, config)
-            build_data(config["data"])
-            self._check_epochs(name, config["trainer"], build(config["model"], Stage))  # and what a class refuses
+            check_stage(name, config)
             plan.append((name, self._verb(name), config["model"]["class_path"]))
         return plan
-
-    def _check_epochs(self, name: str, trainer: Mapping[str, Any], stage: Stage) -> None:
-        wanted, given = stage.planned_epochs, trainer.get("max_epochs")
-        if wanted is not None and given != wanted and not trainer.get("fast_dev_run"):
-            raise ValueError(
-                f"Expected {wanted} epochs for stage '{name}', the sum of its phases over all rounds, got {given}. Set "
-                f"stages.{name}.trainer.max_epochs={wanted}, or change its rounds and epochs."
-            )
 
     # One stage.
 

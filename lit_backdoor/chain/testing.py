@@ -1,4 +1,4 @@
-"""Test of a finished bundle, in one process."""
+"""What a chain builds in its own process: stages and data to check them, and the test of a finished bundle."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from jsonargparse import ArgumentParser
 from lit_backdoor.bundle import Bundle
 from lit_backdoor.data import BackdoorDataModule
 from lit_backdoor.data.sources import Source
+from lit_backdoor.stages.base import Stage
 from lit_backdoor.stages.evaluation import TESTED, evaluation_of
 
-__all__ = ["build", "build_data", "kept_arguments", "test_bundle"]
+__all__ = ["build", "build_data", "check_stage", "kept_arguments", "test_bundle"]
 
 _KEPT = ("accelerator", "precision")
 
@@ -30,6 +31,26 @@ def build(described: Mapping[str, Any], kind: type = Source) -> Any:
 def build_data(described: Mapping[str, Any]) -> BackdoorDataModule:
     """Build a data module from its description."""
     return build(described, BackdoorDataModule)  # type: ignore[no-any-return]
+
+
+def check_stage(name: str, config: Mapping[str, Any]) -> None:
+    """Build a stage and its data, without running them, and compare its epochs with the Trainer's.
+
+    Args:
+        name: Its name in the chain.
+        config: Its ``model``, ``data`` and ``trainer``.
+
+    Raises:
+        ValueError: If a class refuses its arguments, or the stage needs other epochs.
+    """
+    build_data(config["data"])
+    trainer, stage = config["trainer"], build(config["model"], Stage)
+    wanted, given = stage.planned_epochs, trainer.get("max_epochs")
+    if wanted is not None and given != wanted and not trainer.get("fast_dev_run"):
+        raise ValueError(
+            f"Expected {wanted} epochs for stage '{name}', the sum of its phases over all rounds, got {given}. Set "
+            f"stages.{name}.trainer.max_epochs={wanted}, or change its rounds and epochs."
+        )
 
 
 def kept_arguments(trainer: Mapping[str, Any]) -> dict[str, Any]:

@@ -154,8 +154,9 @@ def sanitization_loss(
         raise unknown("form of the sanitization loss", form, ("cos", "abs"))
     if reduction not in ("mean", "sum"):
         raise unknown("reduction", reduction, ("mean", "sum"))
-    moved, along = full(features).flatten(1) - prototypes[labels], vectors[:, labels]
-    apart = moved.norm(dim=1) > 1e-3 * prototypes[labels].norm(dim=1)
+    own, along = prototypes[labels], vectors[:, labels]
+    moved = full(features).flatten(1) - own
+    apart = moved.norm(dim=1) > 1e-3 * own.norm(dim=1)
     moved = torch.where(apart[:, None], moved, 1.0)  # a cosine's gradient has no bound at zero
     cosines = F.cosine_similarity(moved.expand_as(along), along, dim=-1)
     counted = along.ne(0).any(-1) & apart

@@ -22,7 +22,7 @@ from lit_backdoor.errors import DivergedError
 from lit_backdoor.metrics import Accuracy, AttackSuccessRate, RobustAccuracy
 from lit_backdoor.models import Classifier
 
-__all__ = ["Batch", "Outcome", "Stage", "warn_of_size"]
+__all__ = ["Batch", "Outcome", "Stage"]
 
 Batch = dict[str, Any]
 
@@ -99,8 +99,12 @@ class Stage(pl.LightningModule):
     @property
     def seed(self) -> int:
         """Seed of the run: the data module's, or 0 without one."""
-        datamodule = getattr(self._trainer, "datamodule", None) if self._trainer is not None else None
-        return int(getattr(datamodule, "seed", 0))
+        return int(getattr(self.attached_data, "seed", 0))
+
+    @property
+    def attached_data(self) -> Any:
+        """The data module of the run, whatever its class; None without a Trainer or for plain loaders."""
+        return getattr(self._trainer, "datamodule", None)
 
     @property
     def data(self) -> Any:
@@ -109,7 +113,7 @@ class Stage(pl.LightningModule):
         Raises:
             ValueError: If the Trainer was given plain loaders.
         """
-        datamodule = getattr(self.trainer, "datamodule", None)
+        datamodule = self.attached_data
         if datamodule is None or not hasattr(datamodule, "loader"):
             raise ValueError(
                 f"{type(self).__name__} makes passes of its own over the data: give the Trainer datamodule= a "
@@ -153,15 +157,30 @@ class Stage(pl.LightningModule):
                 f"Expected finite weights in {name}, but {len(broken)} of its tensors hold NaN or infinity, such as "
                 f"'{broken[0]}'. Train or import it anew."
             )
-        datamodule = getattr(self._trainer, "datamodule", None) if self._trainer is not None else None
-        classes = getattr(datamodule, "num_classes", None)
+        classes = getattr(self.attached_data, "num_classes", None)
         if isinstance(classes, int) and classes > found.num_classes:
             raise ValueError(
                 f"Expected a suspect for the data's {classes} classes, got one for {found.num_classes}. Give the data "
                 "that it was trained for, or another suspect."
             )
-        warn_of_size(found, datamodule)
+        self.warn_of_size(found)
         return found
+
+    def other_size(self, classifier: Classifier) -> tuple[int, int] | None:
+        """Height and width of the data's images where they are not the classifier's, else None."""
+        size, side = getattr(self.attached_data, "image_size", None), classifier.input_size
+        return size if isinstance(size, tuple) and size != (side, side) else None
+
+    def warn_of_size(self, classifier: Classifier) -> None:
+        """Warn where the data's images are not of the classifier's size: most nets run on them all the same."""
+        if size := self.other_size(classifier):
+            side = classifier.input_size
+            warnings.warn(
+                f"The classifier is for images of {side}x{side}, the data has {size[0]}x{size[1]}: what is measured "
+                "holds for the latter. To bring the data to the classifier's size set "
+                f"data.init_args.stored_size={side}.",
+                stacklevel=2,
+            )
 
     @property
     def planned_epochs(self) -> int | None:
@@ -178,7 +197,7 @@ class Stage(pl.LightningModule):
             raise ValueError(
                 f"{type(self).__name__} needs batches with 'image', 'label' and 'index', got a {type(batch).__name__}. "
                 "Give the Trainer datamodule= a BackdoorDataModule; one of your own goes in as "
-                "BackdoorDataModule(DataModuleSource(yours, mean, std))."
+                "BackdoorDataModule(DataModuleSource(yours))."
             )
         words = np.random.SeedSequence((self.seed, self.current_epoch, batch_idx, self.global_rank)).generate_state(2)
         torch.manual_seed((int(words[0]) << 31) ^ int(words[1]))
@@ -207,7 +226,7 @@ class Stage(pl.LightningModule):
             if getattr(self.trainer, name) == 0:
                 raise ValueError(f"Expected --trainer.{name} to be at least 1, got 0: nothing would be trained.")
         self._ready = True
-        view = getattr(getattr(self.trainer, "datamodule", None), "get_view", None)
+        view = getattr(self.attached_data, "get_view", None)
         if (
             view is not None
             and "root" in self.views
@@ -289,7 +308,7 @@ class Stage(pl.LightningModule):
     def export(self, path: str | Path, key: str | None = None) -> None:
         """Write what the stage hands on as a bundle at ``path``; all processes call it, the first one writes."""
         outcome = self.outcome()
-        datamodule = getattr(self.trainer, "datamodule", None) if self._trainer is not None else None
+        datamodule = self.attached_data
         if self.global_rank == 0:
             save_bundle(
                 path,
@@ -310,15 +329,3 @@ class Stage(pl.LightningModule):
             )
         if self._trainer is not None:
             self.trainer.strategy.barrier()
-
-
-def warn_of_size(classifier: Classifier, datamodule: Any) -> None:
-    """Warn where the data's images are not of the classifier's size: most nets run on them all the same."""
-    size = getattr(datamodule, "image_size", None)
-    side = classifier.input_size
-    if isinstance(size, tuple) and size != (side, side):
-        warnings.warn(
-            f"The classifier is for images of {side}x{side}, the data has {size[0]}x{size[1]}: what is measured holds "
-            f"for the latter. To bring the data to the classifier's size set data.init_args.stored_size={side}.",
-            stacklevel=2,
-        )

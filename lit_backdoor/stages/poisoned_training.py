@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 
 from lit_backdoor.functional.abl import flooding, local_gradient_ascent
 from lit_backdoor.models import Classifier
-from lit_backdoor.stages.base import Batch, Outcome, Stage, warn_of_size
+from lit_backdoor.stages.base import Batch, Outcome, Stage
 from lit_backdoor.stages.optim import Schedule, scheduled
 
 __all__ = ["FloodingTraining", "LocalGradientAscentTraining", "PoisonedTraining"]
@@ -50,13 +50,13 @@ class PoisonedTraining(Stage):
 
     def setup(self, stage: str) -> None:
         """Check the classifier against the data."""
-        classes = getattr(getattr(self.trainer, "datamodule", None), "num_classes", self.classifier.num_classes)
+        classes = getattr(self.attached_data, "num_classes", self.classifier.num_classes)
         if classes != self.classifier.num_classes:
             raise ValueError(
                 f"Expected a classifier for the data's {classes} classes, got one for {self.classifier.num_classes}. "
                 f"Set model.init_args.classifier.init_args.num_classes={classes}."
             )
-        warn_of_size(self.classifier, getattr(self.trainer, "datamodule", None))
+        self.warn_of_size(self.classifier)
 
     def configure_optimizers(self) -> Any:
         """Make the optimizer and its schedule."""

@@ -129,7 +129,7 @@ def targets_given(stage: Stage, value: int | str, num_classes: int) -> tuple[int
         raise ValueError(f"Expected a target as a class number or the path of a bundle, got {value!r}.")
     if isinstance(value, SupportsIndex):
         found: tuple[int, ...] = (index(value),)
-        _compare(stage, found[0])
+        _warn_of_another(stage, found[0])
     else:
         bundle = open_bundle(value, ("targets", "trigger"))
         stage._sources["target"] = bundle
@@ -145,9 +145,9 @@ def targets_given(stage: Stage, value: int | str, num_classes: int) -> tuple[int
     return found
 
 
-def _compare(stage: Stage, target: int) -> None:
+def _warn_of_another(stage: Stage, target: int) -> None:
     """Warn where a class given by hand is not the one that the data's attack leads to."""
-    attack = getattr(getattr(stage._trainer, "datamodule", None), "attack", None)
+    attack = getattr(stage.attached_data, "attack", None)
     known = getattr(attack, "target", None)
     if isinstance(attack, Attack) and isinstance(attack.policy, AllToOne) and known != target:
         warnings.warn(

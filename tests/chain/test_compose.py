@@ -98,6 +98,16 @@ def test_wrong_names_give_the_nearest(file, setting, message):
         compose(file, [setting])
 
 
+def test_arguments_of_a_class_that_passes_some_on_are_its_own_and_the_next_ones():
+    stamped = "stages.tune.model.class_path=lit_backdoor.defenses.tac.TACStampFineTune"
+    chain = compose("tac_cifar10_small", [stamped, "stages.tune.model.init_args={search: {}, batch_norm: eval}"])
+    assert chain["stages"]["tune"]["model"]["init_args"]["batch_norm"] == "eval"
+    with pytest.raises(
+        ValueError, match="Did you mean 'batch_norm'.*Known: batch_norm, beta, .*, search, suspect, target"
+    ):
+        compose("tac_cifar10_small", [stamped, "stages.tune.model.init_args.batchnorm=eval"])
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -58,6 +58,7 @@ def test_resumed_run_is_exact_and_every_net_moves(name, tmp_path):
     others = [unet(seed=99), unet(seed=98)]  # their starts are overwritten
     resumed = STAGES[name](generator=others if name == "choosing" else others[0])
     trainer(7).fit(resumed, datamodule=data(), ckpt_path=str(tmp_path / "last.ckpt"), weights_only=True)
+    assert whole.chosen == resumed.chosen
     final, again = whole.state_dict(), resumed.state_dict()
     assert final.keys() == again.keys()
     assert all(torch.equal(final[key], again[key]) for key in final if not final[key].isnan().any())
@@ -125,8 +126,8 @@ def test_generators_to_choose_from_are_trained_as_if_alone():
             torch.testing.assert_close(net.state_dict()[name], weight, rtol=1e-5, atol=1e-7)
     shares = [float(stage.share) for stage in alone]
     sure = [number for number, share in enumerate(shares) if share >= 0.9]
-    assert int(both.chosen) == (sure[0] if sure else shares.index(max(shares)))
-    assert float(both.share) == shares[int(both.chosen)]
+    assert both.chosen == (sure[0] if sure else shares.index(max(shares)))
+    assert float(both.share) == shares[both.chosen]
     assert both.numbers()["generator"] == "UNet"
     assert "generator" not in alone[0].numbers()
 
@@ -140,7 +141,7 @@ def test_first_generator_with_nearly_all_votes_is_chosen_else_the_one_with_most(
     votes = iter({"target": torch.tensor(number), "share": torch.tensor(s)} for number, s in enumerate(shares))
     monkeypatch.setattr(type(stage), "_votes_of", lambda self, net: next(votes))
     stage.vote()
-    assert int(stage.chosen) == int(stage.target) == chosen
+    assert stage.chosen == int(stage.target) == chosen
     assert stage.generator is stage.generators[chosen]
 
 
@@ -158,13 +159,13 @@ def test_a_fitted_inversion_names_its_class_and_measures_what_was_chosen(tmp_pat
     assert 0 <= numbers["target_class"] < 4
     assert "val/feature_distance" not in run.callback_metrics  # there was no choice yet
     best = max(range(2), key=lambda number: float(stage._votes_of(stage.generators[number])["share"]))
-    assert int(stage.chosen) == best
+    assert stage.chosen == best
     results = trainer(1).test(stage, datamodule=data(), verbose=False)
     found = {name: value for result in results for name, value in result.items()}["test/feature_distance"]
     assert found == pytest.approx(_feature_distance(stage.generator), rel=1e-4)
-    again = torch.load(tmp_path / "last.ckpt", weights_only=True)["state_dict"]
-    assert int(again["chosen"]) == best
-    assert int(again["target"]) == numbers["target_class"]
+    again = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    assert again["lit_backdoor"]["chosen"] == best
+    assert int(again["state_dict"]["target"]) == numbers["target_class"]
 
 
 def test_runs_by_steps_are_refused():
@@ -191,7 +192,7 @@ def test_chosen_generator_alone_goes_on():
 
     stage = run(unlearning(generator=[unet(seed=1), unet(seed=2)]), callbacks=[Keep()])
     moved = [[not torch.equal(a, b) for a, b in zip(old, new, strict=True)] for old, new in itertools.pairwise(kept)]
-    chosen = [number == int(stage.chosen) for number in range(2)]
+    chosen = [number == stage.chosen for number in range(2)]
     none = [False, False]
     assert moved == [[True, True], [True, True], none, none, chosen, none]  # invert, invert, unlearn, mask, ...
 

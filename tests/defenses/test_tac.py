@@ -193,7 +193,9 @@ def test_movement_is_that_since_the_suspect_as_it_was(suspect, tmp_path):
         torch.testing.assert_close(kept[name], weight.grad, rtol=1e-4, atol=1e-6)
 
 
-def test_stamps_are_those_that_move_latents_along_the_perturbation_and_their_loss_is_added(suspect, tmp_path):
+def test_stamps_are_those_that_move_latents_along_the_perturbation_and_their_loss_is_added(
+    suspect, tmp_path, monkeypatch
+):
     stage = TACStampFineTune(
         suspect,
         report(tmp_path / "found", [2]),
@@ -202,7 +204,12 @@ def test_stamps_are_those_that_move_latents_along_the_perturbation_and_their_los
     )
     found, logged = [], {}
     log, search = stage.log_train, stage.search.stamped
-    object.__setattr__(stage.search, "stamped", lambda *given: found.append((given[1], search(*given))) or found[-1][1])
+
+    def keep(_self, net, images, movement):
+        found.append((images, search(net, images, movement)))
+        return found[-1][1]
+
+    monkeypatch.setattr(StampSearch, "stamped", keep)
     stage.log_train = lambda size, **values: (
         logged.update({k: float(v) for k, v in values.items()}) or log(size, **values)
     )

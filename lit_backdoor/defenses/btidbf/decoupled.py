@@ -41,8 +41,8 @@ class Decoupled(Alternating):
         Raises:
             ValueError: If the data's images are not of the subject's size, as the mask is.
         """
-        size, side = getattr(getattr(self._trainer, "datamodule", None), "image_size", None), self.subject.input_size
-        if isinstance(size, tuple) and size != (side, side):
+        if size := self.other_size(self.subject):
+            side = self.subject.input_size
             raise ValueError(
                 f"Expected images of the suspect's size, {side}x{side}, got {size[0]}x{size[1]}. Bring the data to "
                 f"that size: data.init_args.stored_size={side}."

@@ -29,10 +29,10 @@ class Inverting(Decoupled):
     """Rounds of a ``mask`` and an ``invert`` phase, after a ``warmup``; a subclass may add a phase of its own.
 
     The class that most generated root images are sent to is the detected target, voted after the first inversion. Of
-    several generators, each is trained in the first round on its own, and the first whose class gets nearly all votes,
-    else the one whose class gets most, goes on alone. The most constrained comes first: one warp of all images seldom
-    sends them to one class where no trigger is a warp, while on a model that knows a warp as trigger a change of pixels
-    may well send all of them to another class.
+    several generators, each is trained in the first round on its own, and the first whose class gets nearly all votes
+    (.9), else the one whose class gets most, goes on alone. The most constrained comes first: one warp of all images
+    seldom sends them to one class where no trigger is a warp, while on a model that knows a warp as trigger a change of
+    pixels may well send all of them to another class.
 
     Args:
         decoupling: Settings of the mask.
@@ -46,7 +46,6 @@ class Inverting(Decoupled):
         ValueError: If there is no round or no generator.
     """
 
-    chosen: Tensor
     target: Tensor
     share: Tensor
 
@@ -68,7 +67,7 @@ class Inverting(Decoupled):
         if self._candidates is not None and not len(self._candidates):
             raise ValueError("Expected at least one generator to choose from, got none.")
         self._known: tuple[Tensor, Tensor] | None = None  # rows of the root set and their features, in one phase
-        self.register_buffer("chosen", torch.tensor(0))
+        self.chosen = 0  # a number, not a buffer: a step must not wait for the device to know its generator
         self.register_buffer("target", torch.tensor(-1))
         self.register_buffer("share", torch.tensor(torch.nan))
 
@@ -100,7 +99,7 @@ class Inverting(Decoupled):
     @property
     def generator(self) -> nn.Module:
         """The generator that was chosen; before that the first."""
-        return self.generators[int(self.chosen)]
+        return self.generators[self.chosen]
 
     def trained_in(self, number: int) -> Sequence[nn.Module]:
         """Give the generators that a round trains, counted from 0."""
@@ -220,11 +219,24 @@ class Inverting(Decoupled):
         shares = [float(votes["share"]) for votes in found]
         sure = (number for number, share in enumerate(shares) if share >= _ENOUGH)
         best = next(sure, shares.index(max(shares)))
-        self.chosen.fill_(best)
+        self.chosen = best
         self.target.copy_(found[best]["target"])
         self.share.copy_(found[best]["share"])
 
-    @torch.no_grad()
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Note which generator was chosen."""
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["lit_backdoor"]["chosen"] = self.chosen
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take the choice up again.
+
+        Raises:
+            ValueError: If another stage wrote the checkpoint.
+        """
+        super().on_load_checkpoint(checkpoint)
+        self.chosen = checkpoint["lit_backdoor"]["chosen"]
+
     def _votes_of(self, generator: nn.Module) -> dict[str, Tensor]:
         votes = TargetVotes(self.subject.num_classes).to(self.device)
         with evaluating(self.subject), evaluating(generator), self.trainer.precision_plugin.forward_context():

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any
 
-import torch
-from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
 from torch.nn import functional as F
 
 from lit_backdoor.defenses.stamp_search import StampSearch
 from lit_backdoor.defenses.tac.fine_tune import TACFineTune
-from lit_backdoor.defenses.tac.program import Program
 from lit_backdoor.functional.latent_shift import distance_along
 from lit_backdoor.models import Classifier
 from lit_backdoor.models.latents import latents_and_logits
 from lit_backdoor.stages import Batch
-from lit_backdoor.stages.optim import Schedule
 
 __all__ = ["TACStampFineTune"]
 
@@ -33,31 +29,17 @@ class TACStampFineTune(TACFineTune):
     Args:
         suspect: Path of a suspect bundle, or a classifier (a copy of it is tuned).
         target: The class p; or the path of a bundle of target classes.
-        beta: Weight of the shifted term, >= 0.
         search: Search of the stamps; default `StampSearch`.
-        refresh: Whether s is computed anew at the start of every epoch.
-        program: How perturbations are computed here; default `Program`.
-        optimizer: Makes the optimizer; default SGD .005, momentum .9, weight decay 5e-4.
-        schedule: What the learning rate does over the run.
-        batch_norm: ``train`` uses and updates batch statistics, ``eval`` keeps the suspect's running ones.
+        **options: Further arguments of `TACFineTune`.
 
     Raises:
         ValueError: As `TACFineTune`.
     """
 
     def __init__(
-        self,
-        suspect: str | Classifier,
-        target: int | str,
-        beta: float = 0.6,
-        search: StampSearch | None = None,
-        refresh: bool = False,
-        program: Program | None = None,
-        optimizer: OptimizerCallable = lambda p: torch.optim.SGD(p, lr=0.005, momentum=0.9, weight_decay=5e-4),
-        schedule: Schedule = "cosine",
-        batch_norm: Literal["train", "eval"] = "train",
+        self, suspect: str | Classifier, target: int | str, search: StampSearch | None = None, **options: Any
     ) -> None:
-        super().__init__(suspect, target, beta, refresh, program, optimizer, schedule, batch_norm)
+        super().__init__(suspect, target, **options)
         self.search = search or StampSearch()
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
