@@ -5,7 +5,13 @@ from __future__ import annotations
 SMALL, U, P, INVERT = (
     "atclean_cifar10_small", "btidbf_u_cifar10_small", "btidbf_p_cifar10_small", "btidbf_invert_cifar10_small",
 )  # fmt: skip
-PGBD, NT, TAC, NC = ("pgbd_cifar10_small", "pgbd_nt_cifar10_small", "tac_cifar10_small", "nc_cifar10_small")
+PGBD, NT, ST, TAC, NC = (
+    "pgbd_cifar10_small", "pgbd_nt_cifar10_small", "pgbd_st_cifar10_small", "tac_cifar10_small", "nc_cifar10_small",
+)  # fmt: skip
+FACES = ("pgbd_faces", "pgbd_nt_faces", "tac_faces")
+# The stage whose suspect is the cleaned one, where it is not `clean`.
+CLEANED = {U: "unlearn", P: "purify", PGBD: "sanitize", NT: "sanitize", TAC: "tune", NC: "unlearn"}
+CLEANED |= dict(zip(FACES, ("sanitize", "sanitize", "tune"), strict=True))
 TARGETS = (0, 2, 4, 6, 8)
 # A chain may carry a variant, CHAIN@VARIANT: more settings for --set.
 VARIANTS = {
@@ -29,6 +35,7 @@ VARIANTS = {
     # oracles: what the defense would do if it were told
     "given": ["stages.tune.inputs={model.suspect: victim}", "stages.tune.model.init_args.target=0"],
     "precise": ["sweep=null"],
+    "rate1": ["data.init_args.attack.init_args.rate=0.01"],  # PGBD's
     # the paper's loss, on clean images alone
     "plain": [
         "stages.sanitize.model.init_args.search=null",
@@ -39,6 +46,10 @@ VARIANTS = {
 # Detection alone, at any target: what comes after it is left out.
 AFTER = {INVERT: (), TAC: ("tune", "control"), NC: ("unlearn", "control")}
 LABELS = {
+    "rate1": ", 1 % poisoned",
+    ST: ", ST-PGBD",
+    "pgbd_nt_faces": ", NT-PGBD",
+    "tac_faces": ", TAC",
     "root5": ", root 5 %",
     "root5_batch32": ", root 5 %, batches of 32, two rounds",
     "given": ", the class given",
@@ -60,6 +71,10 @@ PLAN = [
     *((f"{chain}@target{target}", attack) for chain, attack in DETECTING for target in TARGETS),
     (f"{TAC}@target0", "null"),
     *((chain, attack) for chain in (TAC, PGBD, NT, NC) for attack in ("badnets", "blend", "sig")),
+    *((chain, "wanet") for chain in (TAC, PGBD, NT)),
+    (TAC, "badnets_a2a"),
+    *((f"{chain}@rate1", attack) for chain in (TAC, PGBD, NT) for attack in ("badnets", "blend")),
+    *((ST, attack) for attack in ("badnets", "blend", "sig")),
     (f"{SMALL}_detector_free", "badnets_a2a"),
     *(
         (f"{chain}@{variant}", attack)
@@ -69,7 +84,7 @@ PLAN = [
     (f"{SMALL}_oracle@precise", "badnets_a2a"),
     *((NT, attack) for attack in ("badnets_a2a", "null")),
     (f"{U}@no_pull", "badnets_a2a"),
-    ("pgbd_faces", "sunglasses"),
+    *((chain, "sunglasses") for chain in FACES),
     ("demo", "badnets"),
 ]
 EXTRA = {"wanet": ["stages.victim.trainer.max_epochs=30"]}  # its victim takes longer to learn the warp
@@ -95,6 +110,15 @@ PAPER = {
         "badnets": "92.3/88.9 → 90.7/0.8", "blend": "93.1/92.9 → 86.1/4.9", "sig": "92.9/89.0 → 87.2/0.3",
         "wanet": "90.0/97.6 → 88.5/2.4",
     },
+    NT: {  # means over all data sets; SIG was run on CIFAR-10 alone
+        "badnets": "85.4/86.6 → 81.1/0.3", "blend": "86.9/96.2 → 78.4/0.4", "sig": "92.9/89.0 → 90.1/0.0",
+        "wanet": "84.0/90.4 → 81.5/0.9", "badnets_a2a": "89.6/85.1 → 91.2/1.0",
+    },
+    ST: {  # the same
+        "badnets": "85.4/86.6 → 83.6/0.6", "blend": "86.9/96.2 → 73.5/2.8", "sig": "92.9/89.0 → 89.9/7.5",
+    },
+    "pgbd_faces": {"sunglasses": "93.3/86.2 → 71.7/5.0"},  # on pictures of other people
+    "pgbd_nt_faces": {"sunglasses": "93.3/86.2 → 63.3/1.7"},
 }  # fmt: skip
 
 

@@ -17,9 +17,29 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 
-from plan import DETECTING, INVERT, LABELS, NAMES, NC, NT, PAPER, PGBD, PLAN, SMALL, TAC, TARGETS, P, U, settings
+from plan import (
+    CLEANED,
+    DETECTING,
+    FACES,
+    INVERT,
+    LABELS,
+    NAMES,
+    NC,
+    NT,
+    PAPER,
+    PGBD,
+    PLAN,
+    SMALL,
+    ST,
+    TAC,
+    TARGETS,
+    P,
+    U,
+    settings,
+)  # fmt: skip
 
 HERE = Path(__file__).parent
 CSV = HERE / "results.csv"
@@ -92,32 +112,28 @@ def seeds_of(chain: str, attack: str) -> str:
     return ", ".join(sorted({row["seed"] for row in read() if (row["chain"], row["attack"]) == (chain, attack)})) or "-"
 
 
-def defense_table(
-    chains: list[str], attacks: list[str], after: str = "clean", more: tuple[str, str] | None = None
-) -> str:
-    """One row per chain and attack that was run at all.
+def defense_table(chains: Sequence[str], more: tuple[str, str] | None = None) -> str:
+    """One row per chain and planned attack.
 
     Args:
-        chains: The chains; a variant is named in its row.
-        attacks: Names of the attacks.
-        after: The stage whose suspect is the cleaned one.
+        chains: The chains; all but the first are named in their rows.
         more: A further column: a stage and one of its numbers.
     """
     found = values()
-    paper = PAPER.get(chains[0])
+    figures = any(chain.partition("@")[0] in PAPER for chain in chains)
     head = ["attack", "seeds", "ACC before", "ASR before", "ACC after", "ASR after", "RA after"]
     head += [more[1].replace("dof", "DoF").replace("_", " ")] if more else []
-    head += ["fine-tuning alone: ACC", "ASR"] + (["paper (full size), ACC/ASR %"] if paper else [])
+    head += ["fine-tuning alone: ACC", "ASR"] + (["paper (full size), ACC/ASR %"] if figures else [])
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for chain in chains:
-        variant = LABELS.get(chain.partition("@")[2], "")
-        for attack in attacks if chain == chains[0] else [a for a in attacks if (chain, a) in PLAN]:
-            cells = [NAMES[attack] + variant, seeds_of(chain, attack)]
+        name, _, variant = chain.partition("@")
+        for attack in (attack for planned, attack in PLAN if planned == chain):
+            cells = [NAMES[attack] + LABELS.get(variant or name, ""), seeds_of(chain, attack)]
             cells += [cell(found, chain, attack, "victim", metric) for metric in ("acc", "asr")]
-            cells += [cell(found, chain, attack, after, metric) for metric in ("acc", "asr", "ra")]
+            cells += [cell(found, chain, attack, CLEANED.get(name, "clean"), metric) for metric in ("acc", "asr", "ra")]
             cells += [cell(found, chain, attack, *more)] if more else []
             cells += [cell(found, chain, attack, "control", metric) for metric in ("acc", "asr")]
-            cells += [paper.get(attack, "-")] if paper else []
+            cells += [PAPER.get(name, {}).get(attack, "-")] if figures else []
             lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -193,9 +209,8 @@ def rows_table(rows: list[tuple[str, str, str, str]]) -> str:
 
 
 def tables() -> dict[str, str]:
-    two, three = ["badnets", "blend"], ["badnets", "blend", "sig"]
     ablations = []
-    for attack in two:
+    for attack in ("badnets", "blend"):
         ablations += [
             ("ATClean", SMALL, attack, "clean"),
             ("generated images alone (Eq. 4 to the letter)", f"{SMALL}_letter", attack, "clean"),
@@ -209,25 +224,24 @@ def tables() -> dict[str, str]:
         ("case 3: then clean images", "collision", "badnets", "clean_images"),
         ("case 4: then a random trigger, true labels", "collision", "badnets", "random_trigger"),
     ]
-    dof = ("generate", "dof")
-    of_u, of_p = ([attack for chain, attack in PLAN if chain == own] for own in (U, P))
+    dof, found = ("generate", "dof"), ("detect", "target_found")
     return {
-        "demo": defense_table(["demo"], ["badnets"], more=dof),
-        "atclean_cifar10_small": defense_table([SMALL], [a for c, a in PLAN if c == SMALL], more=dof),
+        "demo": defense_table(["demo"], dof),
+        "atclean_cifar10_small": defense_table([SMALL], dof),
         "ablations": rows_table(ablations),
-        "detector_free": defense_table([f"{SMALL}_detector_free"], [*two, "badnets_a2a"], more=dof),
-        "tinyimagenet": defense_table(["atclean_tinyimagenet_small"], two, more=dof),
+        "detector_free": defense_table([f"{SMALL}_detector_free"], dof),
+        "tinyimagenet": defense_table(["atclean_tinyimagenet_small"], dof),
         "collision": rows_table(collision),
-        "btidbf_u": defense_table([U, f"{U}@no_pull", f"{U}@root5", f"{U}@root5_batch32"], of_u, "unlearn"),
-        "btidbf_p": defense_table([P, f"{P}@root5"], of_p, "purify"),
+        "btidbf_u": defense_table([U, f"{U}@no_pull", f"{U}@root5", f"{U}@root5_batch32"]),
+        "btidbf_p": defense_table([P, f"{P}@root5"]),
         "btidbf_d": detection_table(),
         "targets": targets_table(),
-        "tac": defense_table([TAC, f"{TAC}@given"], three, "tune", ("detect", "target_found")),
-        "tac_fidelity": fidelity_table(three),
-        "pgbd": defense_table([PGBD, f"{PGBD}@plain"], three, "sanitize"),
-        "pgbd_nt": defense_table([NT], [*three, "badnets_a2a", "null"], "sanitize"),
-        "faces": defense_table(["pgbd_faces"], ["sunglasses"], "sanitize"),
-        "nc": defense_table([NC], three, "unlearn", ("detect", "target_found")),
+        "tac": defense_table([TAC, f"{TAC}@given", f"{TAC}@rate1"], found),
+        "tac_fidelity": fidelity_table(["badnets", "blend", "sig", "wanet"]),
+        "pgbd": defense_table([PGBD, f"{PGBD}@plain", f"{PGBD}@rate1", ST]),
+        "pgbd_nt": defense_table([NT, f"{NT}@rate1"]),
+        "faces": defense_table(FACES),
+        "nc": defense_table([NC], found),
     }
 
 
