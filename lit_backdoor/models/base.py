@@ -95,7 +95,16 @@ class Classifier(Recorded, nn.Module, ABC):
         return cast(Tensor, self(images))
 
     def normalize(self, images: Tensor) -> Tensor:
-        """Bring images from [0, 1] to what `net` takes."""
+        """Bring images from [0, 1] to what `net` takes.
+
+        Raises:
+            ValueError: If they have not as many channels as there are means.
+        """
+        if images.ndim != 4 or images.shape[1] != len(self.mean):
+            raise ValueError(
+                f"Expected images [B, {len(self.mean)}, H, W], as the classifier's mean has it, got "
+                f"{list(images.shape)}. Give one mean and one std per channel."
+            )
         return ((images - self._mean) / self._std).contiguous(memory_format=self.memory_format)
 
     def layer_names(self) -> list[str]:

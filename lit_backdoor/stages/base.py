@@ -89,12 +89,31 @@ class Stage(pl.LightningModule):
     # What every stage shares.
 
     def configure_model(self) -> None:
-        """Build the nets, once and from a seed of their own; Lightning calls this before every run."""
+        """Build the nets, once and from a seed of their own; Lightning calls this before every run.
+
+        Raises:
+            ValueError: If the Trainer has a setting that no stage can work with.
+        """
+        self._check_trainer()
         if not self._built:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(self.seed)
                 self.build()
             self._built = True
+
+    def _check_trainer(self) -> None:
+        trainer = self._trainer
+        precision = str(getattr(trainer, "precision", ""))
+        if precision.endswith("-true") and precision not in ("32-true", "64-true"):
+            raise ValueError(
+                f"Expected --trainer.precision 32-true, bf16-mixed or 16-mixed, got {precision}: images and distances "
+                "stay in float32."
+            )
+        if getattr(trainer, "overfit_batches", 0):
+            raise ValueError(
+                "Expected no --trainer.overfit_batches, which would replace the data module's own sampling. For a "
+                "short run set --trainer.limit_train_batches, or fewer rows in data.split."
+            )
 
     @property
     def seed(self) -> int:

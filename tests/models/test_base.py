@@ -96,3 +96,9 @@ def test_mean_and_std_are_no_part_of_the_state(classifier):
 def test_bad_arguments_are_refused(classifier, call, message):
     with pytest.raises(ValueError, match=message):
         call(classifier)
+
+
+@pytest.mark.parametrize("shape", [(2, 1, 16, 16), (2, 4, 16, 16), (3, 16, 16)])
+def test_images_of_other_channels_than_the_mean_are_refused(classifier, shape):
+    with pytest.raises(ValueError, match=r"Expected images \[B, 3, H, W\].*one mean and one std per channel"):
+        classifier(torch.rand(shape))

@@ -285,3 +285,17 @@ def test_schedules(name, last):
 def test_a_run_that_would_train_nothing_is_an_error(name):
     with pytest.raises(ValueError, match=f"Expected --trainer.{name} to be at least 1"):
         tiny.trainer(**{name: 0}).fit(PoisonedTraining(tiny.classifier()), tiny.data())
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"precision": "bf16-true"}, "32-true, bf16-mixed or 16-mixed, got bf16-true"),
+        ({"precision": "16-true"}, "got 16-true"),
+        ({"overfit_batches": 2}, "limit_train_batches"),
+        ({"overfit_batches": 0.5}, "limit_train_batches"),
+    ],
+)
+def test_settings_of_the_trainer_that_no_stage_can_work_with_are_named(setting, message):
+    with pytest.raises(ValueError, match=message):
+        tiny.trainer(**setting).fit(PoisonedTraining(tiny.classifier()), tiny.data())
