@@ -76,11 +76,8 @@ PLAN = [
     *((f"{chain}@rate1", attack) for chain in (TAC, PGBD, NT) for attack in ("badnets", "blend")),
     *((ST, attack) for attack in ("badnets", "blend", "sig")),
     (f"{SMALL}_detector_free", "badnets_a2a"),
-    *(
-        (f"{chain}@{variant}", attack)
-        for chain, variant in ((TAC, "given"), (PGBD, "plain"))
-        for attack in ("badnets", "blend", "sig")
-    ),
+    *((f"{PGBD}@plain", attack) for attack in ("badnets", "blend", "sig")),
+    *((f"{TAC}@given", attack) for attack in ("blend", "sig")),  # where detection misses
     (f"{SMALL}_oracle@precise", "badnets_a2a"),
     *((NT, attack) for attack in ("badnets_a2a", "null")),
     (f"{U}@no_pull", "badnets_a2a"),
