@@ -16,6 +16,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from lit_backdoor.data import BackdoorDataModule
 from lit_backdoor.errors import unknown
+from lit_backdoor.recipe import arguments_of
 from lit_backdoor.stages import BundleWriter, Stage
 
 __all__ = ["BackdoorCLI"]
@@ -102,7 +103,7 @@ def _nearest(message: str) -> list[str]:
             found.append(unknown("class", name, [key for key, value in there.items() if inspect.isclass(value)]))
         elif option:
             wrong = next(filter(None, option.groups()))
-            found.append(unknown(f"option of {name}", wrong, inspect.signature(there[name]).parameters))
+            found.append(unknown(f"option of {name}", wrong, arguments_of(there[name]) - {wrong}))
     return [str(error) for error in found]
 
 

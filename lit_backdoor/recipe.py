@@ -11,7 +11,7 @@ from typing import Any, cast
 
 from lit_backdoor.errors import unknown
 
-__all__ = ["Recorded", "load_factory", "rebuild", "rebuilding", "recipe"]
+__all__ = ["Recorded", "arguments_of", "load_factory", "rebuild", "rebuilding", "recipe"]
 
 
 class Recorded:
@@ -182,3 +182,15 @@ def _load(name: str, always: tuple[str, ...]) -> Any:
     if not hasattr(module, attribute):
         raise unknown(f"name in {module_name}", attribute, (known for known in dir(module) if known[0] != "_"))
     return getattr(module, attribute)
+
+
+def arguments_of(cls: Any) -> set[str]:
+    """Names of what a class or a function takes; ``**kwargs`` are those of the next class."""
+    found: set[str] = set()
+    for owner in cls.__mro__ if isinstance(cls, type) else (cls,):
+        target = inspect.getattr_static(owner, "__init__") if isinstance(owner, type) else owner
+        parameters = inspect.signature(target).parameters.values()
+        found.update(p.name for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD))
+        if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+            break
+    return found - {"self"}

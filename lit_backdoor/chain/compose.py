@@ -14,6 +14,7 @@ import yaml
 
 from lit_backdoor.errors import unknown
 from lit_backdoor.presets import find_config, read_config
+from lit_backdoor.recipe import arguments_of
 
 __all__ = ["check_names", "compose", "expand_attack", "load_class", "merge", "set_value", "stage_config", "variant_of"]
 
@@ -215,7 +216,7 @@ def _check_stage(chain: Mapping[str, Any], name: str, trainer_arguments: set[str
         part, _, parameter = str(argument).partition(".")
         _known(f"input of stage '{name}'", [part], ("model", "data"))
         target = stage["model"] if part == "model" else data
-        _known(f"input of stage '{name}'", [parameter], _arguments(load_class(target["class_path"])))
+        _known(f"input of stage '{name}'", [parameter], arguments_of(load_class(target["class_path"])))
 
 
 def _section(parent: Mapping[str, Any], name: str) -> Mapping[str, Any]:
@@ -236,7 +237,7 @@ def _check_classes(node: Any, path: str) -> None:
     if isinstance(node, Mapping):
         if "class_path" in node:
             cls = load_class(node["class_path"])
-            arguments = _arguments(cls)
+            arguments = arguments_of(cls)
             for key in _section(node, "init_args"):
                 if key not in arguments:
                     raise unknown(f"argument of {cls.__name__} at '{path}'", str(key), arguments)
@@ -256,7 +257,7 @@ def _check_plain(cls: Any, given: Mapping[str, Any], path: str) -> None:
         if isinstance(value, Mapping) and "class_path" not in value and name in hints:
             kinds = [kind for kind in get_args(hints[name]) or (hints[name],) if kind is not type(None)]
             if len(kinds) == 1 and isinstance(kinds[0], type) and kinds[0] is not dict:
-                _known(f"argument of {kinds[0].__name__} at '{path}.{name}'", value, _arguments(kinds[0]))
+                _known(f"argument of {kinds[0].__name__} at '{path}.{name}'", value, arguments_of(kinds[0]))
 
 
 def load_class(class_path: Any) -> Any:
@@ -273,18 +274,6 @@ def load_class(class_path: Any) -> Any:
     if not hasattr(module, name):
         raise unknown(f"class in {module_name}", name, [n for n in dir(module) if n[:1].isupper()])
     return getattr(module, name)
-
-
-def _arguments(cls: Any) -> set[str]:
-    """Names of what a class or a function takes; ``**kwargs`` are those of the next class."""
-    found: set[str] = set()
-    for owner in cls.__mro__ if isinstance(cls, type) else (cls,):
-        target = inspect.getattr_static(owner, "__init__") if isinstance(owner, type) else owner
-        parameters = inspect.signature(target).parameters.values()
-        found.update(p.name for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD))
-        if not any(p.kind is p.VAR_KEYWORD for p in parameters):
-            break
-    return found - {"self"}
 
 
 def _known(what: str, given: Iterable[Any], names: Iterable[str]) -> None:

@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import warnings
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
 
 from lit_backdoor.bundle import open_bundle
-from lit_backdoor.defenses.pgbd.mapping import TeacherMapping
-from lit_backdoor.defenses.pgbd.sanitization import PGBD, paper_optimizer
-from lit_backdoor.defenses.pgbd.settings import Geometry
-from lit_backdoor.defenses.stamp_search import StampSearch
+from lit_backdoor.defenses.pgbd.sanitization import PGBD
 from lit_backdoor.models import Classifier
-from lit_backdoor.stages.optim import Schedule
 
 __all__ = ["NTPGBD"]
 
@@ -32,17 +27,7 @@ class NTPGBD(PGBD):
         candidates: Path of a bundle of kind ``targets``: only its most suspicious classes have turns, the first first;
             classes that it has no number on have none.
         top: How many of the candidates; the paper's top k.
-        weight: Weight lambda of the sanitization loss.
-        form: ``cos`` (paper) or ``abs`` (release).
-        reduction: ``mean`` over the batch, or ``sum`` (release).
-        geometry: Where prototypes are taken.
-        mapping: Large-model mapping of the vectors; None for none.
-        optimizer: Makes the optimizer; default the paper's SGD 1e-4, momentum .9, weight decay 1e-4.
-        schedule: What the learning rate does over the run.
-        batch_norm: ``eval`` tunes the suspect in eval mode; ``train`` uses and updates batch statistics.
-        head: ``frozen`` leaves the last linear layer as it is (ours); ``tuned`` tunes it, too (paper).
-        average: The last epochs over whose steps weights are averaged (ours); 0 hands on the last step's (paper).
-        search: Search of stamps, under which every batch comes a second time (ours); None for none (paper).
+        **options: Further arguments of `PGBD`, but its target.
 
     Raises:
         ValueError: If an option is unknown, ``interval`` or ``top`` not positive, or vectors are to be smoothed, which
@@ -55,33 +40,9 @@ class NTPGBD(PGBD):
         interval: int = 1,
         candidates: str | None = None,
         top: int = 3,
-        weight: float = 1.0,
-        form: Literal["cos", "abs"] = "cos",
-        reduction: Literal["mean", "sum"] = "mean",
-        geometry: Geometry | None = None,
-        mapping: TeacherMapping | None = None,
-        optimizer: OptimizerCallable = paper_optimizer,
-        schedule: Schedule = "constant",
-        batch_norm: Literal["train", "eval"] = "eval",
-        head: Literal["frozen", "tuned"] = "frozen",
-        average: int = 1,
-        search: StampSearch | None = None,
+        **options: Any,
     ) -> None:
-        super().__init__(
-            suspect,
-            0,
-            weight,
-            form,
-            reduction,
-            geometry,
-            mapping,
-            optimizer,
-            schedule,
-            batch_norm,
-            head,
-            average,
-            search,
-        )
+        super().__init__(suspect, 0, **options)
         if interval < 1 or top < 1:
             raise ValueError(f"Expected interval and top of at least 1, got {interval} and {top}.")
         if self.geometry.smoothed != "prototypes":

@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
 
 from lit_backdoor.bundle import open_bundle
 from lit_backdoor.defenses.pgbd.activations import Stamp
 from lit_backdoor.defenses.pgbd.leads import constant_leads
-from lit_backdoor.defenses.pgbd.mapping import TeacherMapping
-from lit_backdoor.defenses.pgbd.sanitization import PGBD, paper_optimizer
-from lit_backdoor.defenses.pgbd.settings import Geometry
-from lit_backdoor.defenses.stamp_search import StampSearch
+from lit_backdoor.defenses.pgbd.sanitization import PGBD
 from lit_backdoor.models import Classifier, Frozen, UNet
-from lit_backdoor.stages.optim import Schedule
 from lit_backdoor.stages.target_detection import targets_given
 from lit_backdoor.triggers import OneOf, Trigger, stamped_by
 
@@ -38,17 +33,7 @@ class STPGBD(PGBD):
             or a generator as it is. The attack's own is an oracle, for the paper's ablation alone.
         target: The target class, by hand or as the path of a bundle; None takes what the trigger's bundle names. A
             bundle of target classes that names none leaves the suspect unchanged.
-        weight: Weight lambda of the sanitization loss.
-        form: ``cos`` (paper) or ``abs`` (release).
-        reduction: ``mean`` over the batch, or ``sum`` (release).
-        geometry: Where prototypes are taken, and when they are rebuilt.
-        mapping: Large-model mapping of the vectors; None for none.
-        optimizer: Makes the optimizer; default the paper's SGD 1e-4, momentum .9, weight decay 1e-4.
-        schedule: What the learning rate does over the run.
-        batch_norm: ``eval`` tunes the suspect in eval mode; ``train`` uses and updates batch statistics.
-        head: ``frozen`` leaves the last linear layer as it is (ours); ``tuned`` tunes it, too (paper).
-        average: The last epochs over whose steps weights are averaged (ours); 0 hands on the last step's (paper).
-        search: Search of stamps, under which every batch comes a second time (ours); None for none (paper).
+        **options: Further arguments of `PGBD`.
 
     Raises:
         ValueError: If an option or a class is unknown, or the bundle holds no trigger.
@@ -59,33 +44,9 @@ class STPGBD(PGBD):
         suspect: str | Classifier,
         trigger: str | Trigger | UNet,
         target: int | str | None = None,
-        weight: float = 1.0,
-        form: Literal["cos", "abs"] = "cos",
-        reduction: Literal["mean", "sum"] = "mean",
-        geometry: Geometry | None = None,
-        mapping: TeacherMapping | None = None,
-        optimizer: OptimizerCallable = paper_optimizer,
-        schedule: Schedule = "constant",
-        batch_norm: Literal["train", "eval"] = "eval",
-        head: Literal["frozen", "tuned"] = "frozen",
-        average: int = 1,
-        search: StampSearch | None = None,
+        **options: Any,
     ) -> None:
-        super().__init__(
-            suspect,
-            -1,
-            weight,
-            form,
-            reduction,
-            geometry,
-            mapping,
-            optimizer,
-            schedule,
-            batch_norm,
-            head,
-            average,
-            search,
-        )
+        super().__init__(suspect, -1, **options)
         self.given(trigger=trigger)
         self.named_target = target
 
