@@ -35,6 +35,7 @@ VARIANTS = {
     # oracles: what the defense would do if it were told
     "given": ["stages.tune.inputs={model.suspect: victim}", "stages.tune.model.init_args.target=0"],
     "precise": ["sweep=null"],
+    "lambda03": ["stages.sanitize.model.init_args.weight=0.3"],
     "rate1": ["data.init_args.attack.init_args.rate=0.01"],  # PGBD's
     # the paper's loss, on clean images alone
     "plain": [
@@ -47,6 +48,7 @@ VARIANTS = {
 AFTER = {INVERT: (), TAC: ("tune", "control"), NC: ("unlearn", "control")}
 LABELS = {
     "rate1": ", 1 % poisoned",
+    "lambda03": ", lambda .3",
     ST: ", ST-PGBD",
     "pgbd_nt_faces": ", NT-PGBD",
     "tac_faces": ", TAC",
@@ -79,7 +81,7 @@ PLAN = [
     *((f"{PGBD}@plain", attack) for attack in ("badnets", "blend", "sig")),
     *((f"{TAC}@given", attack) for attack in ("blend", "sig")),  # where detection misses
     (f"{SMALL}_oracle@precise", "badnets_a2a"),
-    *((NT, attack) for attack in ("badnets_a2a", "null")),
+    *((chain, attack) for chain in (NT, f"{NT}@lambda03") for attack in ("badnets_a2a", "null")),
     (f"{U}@no_pull", "badnets_a2a"),
     *((chain, "sunglasses") for chain in FACES),
     ("demo", "badnets"),

@@ -239,7 +239,7 @@ def tables() -> dict[str, str]:
         "tac": defense_table([TAC, f"{TAC}@given", f"{TAC}@rate1"], found),
         "tac_fidelity": fidelity_table(["badnets", "blend", "sig", "wanet"]),
         "pgbd": defense_table([PGBD, f"{PGBD}@plain", f"{PGBD}@rate1", ST]),
-        "pgbd_nt": defense_table([NT, f"{NT}@rate1"]),
+        "pgbd_nt": defense_table([NT, f"{NT}@lambda03", f"{NT}@rate1"]),
         "faces": defense_table(FACES),
         "nc": defense_table([NC], found),
     }
