@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-import copy
 import os
-import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal, cast
 
-import lightning.pytorch as pl
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torchmetrics import Metric
 
 from lit_backdoor import __version__
-from lit_backdoor.bundle import Bundle, open_bundle, save_bundle
+from lit_backdoor.bundle import save_bundle
 from lit_backdoor.errors import DivergedError
 from lit_backdoor.metrics import Accuracy, AttackSuccessRate, RobustAccuracy
-from lit_backdoor.models import Classifier
+from lit_backdoor.stages.inputs import Batch, StageInputs
 
 __all__ = ["Batch", "Outcome", "Stage"]
-
-Batch = dict[str, Any]
 
 
 @dataclass
@@ -36,7 +31,7 @@ class Outcome:
     numbers: dict[str, Any] = field(default_factory=dict)
 
 
-class Stage(pl.LightningModule):
+class Stage(StageInputs):
     """One step of an attack or a defense, run by any Trainer.
 
     A subclass names the data it trains on (`views`), how it runs (`verb`), the `kind` of bundle it leaves, makes its
@@ -54,8 +49,6 @@ class Stage(pl.LightningModule):
         super().__init__()
         self._built = False
         self._ready = self.verb == "predict"  # whether the weights were trained or loaded, or never will be
-        self._given: dict[str, str | nn.Module] = {}
-        self._sources: dict[str, Bundle] = {}  # the bundles that this stage was made from, by argument name
         self.eval_metrics = nn.ModuleDict({split: nn.ModuleDict(self.metrics()) for split in ("val", "test")})
 
     # What a subclass says.
@@ -113,92 +106,6 @@ class Stage(pl.LightningModule):
             raise ValueError(
                 "Expected no --trainer.overfit_batches, which would replace the data module's own sampling. For a "
                 "short run set --trainer.limit_train_batches, or fewer rows in data.split."
-            )
-
-    @property
-    def seed(self) -> int:
-        """Seed of the run: the data module's, or 0 without one."""
-        return int(getattr(self.attached_data, "seed", 0))
-
-    @property
-    def attached_data(self) -> Any:
-        """The data module of the run, whatever its class; None without a Trainer or for plain loaders."""
-        return getattr(self._trainer, "datamodule", None)
-
-    @property
-    def data(self) -> Any:
-        """The data module of the run.
-
-        Raises:
-            ValueError: If the Trainer was given plain loaders.
-        """
-        datamodule = self.attached_data
-        if datamodule is None or not hasattr(datamodule, "loader"):
-            raise ValueError(
-                f"{type(self).__name__} makes passes of its own over the data: give the Trainer datamodule= a "
-                "BackdoorDataModule (or RootDataModule) instead of loaders."
-            )
-        return datamodule
-
-    def passes(self, view: str) -> Iterator[Batch]:
-        """Go once over all rows of a view in order, in every process, prepared and on the stage's device."""
-        for batch in self.data.loader(view, shuffle=False, world_size=1, rank=0):
-            yield self.data.images({k: v.to(self.device) if isinstance(v, Tensor) else v for k, v in batch.items()})
-
-    def given(self, **nets: str | nn.Module) -> None:
-        """Note nets that were given, as paths of bundles or objects, without making them parts of the stage."""
-        self._given |= nets
-
-    def open(self, name: str, kind: str | tuple[str, ...]) -> nn.Module:
-        """Take a net that was given: build it from its bundle, or copy the object, which stays as it is."""
-        value = self._given[name]
-        if isinstance(value, nn.Module):
-            return copy.deepcopy(value)
-        self._sources[name] = open_bundle(value, kind)
-        return self._sources[name].build()
-
-    def open_classifier(self, name: str = "suspect") -> Classifier:
-        """Take a suspect that was given; images of another size than its own are warned of.
-
-        Raises:
-            ValueError: If it is no classifier or has weights that are not finite, or the data has classes that it does
-                not know.
-        """
-        found = self.open(name, "suspect")
-        if not isinstance(found, Classifier):
-            raise ValueError(
-                f"Expected {name} to be a Classifier or the path of a bundle, got a {type(found).__name__}. Wrap a net "
-                "of your own: lit_backdoor.models.wrap_classifier(net, split=..., num_classes=..., ...)."
-            )
-        broken = [key for key, value in found.state_dict().items() if not value.isfinite().all()]
-        if broken:
-            raise ValueError(
-                f"Expected finite weights in {name}, but {len(broken)} of its tensors hold NaN or infinity, such as "
-                f"'{broken[0]}'. Train or import it anew."
-            )
-        classes = getattr(self.attached_data, "num_classes", None)
-        if isinstance(classes, int) and classes > found.num_classes:
-            raise ValueError(
-                f"Expected a suspect for the data's {classes} classes, got one for {found.num_classes}. Give the data "
-                "that it was trained for, or another suspect."
-            )
-        self.warn_of_size(found)
-        return found
-
-    def other_size(self, classifier: Classifier) -> tuple[int, int] | None:
-        """Height and width of the data's images where they are not the classifier's, else None."""
-        size, side = getattr(self.attached_data, "image_size", None), classifier.input_size
-        return size if isinstance(size, tuple) and size != (side, side) else None
-
-    def warn_of_size(self, classifier: Classifier) -> None:
-        """Warn where the data's images are not of the classifier's size: most nets run on them all the same."""
-        if size := self.other_size(classifier):
-            side = classifier.input_size
-            warnings.warn(
-                f"The classifier is for images of {side}x{side}, the data has {size[0]}x{size[1]}: what is measured "
-                "holds for the latter. To bring the data to the classifier's size set "
-                f"data.init_args.stored_size={side}.",
-                stacklevel=2,
             )
 
     @property
