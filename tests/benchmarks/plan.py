@@ -13,6 +13,8 @@ FACES = ("pgbd_faces", "pgbd_nt_faces", "tac_faces")
 CLEANED = {U: "unlearn", P: "purify", PGBD: "sanitize", NT: "sanitize", TAC: "tune", NC: "unlearn"}
 CLEANED |= dict(zip(FACES, ("sanitize", "sanitize", "tune"), strict=True))
 TARGETS = (0, 2, 4, 6, 8)
+GIVEN = ["stages.tune.inputs={model.suspect: victim}", "stages.tune.model.init_args.target=0"]
+TIE = [f"stages.{stage}.model.init_args.program.margin=0.0" for stage in ("detect", "tune")]
 # A chain may carry a variant, CHAIN@VARIANT: more settings for --set.
 VARIANTS = {
     "root5": ["data.init_args.split.root=1000"],
@@ -33,7 +35,10 @@ VARIANTS = {
         "stages.control.trainer.max_epochs=15",
     ],
     # oracles: what the defense would do if it were told
-    "given": ["stages.tune.inputs={model.suspect: victim}", "stages.tune.model.init_args.target=0"],
+    "given": GIVEN,
+    # the paper's program: the class wins by nothing
+    "tie": TIE,
+    "given_tie": GIVEN + TIE,
     "precise": ["sweep=null"],
     "lambda03": ["stages.sanitize.model.init_args.weight=0.3"],
     "rate1": ["data.init_args.attack.init_args.rate=0.01"],  # PGBD's
@@ -55,6 +60,8 @@ LABELS = {
     "root5": ", root 5 %",
     "root5_batch32": ", root 5 %, batches of 32, two rounds",
     "given": ", the class given",
+    "tie": ", no margin",
+    "given_tie": ", the class given, no margin",
     "plain": ", no stamps searched",
     "no_pull": ", no pull to a class, five rounds",
 }
@@ -74,12 +81,14 @@ PLAN = [
     (f"{TAC}@target0", "null"),
     *((chain, attack) for chain in (TAC, PGBD, NT, NC) for attack in ("badnets", "blend", "sig")),
     *((chain, "wanet") for chain in (TAC, PGBD, NT)),
-    (TAC, "badnets_a2a"),
     *((f"{chain}@rate1", attack) for chain in (TAC, PGBD, NT) for attack in ("badnets", "blend")),
     *((ST, attack) for attack in ("badnets", "blend", "sig")),
     (f"{SMALL}_detector_free", "badnets_a2a"),
     *((f"{PGBD}@plain", attack) for attack in ("badnets", "blend", "sig")),
-    *((f"{TAC}@given", attack) for attack in ("blend", "sig")),  # where detection misses
+    *(
+        (f"{TAC}@{variant}", attack) for variant in ("given", "given_tie") for attack in ("blend", "sig")
+    ),  # it misses them
+    *((f"{TAC}@tie", attack) for attack in ("badnets", "badnets_a2a")),
     (f"{SMALL}_oracle@precise", "badnets_a2a"),
     *((chain, attack) for chain in (NT, f"{NT}@lambda03") for attack in ("badnets_a2a", "null")),
     (f"{U}@no_pull", "badnets_a2a"),

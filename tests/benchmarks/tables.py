@@ -236,7 +236,7 @@ def tables() -> dict[str, str]:
         "btidbf_p": defense_table([P, f"{P}@root5"]),
         "btidbf_d": detection_table(),
         "targets": targets_table(),
-        "tac": defense_table([TAC, f"{TAC}@given", f"{TAC}@rate1"], found),
+        "tac": defense_table([TAC, *(f"{TAC}@{kind}" for kind in ("given", "given_tie", "tie", "rate1"))], found),
         "tac_fidelity": fidelity_table(["badnets", "blend", "sig", "wanet"]),
         "pgbd": defense_table([PGBD, f"{PGBD}@plain", f"{PGBD}@rate1", ST]),
         "pgbd_nt": defense_table([NT, f"{NT}@lambda03", f"{NT}@rate1"]),
