@@ -199,31 +199,6 @@ def test_several_processes_are_refused(file, tmp_path, monkeypatch):
         again(file, tmp_path / "out")
 
 
-UNLEARNING = "{class_path: lit_backdoor.defenses.btidbf.Unlearning, init_args: {rounds: 1}}"
-
-
-@pytest.mark.parametrize(
-    "settings",
-    [
-        ["stages.clean.model.init_args.mix=some"],
-        ["stages.clean.data.init_args.batch_size=0"],
-        [f"stages.clean.model={UNLEARNING}", "stages.clean.inputs={model.suspect: victim}"],
-    ],
-)
-def test_wrong_last_stage_shows_before_the_first_starts(file, settings, tmp_path):
-    with pytest.raises((SystemExit, ValueError)):
-        again(file, tmp_path / "out", settings)
-    assert not (tmp_path / "out").exists()
-
-
-def test_plan_names_the_epochs_that_a_stage_needs(file, tmp_path):
-    settings = [f"stages.clean.model={UNLEARNING}", "stages.clean.inputs={model.suspect: victim}"]
-    wanted = r"Expected 11 epochs for stage 'clean'.* got 2. Set stages.clean.trainer.max_epochs=11"
-    with pytest.raises(ValueError, match=wanted):
-        ChainRun(compose(file, settings), "tiny", tmp_path / "out").plan()
-    assert ChainRun(compose(file, [*settings, "stages.clean.trainer.max_epochs=11"]), "tiny", tmp_path / "out").plan()
-
-
 def test_out_that_is_a_file_is_refused(file, tmp_path):
     (tmp_path / "out").write_text("mine")
     with pytest.raises(ValueError, match="to be a folder"):

@@ -1,0 +1,30 @@
+"""What a chain checks of all its stages before the first one starts."""
+
+import pytest
+
+from lit_backdoor.chain.compose import compose
+from lit_backdoor.chain.run import ChainRun
+
+UNLEARNING = "{class_path: lit_backdoor.defenses.btidbf.Unlearning, init_args: {rounds: 1}}"
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ["stages.clean.model.init_args.mix=some"],
+        ["stages.clean.data.init_args.batch_size=0"],
+        [f"stages.clean.model={UNLEARNING}", "stages.clean.inputs={model.suspect: victim}"],
+    ],
+)
+def test_wrong_last_stage_shows_before_the_first_starts(file, settings, tmp_path):
+    with pytest.raises((SystemExit, ValueError)):
+        ChainRun(compose(file, settings), "tiny", tmp_path / "out", use_cache=False).run()
+    assert not (tmp_path / "out").exists()
+
+
+def test_plan_names_the_epochs_that_a_stage_needs(file, tmp_path):
+    settings = [f"stages.clean.model={UNLEARNING}", "stages.clean.inputs={model.suspect: victim}"]
+    wanted = r"Expected 11 epochs for stage 'clean'.* got 2. Set stages.clean.trainer.max_epochs=11"
+    with pytest.raises(ValueError, match=wanted):
+        ChainRun(compose(file, settings), "tiny", tmp_path / "out").plan()
+    assert ChainRun(compose(file, [*settings, "stages.clean.trainer.max_epochs=11"]), "tiny", tmp_path / "out").plan()
