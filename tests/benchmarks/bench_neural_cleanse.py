@@ -1,9 +1,9 @@
 """Seconds of Neural Cleanse for several numbers of classes.
 
-python tests/benchmarks/bench_neural_cleanse.py [--classes 10 43 200] [--channels 16] [--steps 3] [--precision bf16-mixed]
+python tests/benchmarks/bench_neural_cleanse.py [--classes 10 43 200] [--channels 16] [--steps 10] [--precision bf16-mixed]
 
-A ResNet-18 of random weights on 32 x 32 images of noise, batches of 32. ``--steps`` steps run through the Trainer after
-a few that do not count; a run is that of the chain ``nc_cifar10_small``, 30 epochs of 8 steps. Every class takes part in
+A ResNet-18 of random weights on 32 x 32 images of noise, batches of 8. ``--steps`` steps run through the Trainer after
+a few that do not count; a run is that of the chain ``nc_cifar10_small``, 30 epochs of 32 steps. Every class takes part in
 every step, so the time is proportional to their number, but for what the chunks cost.
 """
 
@@ -20,9 +20,9 @@ from lit_backdoor.data import BackdoorDataModule, Split, TensorSource
 from lit_backdoor.defenses.trigger_inversion import NeuralCleanse
 from lit_backdoor.models import TimmClassifier
 
-SKIP = 1  # steps before the clock starts
-RUN = 30 * 8  # steps of a run
-BATCH = 32
+SKIP = 2  # steps before the clock starts
+RUN = 30 * 32  # steps of a run
+BATCH = 8
 
 
 class Clock(pl.Callback):
@@ -59,7 +59,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--classes", type=int, nargs="+", default=[10, 43, 200])
     parser.add_argument("--channels", type=int, default=16)
-    parser.add_argument("--steps", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--images-at-once", type=int, default=512)
     parser.add_argument("--precision", default="bf16-mixed")
     given = parser.parse_args()

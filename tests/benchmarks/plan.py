@@ -5,12 +5,15 @@ from __future__ import annotations
 SMALL, U, P, INVERT = (
     "atclean_cifar10_small", "btidbf_u_cifar10_small", "btidbf_p_cifar10_small", "btidbf_invert_cifar10_small",
 )  # fmt: skip
-PGBD, NT, ST, TAC, NC = (
+PGBD, NT, ST, TAC, NC, PIXEL = (
     "pgbd_cifar10_small", "pgbd_nt_cifar10_small", "pgbd_st_cifar10_small", "tac_cifar10_small", "nc_cifar10_small",
+    "pixel_cifar10_small",
 )  # fmt: skip
+ADAPTIVE = "pgbd_adaptive_small"
 FACES = ("pgbd_faces", "pgbd_nt_faces", "tac_faces")
 # The stage whose suspect is the cleaned one, where it is not `clean`.
-CLEANED = {U: "unlearn", P: "purify", PGBD: "sanitize", NT: "sanitize", TAC: "tune", NC: "unlearn"}
+CLEANED = {U: "unlearn", P: "purify", PGBD: "sanitize", NT: "sanitize", TAC: "tune", NC: "unlearn", PIXEL: "unlearn"}
+CLEANED |= {ADAPTIVE: "sanitize"}
 CLEANED |= dict(zip(FACES, ("sanitize", "sanitize", "tune"), strict=True))
 TARGETS = (0, 2, 4, 6, 8)
 GIVEN = ["stages.tune.inputs={model.suspect: victim}", "stages.tune.model.init_args.target=0"]
@@ -50,11 +53,13 @@ VARIANTS = {
     ],
 }
 # Detection alone, at any target: what comes after it is left out.
-AFTER = {INVERT: (), TAC: ("tune", "control"), NC: ("unlearn", "control")}
+AFTER = {INVERT: (), TAC: ("tune", "control"), NC: ("unlearn", "control"), PIXEL: ("unlearn", "control")}
 LABELS = {
     "rate1": ", 1 % poisoned",
     "lambda03": ", lambda .3",
     ST: ", ST-PGBD",
+    ADAPTIVE: ", drawn to clean features (ML-MMDR)",
+    PIXEL: ", Pixel",
     "pgbd_nt_faces": ", NT-PGBD",
     "tac_faces": ", TAC",
     "root5": ", root 5 %",
@@ -65,7 +70,9 @@ LABELS = {
     "plain": ", no stamps searched",
     "no_pull": ", no pull to a class, five rounds",
 }
-DETECTING = [(chain, attack) for chain in AFTER for attack in ("badnets", "blend") if (chain, attack) != (NC, "blend")]
+# BadNets has the small trigger that Neural Cleanse and Pixel look for
+DETECTING = [(chain, "badnets") for chain in AFTER] + [(INVERT, "blend"), (TAC, "blend")]
+CLEAN = [(chain, "null") for chain in (TAC, NC, PIXEL)]
 PLAN = [
     *((SMALL, attack) for attack in ("badnets", "blend", "sig", "badnets_a2a", "batt", "wanet")),
     *((f"{SMALL}_{kind}", a) for kind in ("untrained", "detector_free", "letter") for a in ("badnets", "blend")),
@@ -78,8 +85,10 @@ PLAN = [
         for attack in ("badnets", "blend")
     ),
     *((f"{chain}@target{target}", attack) for chain, attack in DETECTING for target in TARGETS),
-    (f"{TAC}@target0", "null"),
-    *((chain, attack) for chain in (TAC, PGBD, NT, NC) for attack in ("badnets", "blend", "sig")),
+    *((f"{chain}@target0", attack) for chain, attack in CLEAN),
+    *((chain, attack) for chain in (TAC, PGBD, NT) for attack in ("badnets", "blend", "sig")),
+    *((chain, attack) for chain in (NC, PIXEL, ADAPTIVE) for attack in ("badnets", "blend")),
+    (TAC, "badnets_a2a"),
     *((chain, "wanet") for chain in (TAC, PGBD, NT)),
     *((f"{chain}@rate1", attack) for chain in (TAC, PGBD, NT) for attack in ("badnets", "blend")),
     *((ST, attack) for attack in ("badnets", "blend", "sig")),

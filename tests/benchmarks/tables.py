@@ -21,6 +21,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from plan import (
+    ADAPTIVE,
+    CLEAN,
     CLEANED,
     DETECTING,
     FACES,
@@ -31,6 +33,7 @@ from plan import (
     NT,
     PAPER,
     PGBD,
+    PIXEL,
     PLAN,
     SMALL,
     ST,
@@ -158,12 +161,15 @@ def detection_table() -> str:
 def targets_table() -> str:
     """How often a detector's class is the attack's, over targets and seeds, and that of clean models."""
     found = values()
-    detectors = {INVERT: ("BTI-DBF", "invert"), TAC: ("TAC", "detect"), NC: ("Neural Cleanse", "detect")}
+    detectors = {
+        INVERT: ("BTI-DBF", "invert"), TAC: ("TAC", "detect"), NC: ("Neural Cleanse", "detect"),
+        PIXEL: ("Pixel", "detect"),
+    }  # fmt: skip
     lines = [
         "| detector | attack | runs | class found | most suspicious class right | FD | seconds |",
         "|---|---|---|---|---|---|---|",
     ]
-    for chain, attack in [*DETECTING, (TAC, "null")]:
+    for chain, attack in [*DETECTING, *CLEAN]:
         name, stage = detectors[chain]
         runs = [(f"{chain}@target{target}", attack, stage) for target in TARGETS]
         seconds = [float(row["seconds"]) for row in read() if (row["chain"], row["attack"], row["stage"]) in runs]
@@ -238,10 +244,10 @@ def tables() -> dict[str, str]:
         "targets": targets_table(),
         "tac": defense_table([TAC, *(f"{TAC}@{kind}" for kind in ("given", "given_tie", "tie", "rate1"))], found),
         "tac_fidelity": fidelity_table(["badnets", "blend", "sig", "wanet"]),
-        "pgbd": defense_table([PGBD, f"{PGBD}@plain", f"{PGBD}@rate1", ST]),
+        "pgbd": defense_table([PGBD, f"{PGBD}@plain", f"{PGBD}@rate1", ST, ADAPTIVE]),
         "pgbd_nt": defense_table([NT, f"{NT}@lambda03", f"{NT}@rate1"]),
         "faces": defense_table(FACES),
-        "nc": defense_table([NC], found),
+        "nc": defense_table([NC, PIXEL], found),
     }
 
 
