@@ -22,6 +22,7 @@ from lit_backdoor.metrics import dem, der
 __all__ = ["StageResult", "collect"]
 
 FORMAT = 1
+_SUMMED = ("acc", "acc_target", "asr", "ra")
 
 
 @dataclass
@@ -94,7 +95,7 @@ def collect(chain: Mapping[str, Any], name: str, out: Path, stages: Sequence[Sta
 def _summary(summary: Mapping[str, Any], metrics: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     def row(role: str) -> dict[str, Any] | None:
         name = summary.get(role)
-        return None if name is None else {key: metrics[name].get(key) for key in ("acc", "asr", "ra")}
+        return None if name is None else {key: metrics[name].get(key) for key in _SUMMED}
 
     before, after = row("before"), row("after")
     rates: dict[str, Any] = {"der": None, "dem": None}

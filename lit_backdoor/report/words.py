@@ -12,6 +12,7 @@ __all__ = ["DASH", "METRICS", "call", "count", "duration", "label", "number", "p
 DASH = "–"
 METRICS = {
     "acc": ("ACC", "clean test images classified correctly"),
+    "acc_target": ("ACC, target class", "clean test images of the attacker’s class that are classified correctly"),
     "asr": ("ASR", "triggered test images that get the attacker’s label"),
     "ra": ("RA", "triggered test images that still get their true label"),
     "der": ("DER", "defense effectiveness rating: ASR gained against ACC lost, 0 to 1"),
@@ -25,7 +26,7 @@ METRICS = {
     "selection_recall": ("Selection recall", "share of the poisoned rows that are selected"),
     "selection_f1": ("Selection F1", "harmonic mean of selection precision and recall"),
 }
-_SHARES = ("acc", "asr", "ra", "selection_precision", "selection_recall", "selection_f1")
+_SHARES = ("acc", "acc_target", "asr", "ra", "selection_precision", "selection_recall", "selection_f1")
 
 
 def label(name: str) -> str:

@@ -66,14 +66,19 @@ class Stage(StageInputs):
 
     def metrics(self) -> dict[str, Metric]:
         """Make the metrics of `evaluate`, by name."""
-        return {"acc": Accuracy(), "asr": AttackSuccessRate(), "ra": RobustAccuracy()}
+        return {"acc": Accuracy(), "acc_target": Accuracy(), "asr": AttackSuccessRate(), "ra": RobustAccuracy()}
 
     def evaluate(self, batch: Batch, metrics: Mapping[str, Metric]) -> list[str]:
         """Update the metrics by one batch of the ``clean`` or ``triggered`` view; name those that it concerned."""
         logits = self.logits(batch["image"]).float()
         if batch["view"] == "clean":
             metrics["acc"].update(logits, batch["label"], batch["valid"])
-            return ["acc"]
+            target = getattr(getattr(self.attached_data, "attack", None), "single_target", None)
+            if target is None:
+                return ["acc"]
+            # a net that never names the attack's class has an ASR of zero for nothing
+            metrics["acc_target"].update(logits, batch["label"], batch["valid"] & (batch["label"] == target))
+            return ["acc", "acc_target"]
         counted = batch["valid"] & batch["eligible"]
         metrics["asr"].update(logits, batch["label"], counted)
         metrics["ra"].update(logits, batch["clean_label"], counted)

@@ -16,7 +16,7 @@ from lit_backdoor.models.latents import latents_and_logits
 from lit_backdoor.stages.base import Batch, Stage
 from lit_backdoor.stages.generator_training import update_dof
 from lit_backdoor.stages.input_detection import InputDetection
-from lit_backdoor.triggers import AllToOne, OneToOne, Role
+from lit_backdoor.triggers import Role
 
 __all__ = [
     "TESTED",
@@ -33,7 +33,7 @@ __all__ = [
 
 
 class Evaluation(Stage):
-    """Test a suspect on the clean and the triggered view: ACC, ASR, RA.
+    """Test a suspect on the clean and the triggered view: ACC, ASR, RA, and ACC on the attack's class.
 
     Args:
         bundle: Path of a suspect bundle, or a classifier.
@@ -111,7 +111,7 @@ class TriggerEvaluation(Evaluation):
     def on_test_epoch_end(self) -> None:
         """Compare the named class with the attack's."""
         attack, named = self.data.attack, self._sources["bundle"].numbers.get("target_class")
-        if attack is not None and named is not None and isinstance(attack.policy, AllToOne | OneToOne):
+        if attack is not None and named is not None and attack.single_target is not None:
             self.log("test/target_found", float(named == attack.target))
 
 
@@ -220,7 +220,7 @@ class TargetEvaluation(Evaluation):
         """Compare with the attack, where one class is its target."""
         attack = self.data.attack
         self.log("test/flagged_classes", float(len(self.flagged)))
-        if attack is not None and isinstance(attack.policy, AllToOne | OneToOne):
+        if attack is not None and attack.single_target is not None:
             self.log("test/target_found", float(self.flagged == [attack.target]))
             self.log("test/target_top", float(self.report.numbers["top_class"] == attack.target))
 
@@ -255,7 +255,7 @@ class PerturbationEvaluation(TargetEvaluation):
         """Log the numbers of the attack's class."""
         super().on_test_epoch_end()
         attack = self.data.attack
-        known = attack is not None and attack.trigger.stamps and isinstance(attack.policy, AllToOne | OneToOne)
+        known = attack is not None and attack.trigger.stamps and attack.single_target is not None
         names = ("cosine", "rank_correlation", "precision_1", "precision_5", "precision_10")
         found = dict.fromkeys((*names, "cosine_other"), torch.tensor(torch.nan))
         if known:

@@ -203,6 +203,11 @@ class Attack(Recorded):
                 "trigger and are not poisoned are covers already. Lower the rate instead."
             )
 
+    @property
+    def single_target(self) -> int | None:
+        """The one class that the attack leads to; None where it leads to several, as from all to all."""
+        return self.target if isinstance(self.policy, AllToOne | OneToOne) else None
+
     def check(self, num_classes: int) -> None:
         """Check the labels that the attack names against the data.
 

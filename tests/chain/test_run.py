@@ -70,7 +70,7 @@ def test_results_have_the_documented_shape(finished):
     assert [stage["kind"] for stage in results["stages"]] == ["suspect", "selection", "generator", "suspect"]
     assert results["stages"][2]["inputs"] == {"model.suspect": "victim", "data.suspicious": "select"}
     metrics = {stage["name"]: stage["metrics"] for stage in results["stages"]}
-    assert set(metrics["victim"]) == set(metrics["clean"]) == {"acc", "asr", "ra"}
+    assert set(metrics["victim"]) == set(metrics["clean"]) == {"acc", "acc_target", "asr", "ra"}
     assert set(metrics["generate"]) == {"dof"}
     assert set(metrics["select"]) == {"selection_precision", "selection_recall", "selection_f1"}
     summary = results["summary"]

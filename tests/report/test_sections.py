@@ -37,6 +37,12 @@ def text(html):
         ({"acc": 0.9, "asr": 0.99}, None, "The suspect carries a backdoor", "bad"),
         ({"acc": 0.9, "asr": 0.99}, {"acc": 0.89, "asr": 0.05}, "The backdoor is gone", "good"),
         ({"acc": 0.9, "asr": 0.99}, {"acc": 0.5, "asr": 0.05}, "The backdoor is gone", "plain"),
+        (
+            {"acc": 0.9, "acc_target": 0.9, "asr": 0.99},
+            {"acc": 0.85, "acc_target": 0.1, "asr": 0.0},
+            "Attack success fell from <b>99.0%</b> to <b>0.0%</b>, but so did accuracy on the attacker’s class",
+            "bad",
+        ),
         ({"acc": 0.9, "asr": 0.99}, {"acc": 0.89, "asr": 0.3}, "The backdoor is weaker, not gone", "plain"),
         ({"acc": 0.9, "asr": 0.99}, {"acc": 0.89, "asr": 0.9}, "The backdoor still works", "bad"),
     ],

@@ -15,7 +15,6 @@ from lit_backdoor.report.rows import pick, spread
 from lit_backdoor.report.run import Run
 from lit_backdoor.report.svg import Point
 from lit_backdoor.report.template import Section, render
-from lit_backdoor.triggers import AllToAll
 
 __all__ = ["projection"]
 
@@ -97,7 +96,7 @@ def _kinds(run: Run) -> list[_Kind]:
 def _target(run: Run) -> int | None:
     """Name the one class that triggered images are sent to, where there is one."""
     attack = run.data.attack
-    return None if attack is None or isinstance(attack.policy, AllToAll) else attack.target
+    return None if attack is None else attack.single_target
 
 
 def _logits(net: nn.Module, kinds: list[_Kind]) -> Tensor:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from lit_backdoor.report.run import Run
 from lit_backdoor.report.template import Section, render
-from lit_backdoor.triggers import AllToAll
 
 __all__ = ["targets"]
 
@@ -22,7 +21,7 @@ def targets(run: Run) -> Section | None:
     finite = statistic[statistic.isfinite()]
     widest = float(finite.max()) if len(finite) else 1.0
     attack = run.data.attack
-    truth = None if attack is None or isinstance(attack.policy, AllToAll) else attack.target
+    truth = None if attack is None else attack.single_target
     rows = [
         {
             "name": run.class_name(label),

@@ -17,6 +17,8 @@ __all__ = ["sentence", "verdict"]
 _TOOK, _GONE, _WEAKER = 0.5, 0.1, 0.5  # ASR from which an attack took; below which it is gone; factor of a weaker one
 _COSTLY = 0.05  # ACC drop that the sentence names as a price
 _SAME = 0.02  # ACC that a control may lack and still do as well
+_EMPTIED = 0.5  # share of its accuracy on the attack's class below which a net was cleaned by giving up the class
+_ROWS = ("acc", "acc_target", "asr", "ra")
 _LOW_IS_GOOD = ("asr",)
 _TILES = ("dof", "selection_precision", "feature_distance", "f1", "auroc")  # of the chains that have them
 
@@ -27,7 +29,8 @@ def verdict(run: Run) -> Section:
     before = summary["before"] or (run.before["metrics"] if run.before else None)
     after = summary["after"]
     beside = _beside(run)
-    rows = [_row(name, before or {}, after or {}, beside) for name in ("acc", "asr", "ra")] if before or after else []
+    shown = [name for name in _ROWS if name != "acc_target" or (before or {}).get(name) is not None]
+    rows = [_row(name, before or {}, after or {}, beside) for name in shown] if before or after else []
     tiles = [_tile(name, summary[name]) for name in ("der", "dem")] if after else []
     tiles += [_tile(name, run.numbers(name)[-1]) for name in _TILES if run.numbers(name)] + _target(run)
     title, good = sentence(before, after)
@@ -56,6 +59,9 @@ def sentence(before: dict[str, Any] | None, after: dict[str, Any] | None) -> tup
         return _fill("The suspect carries a backdoor that works on {} of the triggered images.", asr), "bad"
     cost = acc - after["acc"]
     tail = ", at the price of accuracy: from {} to {}." if cost > _COSTLY else ", and accuracy went from {} to {}."
+    if after["asr"] <= _WEAKER * asr and _emptied(before, after):
+        text = "Attack success fell from {} to {}, but so did accuracy on the attacker’s class: from {} to {}."
+        return _fill(text, asr, after["asr"], before["acc_target"], after["acc_target"]), "bad"
     if after["asr"] <= _GONE:
         head, tone = "The backdoor is gone: attack success fell from {} to {}", "good" if cost <= _COSTLY else "plain"
     elif after["asr"] <= _WEAKER * asr:
@@ -63,6 +69,12 @@ def sentence(before: dict[str, Any] | None, after: dict[str, Any] | None) -> tup
     else:
         head, tone = "The backdoor still works: attack success went from {} to {}", "bad"
     return _fill(head + tail, asr, after["asr"], acc, after["acc"]), tone
+
+
+def _emptied(before: dict[str, Any], after: dict[str, Any]) -> bool:
+    """Say whether the attack's class is hardly named any more, which leaves an attack nothing to succeed at."""
+    first, last = before.get("acc_target"), after.get("acc_target")
+    return first is not None and last is not None and last < _EMPTIED * first
 
 
 def _without_attack(acc: float, after: dict[str, Any] | None) -> Markup:
