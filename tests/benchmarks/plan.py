@@ -16,8 +16,19 @@ CLEANED = {U: "unlearn", P: "purify", PGBD: "sanitize", NT: "sanitize", TAC: "tu
 CLEANED |= {ADAPTIVE: "sanitize"}
 CLEANED |= dict(zip(FACES, ("sanitize", "sanitize", "tune"), strict=True))
 TARGETS = (0, 2, 4, 6, 8)
-GIVEN = ["stages.tune.inputs={model.suspect: victim}", "stages.tune.model.init_args.target=0"]
+GIVEN = ["stages.tune.inputs={model.suspect: victim}"]
+# TAC as we read the paper: latents are shifted, no images stamped
+SHIFTED = [
+    "stages.tune.data.init_args.batch_size=128",
+    "stages.tune.trainer.max_epochs=20",
+    "stages.tune.model={class_path: lit_backdoor.defenses.tac.TACFineTune, init_args: {program: {margin: 3.0}}}",
+    "stages.control.data.init_args.batch_size=128",
+    "stages.control.trainer.max_epochs=20",
+    "stages.control.model.init_args.batch_norm=train",
+    "stages.control.model.init_args.optimizer.init_args.lr=0.005",
+]
 TIE = [f"stages.{stage}.model.init_args.program.margin=0.0" for stage in ("detect", "tune")]
+TARGET = ["stages.tune.model.init_args.target=0"]
 # A chain may carry a variant, CHAIN@VARIANT: more settings for --set.
 VARIANTS = {
     "root5": ["data.init_args.split.root=1000"],
@@ -38,10 +49,12 @@ VARIANTS = {
         "stages.control.trainer.max_epochs=15",
     ],
     # oracles: what the defense would do if it were told
-    "given": GIVEN,
-    # the paper's program: the class wins by nothing
-    "tie": TIE,
-    "given_tie": GIVEN + TIE,
+    "given": GIVEN + TARGET,
+    "shifted": SHIFTED,
+    "given_shifted": GIVEN + SHIFTED + TARGET,
+    # and the paper's program: the class wins by nothing
+    "tie": SHIFTED + TIE,
+    "given_tie": GIVEN + SHIFTED + TARGET + TIE,
     "precise": ["sweep=null"],
     "lambda03": ["stages.sanitize.model.init_args.weight=0.3"],
     "rate1": ["data.init_args.attack.init_args.rate=0.01"],  # PGBD's
@@ -65,8 +78,10 @@ LABELS = {
     "root5": ", root 5 %",
     "root5_batch32": ", root 5 %, batches of 32, two rounds",
     "given": ", the class given",
-    "tie": ", no margin",
-    "given_tie": ", the class given, no margin",
+    "shifted": ", latents shifted",
+    "given_shifted": ", latents shifted, the class given",
+    "tie": ", latents shifted, no margin",
+    "given_tie": ", latents shifted, the class given, no margin",
     "plain": ", no stamps searched",
     "no_pull": ", no pull to a class, five rounds",
 }
@@ -95,8 +110,11 @@ PLAN = [
     (f"{SMALL}_detector_free", "badnets_a2a"),
     *((f"{PGBD}@plain", attack) for attack in ("badnets", "blend", "sig")),
     *(
-        (f"{TAC}@{variant}", attack) for variant in ("given", "given_tie") for attack in ("blend", "sig")
+        (f"{TAC}@{variant}", attack)
+        for variant in ("given", "given_shifted", "given_tie")
+        for attack in ("blend", "sig")
     ),  # it misses them
+    *((f"{TAC}@shifted", attack) for attack in ("badnets", "blend", "wanet")),
     *((f"{TAC}@tie", attack) for attack in ("badnets", "badnets_a2a")),
     (f"{SMALL}_oracle@precise", "badnets_a2a"),
     *((chain, attack) for chain in (NT, f"{NT}@lambda03") for attack in ("badnets_a2a", "null")),

@@ -115,17 +115,17 @@ def seeds_of(chain: str, attack: str) -> str:
     return ", ".join(sorted({row["seed"] for row in read() if (row["chain"], row["attack"]) == (chain, attack)})) or "-"
 
 
-def defense_table(chains: Sequence[str], more: tuple[str, str] | None = None) -> str:
+def defense_table(chains: Sequence[str], *more: tuple[str, str, str]) -> str:
     """One row per chain and planned attack.
 
     Args:
         chains: The chains; all but the first are named in their rows.
-        more: A further column: a stage and one of its numbers.
+        more: Further columns: a stage, one of its numbers, and its heading.
     """
     found = values()
     figures = any(chain.partition("@")[0] in PAPER for chain in chains)
     head = ["attack", "seeds", "ACC before", "ASR before", "ACC after", "ASR after", "RA after"]
-    head += [more[1].replace("dof", "DoF").replace("_", " ")] if more else []
+    head += [heading for _, _, heading in more]
     head += ["fine-tuning alone: ACC", "ASR"] + (["paper (full size), ACC/ASR %"] if figures else [])
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for chain in chains:
@@ -134,7 +134,7 @@ def defense_table(chains: Sequence[str], more: tuple[str, str] | None = None) ->
             cells = [NAMES[attack] + LABELS.get(variant or name, ""), seeds_of(chain, attack)]
             cells += [cell(found, chain, attack, "victim", metric) for metric in ("acc", "asr")]
             cells += [cell(found, chain, attack, CLEANED.get(name, "clean"), metric) for metric in ("acc", "asr", "ra")]
-            cells += [cell(found, chain, attack, *more)] if more else []
+            cells += [cell(found, chain, attack, stage, metric) for stage, metric, _ in more]
             cells += [cell(found, chain, attack, "control", metric) for metric in ("acc", "asr")]
             cells += [PAPER.get(name, {}).get(attack, "-")] if figures else []
             lines.append("| " + " | ".join(cells) + " |")
@@ -215,7 +215,7 @@ def rows_table(rows: list[tuple[str, str, str, str]]) -> str:
 
 
 def tables() -> dict[str, str]:
-    ablations = []
+    ablations, kinds = [], ("given", "rate1", "shifted", "given_shifted", "tie", "given_tie")
     for attack in ("badnets", "blend"):
         ablations += [
             ("ATClean", SMALL, attack, "clean"),
@@ -230,7 +230,10 @@ def tables() -> dict[str, str]:
         ("case 3: then clean images", "collision", "badnets", "clean_images"),
         ("case 4: then a random trigger, true labels", "collision", "badnets", "random_trigger"),
     ]
-    dof, found = ("generate", "dof"), ("detect", "target_found")
+    dof, found = ("generate", "dof", "DoF"), ("detect", "target_found", "target found")
+    own = [
+        (stage, "acc_target", f"target class: ACC {when}") for stage, when in (("victim", "before"), ("tune", "after"))
+    ]
     return {
         "demo": defense_table(["demo"], dof),
         "atclean_cifar10_small": defense_table([SMALL], dof),
@@ -242,7 +245,7 @@ def tables() -> dict[str, str]:
         "btidbf_p": defense_table([P, f"{P}@root5"]),
         "btidbf_d": detection_table(),
         "targets": targets_table(),
-        "tac": defense_table([TAC, *(f"{TAC}@{kind}" for kind in ("given", "given_tie", "tie", "rate1"))], found),
+        "tac": defense_table([TAC, *(f"{TAC}@{kind}" for kind in kinds)], found, *own),
         "tac_fidelity": fidelity_table(["badnets", "blend", "sig", "wanet"]),
         "pgbd": defense_table([PGBD, f"{PGBD}@plain", f"{PGBD}@rate1", ST, ADAPTIVE]),
         "pgbd_nt": defense_table([NT, f"{NT}@lambda03", f"{NT}@rate1"]),

@@ -200,6 +200,7 @@ def test_stamps_are_those_that_move_latents_along_the_perturbation_and_their_los
         suspect,
         report(tmp_path / "found", [2]),
         search=StampSearch(weight=0.5, steps=8, smallest=1.0),
+        beta=0.6,
         batch_norm="eval",
     )
     found, logged = [], {}

@@ -1,4 +1,4 @@
-"""TAC's fine-tune, which also sees the stamps that would move latents along the perturbation (ours)."""
+"""TAC's fine-tune against the stamps that would move latents along the perturbation (ours)."""
 
 from __future__ import annotations
 
@@ -18,18 +18,20 @@ __all__ = ["TACStampFineTune"]
 
 
 class TACStampFineTune(TACFineTune):
-    r"""Fine-tune also on images under the stamp that moves their latents farthest along s; not in the paper.
+    r"""Fine-tune on images under the stamp that moves their latents farthest along s; not in the paper.
 
-    .. math:: \mathrm{CE}(f(x), y) + \beta\, \mathrm{CE}(W (\phi(x) + s_p) + b, y) + \omega\, \mathrm{CE}(f(x'), y)
+    .. math:: \mathrm{CE}(f(x), y) + \omega\, \mathrm{CE}(f(x'), y) + \beta\, \mathrm{CE}(W (\phi(x) + s_p) + b, y)
 
-    A fixed s is unlearned where it points, and the trigger's images may go another way: on some seeds Blend stayed. The
-    stamp x' of a batch is one change of pixels for all of its images, searched anew (`StampSearch`; omega its weight)
-    to maximize `distance_along` s on the net as tuned so far.
+    The stamp x' of a batch is one change of pixels for all of its images, searched anew (`StampSearch`; omega its
+    weight) to maximize `distance_along` s on the net as tuned so far. Shifted latents are left out by default: much of
+    s is what clean images of class p have, and a net takes the harm out of it by giving up the class, so that nothing
+    is classified as p any more, triggered or not.
 
     Args:
         suspect: Path of a suspect bundle, or a classifier (a copy of it is tuned).
         target: The class p; or the path of a bundle of target classes.
         search: Search of the stamps; default `StampSearch`.
+        beta: Weight of the shifted term, >= 0.
         **options: Further arguments of `TACFineTune`.
 
     Raises:
@@ -37,9 +39,14 @@ class TACStampFineTune(TACFineTune):
     """
 
     def __init__(
-        self, suspect: str | Classifier, target: int | str, search: StampSearch | None = None, **options: Any
+        self,
+        suspect: str | Classifier,
+        target: int | str,
+        search: StampSearch | None = None,
+        beta: float = 0.0,
+        **options: Any,
     ) -> None:
-        super().__init__(suspect, target, **options)
+        super().__init__(suspect, target, beta, **options)
         self.search = search or StampSearch()
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
