@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import Any
 
 
 def unknown(what: str, name: str, known: Iterable[str]) -> ValueError:
@@ -22,6 +23,18 @@ def unknown(what: str, name: str, known: Iterable[str]) -> ValueError:
     hint = f" Did you mean '{close[0]}'?" if close else ""
     shown = ", ".join(names[:20]) + (", …" if len(names) > 20 else "")
     return ValueError(f"Unknown {what} '{name}'.{hint} Known: {shown or 'none'}.")
+
+
+def one_of(what: str, name: str, known: Iterable[str]) -> Any:
+    """Return ``name`` if it is one of the known ones.
+
+    Raises:
+        ValueError: If it is not; gives the nearest.
+    """
+    known = tuple(known)
+    if name not in known:
+        raise unknown(what, str(name), known)
+    return name
 
 
 def check_share(name: str, value: float, *, closed: bool = False) -> float:

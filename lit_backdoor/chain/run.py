@@ -81,11 +81,11 @@ class ChainRun:
 
     def plan(self) -> list[tuple[str, str, str]]:
         """Parse and build every stage as ``fit`` would and give (name, verb, class path); nothing is run."""
-        from lit_backdoor.chain.testing import check_stage
+        from lit_backdoor.chain.testing import WIRED, check_stage
 
         plan = []
         for name, stage in self.chain["stages"].items():
-            config = self._config(name, dict.fromkeys(stage.get("inputs", {}), "-"))
+            config = self._config(name, dict.fromkeys(stage.get("inputs", {}), WIRED))
             _processes(config["trainer"])
             self._resolve(name, config)
             check_stage(name, config)
@@ -144,7 +144,7 @@ class ChainRun:
         return resolved
 
     def _key(self, name: str, config: Mapping[str, Any], inputs: Mapping[str, str]) -> str:
-        from lit_backdoor.chain.compose import load_class
+        from lit_backdoor.chain.names import load_class
 
         stage = load_class(config["model"]["class_path"])
         return stage_key(

@@ -16,9 +16,10 @@ from lit_backdoor.data.sources import Source
 from lit_backdoor.stages.base import Stage
 from lit_backdoor.stages.evaluation import TESTED, evaluation_of
 
-__all__ = ["build", "build_data", "check_stage", "kept_arguments", "test_bundle"]
+__all__ = ["WIRED", "build", "build_data", "check_stage", "kept_arguments", "test_bundle"]
 
 _KEPT = ("accelerator", "precision")
+WIRED = "-"  # in the place of the path of an earlier stage's bundle
 
 
 def build(described: Mapping[str, Any], kind: type = Source) -> Any:
@@ -41,16 +42,31 @@ def check_stage(name: str, config: Mapping[str, Any]) -> None:
         config: Its ``model``, ``data`` and ``trainer``.
 
     Raises:
-        ValueError: If a class refuses its arguments, or the stage needs other epochs.
+        ValueError: If a class refuses its arguments, the target is no class and no bundle, or the stage needs other
+            epochs.
     """
-    build_data(config["data"])
+    data = build_data(config["data"])
     trainer, stage = config["trainer"], build(config["model"], Stage)
+    _check_target(name, config["model"].get("init_args", {}).get("target"), data)
     wanted, given = stage.planned_epochs, trainer.get("max_epochs")
     if wanted is not None and given != wanted and not trainer.get("fast_dev_run"):
         raise ValueError(
             f"Expected {wanted} epochs for stage '{name}', the sum of its phases over all rounds, got {given}. Set "
             f"stages.{name}.trainer.max_epochs={wanted}, or change its rounds and epochs."
         )
+
+
+def _check_target(name: str, target: Any, data: BackdoorDataModule) -> None:
+    """Check the class that a stage was given by hand; `WIRED` stands for a stage's bundle that is still to come."""
+    wire = f"a class number, or another stage's finding: --set stages.{name}.inputs.model.target=STAGE"
+    if isinstance(target, str) and target != WIRED and not (Path(target) / "bundle.json").is_file():
+        raise ValueError(f"Expected the target of stage '{name}' to be {wire}; got '{target}'.")
+    try:
+        classes = data.num_classes
+    except (OSError, ValueError):  # the data are not here yet
+        return
+    if isinstance(target, int) and not 0 <= target < classes:
+        raise ValueError(f"Expected the target of stage '{name}' to be {wire}; got {target} of {classes} classes.")
 
 
 def kept_arguments(trainer: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from typing import Any, Literal
+from os import PathLike
+from typing import Any, Literal, get_args
 
 import torch
 from lightning.pytorch.cli import OptimizerCallable
@@ -11,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lit_backdoor.bundle import open_bundle
+from lit_backdoor.errors import one_of
 from lit_backdoor.models import Classifier, Frozen, UNet
 from lit_backdoor.models.base import batch_norms
 from lit_backdoor.stages.base import Batch, Outcome, Stage
@@ -30,6 +32,9 @@ class FineTune(Stage):
         optimizer: Makes the optimizer; default Adam 1e-4.
         schedule: What the learning rate does over the run.
         batch_norm: ``train`` uses and updates batch statistics, ``eval`` keeps the suspect's running ones.
+
+    Raises:
+        ValueError: If an option is unknown.
     """
 
     def __init__(
@@ -42,8 +47,9 @@ class FineTune(Stage):
         super().__init__()
         self.given(suspect=suspect)
         self.optimizer = optimizer
-        self.schedule = schedule
-        self.batch_norm = batch_norm
+        self.schedule = one_of("schedule", schedule, get_args(Schedule))
+        self.batch_norm = one_of("batch_norm", batch_norm, ("train", "eval"))
+        self._begun = -1  # the last epoch that began in this process
 
     def build(self) -> None:
         """Open the suspect and take its gradients on."""
@@ -67,10 +73,13 @@ class FineTune(Stage):
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> int | None:
         """Skip every epoch, by Lightning's -1, where there is nothing to do."""
         super().on_train_batch_start(batch, batch_idx)
+        if self._begun != self.current_epoch:  # Lightning skips the hook where a run resumes after an epoch's last step
+            self.on_train_epoch_start()
         return -1 if self.idle else None
 
     def on_train_epoch_start(self) -> None:
         """Set the mode of batch norm, which Lightning's train mode would undo."""
+        self._begun = self.current_epoch
         if self.batch_norm == "eval":
             for norm in batch_norms(self.classifier):
                 norm.eval()
@@ -128,8 +137,8 @@ class UnlearningFineTune(FineTune):
         """Open the suspect and the generator."""
         super().build()
         kinds, given = ("generator", "trigger", "targets"), self._given["generator"]
-        report = open_bundle(given, kinds) if isinstance(given, str) else None
-        if report is not None and report.kind == "targets" and report.numbers["target_class"] is None:
+        report = open_bundle(given, kinds) if isinstance(given, str | PathLike) else None
+        if report is not None and report.kind == "targets" and report.numbers.get("target_class") is None:
             self._sources["generator"], self.maker = report, None
         else:
             self.maker = Frozen(self.open("generator", kinds))

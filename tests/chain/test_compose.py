@@ -3,7 +3,8 @@ import tiny
 import yaml
 
 from lit_backdoor.chain.command import sweep
-from lit_backdoor.chain.compose import compose, merge, stage_config
+from lit_backdoor.chain.compose import compose, stage_config
+from lit_backdoor.chain.names import merge
 
 
 @pytest.fixture
@@ -68,7 +69,7 @@ def test_set_reaches_any_key_whatever_its_order(file, order):
         ("data.class_path=lit_backdoor.datta.BackdoorDataModule", "Cannot import the class"),
         ("stages.select.model.class_path=lit_backdoor.stages.LowestLos", "Did you mean 'LowestLoss'"),
         ("stages.select.model.init_args.shere=1", "Did you mean 'share'"),
-        ("stages.select.inputs={model.suspect: clean}", "Unknown earlier stage.*'clean'"),
+        ("stages.select.inputs={model.suspect: clen}", "Unknown earlier stage.*'clen'"),
         ("stages.select.inputs={model.suspekt: victim}", "Did you mean 'suspect'"),
         ("stages.select.inputs={modl.suspect: victim}", "Did you mean 'model'"),
         ("stages.select.run=train", "fit or predict"),
@@ -169,6 +170,31 @@ def test_variant_of_a_base(tmp_path, file):
     assert chain["stages"]["select"]["model"]["init_args"] == {"share": 0.2}
     assert chain["stages"]["victim"]["model"]["init_args"]["classifier"]["init_args"]["channels"] == 4
     assert chain["seed"] == 5
+
+
+@pytest.mark.parametrize("base", ["demo", "demo.yaml"])
+def test_base_may_be_a_shipped_chain_by_its_name(base, tmp_path):
+    (tmp_path / "mine.yaml").write_text(f"format: 1\nbase: {base}\nseed: 7\n")
+    mine = compose(str(tmp_path / "mine.yaml"))
+    assert mine["stages"] == compose("demo")["stages"]
+    assert mine["seed"] == 7
+
+
+@pytest.mark.parametrize("order", [1, -1])
+@pytest.mark.parametrize("wire", ["stages.sanitize.inputs.model.target=detect",
+                                  "stages.sanitize.inputs={model.suspect: victim, model.target: detect}"])  # fmt: skip
+def test_detector_is_wired_into_a_shipped_chain_by_settings_alone(wire, order):
+    detector = (
+        "{run: predict, model: {class_path: lit_backdoor.defenses.tac.TACDetection}, inputs: {model.suspect: victim}}"
+    )
+    stages = compose("pgbd_cifar10_small", [f"stages.detect={detector}", wire][::order])["stages"]
+    assert list(stages) == ["victim", "detect", "sanitize", "control"]
+    assert stages["sanitize"]["inputs"] == {"model.suspect": "victim", "model.target": "detect"}
+
+
+def test_stages_that_wait_for_each_other_are_refused(file):
+    with pytest.raises(ValueError, match=r"'\w+' and '\w+' wait for each other"):
+        compose(file, ["stages.select.inputs={model.suspect: clean}"])
 
 
 def test_changed_class_drops_the_old_arguments():

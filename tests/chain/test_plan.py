@@ -22,6 +22,21 @@ def test_wrong_last_stage_shows_before_the_first_starts(file, settings, tmp_path
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        ("37", "target of stage 'clean'.*got 37 of 4 classes"),
+        ("-1", "got -1 of 4 classes"),
+        ("truck", "a class number, or another stage's finding: --set stages.clean.inputs.model.target=STAGE.*'truck'"),
+    ],
+)
+def test_plan_refuses_a_target_that_is_no_class(file, target, message, tmp_path):
+    tuned = f"{{class_path: lit_backdoor.defenses.tac.TACFineTune, init_args: {{target: {target}}}}}"
+    settings = [f"stages.clean.model={tuned}", "stages.clean.inputs={model.suspect: victim}"]
+    with pytest.raises(ValueError, match=message):
+        ChainRun(compose(file, settings), "tiny", tmp_path / "out").plan()
+
+
 def test_plan_names_the_epochs_that_a_stage_needs(file, tmp_path):
     settings = [f"stages.clean.model={UNLEARNING}", "stages.clean.inputs={model.suspect: victim}"]
     wanted = r"Expected 11 epochs for stage 'clean'.* got 2. Set stages.clean.trainer.max_epochs=11"

@@ -15,7 +15,7 @@ from lit_backdoor.defenses.pgbd.leads import constant_leads, mapped_leads
 from lit_backdoor.defenses.pgbd.mapping import TeacherMapping
 from lit_backdoor.defenses.pgbd.settings import Geometry
 from lit_backdoor.defenses.stamp_search import StampSearch
-from lit_backdoor.errors import DivergedError, unknown
+from lit_backdoor.errors import DivergedError, one_of
 from lit_backdoor.functional.prototypes import class_prototypes, prototype_vectors, sanitization_loss, smoothed
 from lit_backdoor.models import Classifier
 from lit_backdoor.stages.base import Batch, Outcome
@@ -84,15 +84,13 @@ class PGBD(AveragedFineTune):
         search: StampSearch | None = None,
     ) -> None:
         super().__init__(suspect, optimizer, schedule, batch_norm, average)
-        if head not in ("frozen", "tuned"):
-            raise unknown("option of head", head, ("frozen", "tuned"))
         if not weight >= 0:
             raise ValueError(f"Expected weight to be 0 or more, got {weight}.")
         self.target = target
-        self.head = head
+        self.head = one_of("head", head, ("frozen", "tuned"))
         self.weight = weight
-        self.form = form
-        self.reduction = reduction
+        self.form = one_of("form", form, ("cos", "abs"))
+        self.reduction = one_of("reduction", reduction, ("mean", "sum"))
         self.geometry = geometry or Geometry()
         self.mapping = mapping
         self.search = search

@@ -59,7 +59,7 @@ class TACFineTune(FineTune):
         batch_norm: Literal["train", "eval"] = "train",
     ) -> None:
         super().__init__(suspect, optimizer, schedule, batch_norm)
-        if beta < 0:
+        if not beta >= 0:
             raise ValueError(f"Expected beta to be 0 or more, got {beta}.")
         self.target = target
         self.beta = beta

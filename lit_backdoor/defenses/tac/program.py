@@ -34,7 +34,7 @@ class Program:
     slack: float | None = None
 
     def __post_init__(self) -> None:
-        if self.margin < 0:
+        if not self.margin >= 0:
             raise ValueError(f"Expected program.margin to be 0 or more, got {self.margin}.")
         if not 0 < self.quantile <= 1:
             raise ValueError(f"Expected program.quantile in (0, 1], got {self.quantile}.")
