@@ -97,11 +97,11 @@ def top_units(perturbations: Tensor, share: float) -> Tensor:
 
     Args:
         perturbations: s of each target class, ``[T, d]``.
-        share: Share of the units per class; at least one is named.
+        share: Share of the units per class; at least one is named, but none that does not change.
 
     Returns:
         Int64, in order, each unit once.
     """
     count = max(1, round(share * perturbations.shape[1]))
-    largest = perturbations.abs().topk(count, dim=1).indices
-    return torch.tensor(sorted(set(largest.flatten().tolist())), device=perturbations.device)
+    changes, largest = perturbations.abs().topk(count, dim=1)
+    return torch.tensor(sorted(set(largest[changes > 0].tolist())), dtype=torch.long, device=perturbations.device)

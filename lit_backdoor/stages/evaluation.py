@@ -16,6 +16,7 @@ from lit_backdoor.models.latents import latents_and_logits
 from lit_backdoor.stages.base import Batch, Stage
 from lit_backdoor.stages.generator_training import update_dof
 from lit_backdoor.stages.input_detection import InputDetection
+from lit_backdoor.stages.target_detection import read_report
 from lit_backdoor.triggers import Role
 
 __all__ = [
@@ -199,7 +200,7 @@ class TargetEvaluation(Evaluation):
     def build(self) -> None:
         """Open the report, and the trigger with its suspect where there is one."""
         self.report = open_bundle(str(self._given["bundle"]), "targets")
-        self.flagged = self.report.tensors()["flagged"].tolist()
+        self.flagged = list(read_report(self.report).flagged)
         self.trigger = None
         if self.report.info["model"] is not None:
             self.trigger = Frozen(self.report.build())
@@ -222,7 +223,7 @@ class TargetEvaluation(Evaluation):
         self.log("test/flagged_classes", float(len(self.flagged)))
         if attack is not None and attack.single_target is not None:
             self.log("test/target_found", float(self.flagged == [attack.target]))
-            self.log("test/target_top", float(self.report.numbers["top_class"] == attack.target))
+            self.log("test/target_top", float(self.report.numbers.get("top_class") == attack.target))
 
 
 class PerturbationEvaluation(TargetEvaluation):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from dataclasses import dataclass, field
 from operator import index
@@ -11,13 +12,13 @@ from typing import Any, ClassVar, SupportsIndex
 import torch
 from torch import Tensor
 
-from lit_backdoor.bundle import open_bundle
+from lit_backdoor.bundle import Bundle, open_bundle
 from lit_backdoor.functional.outliers import mad_index, smallest_p_value
 from lit_backdoor.models import Classifier
 from lit_backdoor.stages.base import Batch, Outcome, Stage
 from lit_backdoor.triggers import AllToOne, Attack, OneOf, Trigger
 
-__all__ = ["TargetDetection", "TargetReport", "targets_given"]
+__all__ = ["TargetDetection", "TargetReport", "read_report", "targets_given"]
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ class TargetDetection(Stage):
         numbers = {
             "target_class": report.flagged[0] if report.flagged else None,
             "top_class": report.top,
-            "anomaly_index": float(report.index[report.top]),
+            "anomaly_index": worst if math.isfinite(worst := float(report.index[report.top])) else None,
             **report.numbers,
         }
         tensors = {
@@ -125,6 +126,11 @@ def targets_given(stage: Stage, value: int | str, num_classes: int) -> tuple[int
     Raises:
         ValueError: If a class is out of range, or the report is on another number of classes.
     """
+    if value is None:
+        raise ValueError(
+            "Expected a target class, got None, as where a detector flagged nothing: then there is nothing to defend "
+            "against, the suspect stays as it is. A detector's bundle in the place of the class does that by itself."
+        )
     if isinstance(value, bool) or not isinstance(value, str | PathLike | SupportsIndex):
         raise ValueError(f"Expected a target as a class number or the path of a bundle, got {value!r}.")
     if isinstance(value, SupportsIndex):
@@ -134,8 +140,8 @@ def targets_given(stage: Stage, value: int | str, num_classes: int) -> tuple[int
         bundle = open_bundle(value, ("targets", "trigger"))
         stage._sources["target"] = bundle
         named = bundle.numbers.get("target_class")
-        flagged = bundle.tensors()["flagged"].tolist() if bundle.kind == "targets" else [named]
-        reported = len(bundle.tensors()["statistic"]) if bundle.kind == "targets" else num_classes
+        report = read_report(bundle) if bundle.kind == "targets" else None
+        flagged, reported = (report.flagged, len(report.statistic)) if report is not None else ((named,), num_classes)
         if reported != num_classes:
             raise ValueError(f"Expected a report on {num_classes} classes, got one on {reported} in {bundle.path}.")
         found = tuple(int(c) for c in flagged if c is not None)
@@ -143,6 +149,24 @@ def targets_given(stage: Stage, value: int | str, num_classes: int) -> tuple[int
         if not 0 <= target < num_classes:
             raise ValueError(f"Expected a target class from 0 to {num_classes - 1}, got {target}.")
     return found
+
+
+def read_report(bundle: Bundle) -> TargetReport:
+    """Read a detector's report back from its bundle.
+
+    Raises:
+        ValueError: If the bundle does not hold one.
+    """
+    tensors = bundle.tensors()
+    statistic, flagged = tensors.get("statistic"), tensors.get("flagged")
+    if statistic is None or flagged is None or statistic.ndim != 1 or flagged.ndim != 1:
+        raise ValueError(
+            f"Expected a report on target classes in {bundle.path}: tensors 'statistic', a number per class, and "
+            f"'flagged', a list of classes. Got the shapes { ({name: list(t.shape) for name, t in tensors.items()}) }."
+        )
+    found = tuple(int(label) for label in flagged.tolist())
+    scores = tensors.get("index", torch.full_like(statistic, torch.nan))
+    return TargetReport(statistic, scores, found, dict(bundle.numbers))
 
 
 def _warn_of_another(stage: Stage, target: int) -> None:

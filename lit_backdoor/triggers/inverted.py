@@ -77,7 +77,9 @@ class AddedPattern(Trigger):
 
 
 class OneOf(Trigger):
-    """Stamp each image with one of several triggers, in turn by its index; without one, by its place in the batch.
+    """Stamp each image with one of several triggers, chosen by its index; without one, by its place in the batch.
+
+    The choice mixes the index's digits: where rows are sorted by class in turn, every class sees every trigger.
 
     Args:
         triggers: The triggers.
@@ -95,7 +97,7 @@ class OneOf(Trigger):
     def forward(self, images: Tensor, index: Tensor | None = None) -> Tensor:
         """Stamp images."""
         index = torch.arange(len(images), device=images.device) if index is None else index.to(images.device)
-        turn = (index % len(self.triggers)).view(-1, 1, 1, 1)
+        turn = ((index * 2654435761 >> 16) % len(self.triggers)).view(-1, 1, 1, 1)  # Knuth's multiplicative hash
         stamped = images
         for number, trigger in enumerate(self.triggers):
             stamped = torch.where(turn == number, cast(Tensor, trigger(images, index)), stamped)

@@ -183,7 +183,7 @@ def test_negative_average_is_refused():
 
 
 def test_unknown_head_is_refused():
-    with pytest.raises(ValueError, match="option of head 'freeze'. Did you mean 'frozen'"):
+    with pytest.raises(ValueError, match="head 'freeze'. Did you mean 'frozen'"):
         PGBD(tiny.classifier(), 0, head="freeze")
 
 

@@ -43,7 +43,36 @@ def test_any_whole_number_names_a_class(target):
     assert run(PGBD(tiny.classifier(), target), 1).numbers()["target_class"] == 1
 
 
-@pytest.mark.parametrize("target", [True, None, 1.0])
+def test_none_is_what_a_detector_gives_that_flags_nothing():
+    with pytest.raises(ValueError, match="got None, as where a detector flagged nothing"):
+        run(PGBD(tiny.classifier(), None), 1)
+
+
+def test_trigger_goes_to_the_class_it_was_inverted_for_in_whatever_order_another_detector_names_them(tmp_path):
+    first, second = Patch(size=3, place=(1, 1), pattern="white"), Patch(size=4, place=(9, 9), pattern="white")
+    inverted = targets(tmp_path / "inverted", [1, 2], OneOf([first, second]))
+    other = targets(tmp_path / "other", [2, 3, 1])
+    stage = STPGBD(tiny.classifier(), inverted, other, geometry=STATIC, optimizer=fast)
+    vectors = run(stage, 1).vectors
+    alone = STPGBD(tiny.classifier(), inverted, geometry=STATIC, optimizer=fast)
+    expected = run(alone, 1).vectors
+    torch.testing.assert_close(vectors[[2, 0]], expected)
+    torch.testing.assert_close(
+        vectors[1], run(PGBD(tiny.classifier(), 3, geometry=STATIC, optimizer=fast), 1).vectors[0]
+    )
+
+
+def test_no_target_is_taken_where_all_are_tried():
+    with pytest.raises(ValueError, match="Expected no target for NTPGBD"):
+        NTPGBD(tiny.classifier(), target=1)
+
+
+def test_turns_that_do_not_fit_are_said():
+    with pytest.warns(UserWarning, match="Turns of 4 classes take 8 epochs, but max_epochs is 3: only the first 2"):
+        run(NTPGBD(tiny.classifier(), interval=2, optimizer=fast), 3)
+
+
+@pytest.mark.parametrize("target", [True, 1.0])
 def test_what_is_no_class_is_refused(target):
     with pytest.raises(ValueError, match="a class number or the path of a bundle"):
         run(PGBD(tiny.classifier(), target), 1)

@@ -47,13 +47,29 @@ def test_other_precisions_are_kept(make):
     assert make()(IMAGES.bfloat16()).dtype == torch.bfloat16
 
 
-def test_several_triggers_take_turns_by_index_or_place():
+def test_one_of_several_triggers_is_chosen_by_index_alone():
     one, two = masked(), added()
-    both = OneOf([one, two])
-    first, second = one(IMAGES), two(IMAGES)
-    by_index = both(IMAGES, torch.tensor([7, 7, 2, 5]))
-    assert torch.equal(by_index, torch.stack((second[0], second[1], first[2], second[3])))
-    assert torch.equal(both(IMAGES), torch.stack((first[0], second[1], first[2], second[3])))
+    both, stamped = OneOf([one, two]), (one(IMAGES), two(IMAGES))
+
+    def chosen(index):
+        made = both(IMAGES, index)
+        return [next(k for k in (0, 1) if torch.equal(made[i], stamped[k][i])) for i in range(len(IMAGES))]
+
+    index = torch.tensor([7, 7, 2, 5])
+    assert chosen(index) == chosen(index)
+    assert chosen(index)[0] == chosen(index)[1]
+    assert chosen(index.flip(0))[::-1] == chosen(index)
+    assert torch.equal(both(IMAGES), both(IMAGES, torch.arange(4)))
+
+
+@pytest.mark.parametrize(("count", "classes"), [(2, 4), (3, 6), (2, 10)])
+def test_every_class_sees_every_trigger_about_as_often(count, classes):
+    """Rows come sorted by class in turn, which a choice by turns would not mix."""
+    images = torch.zeros(600, 1, 1, 1)
+    values = [AddedPattern.holding(torch.full((1, 1, 1), 0.1 * (k + 1))) for k in range(count)]
+    choice = (OneOf(values)(images, torch.arange(600)).flatten() * 10).round().long() - 1
+    shares = torch.stack([choice[label::classes].bincount(minlength=count) for label in range(classes)]) * classes / 600
+    assert (shares - 1 / count).abs().max() < 0.15
 
 
 def test_triggers_that_need_the_row_get_it():

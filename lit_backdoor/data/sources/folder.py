@@ -153,11 +153,7 @@ class ImageFolderSource(FileSource):
     @cached_property
     def class_names(self) -> tuple[str, ...]:
         """Names of the training part's folders, sorted."""
-        folder = self._folder("train")
-        names = tuple(sorted(entry.name for entry in folder.iterdir() if entry.is_dir()))
-        if not names:
-            raise ValueError(f"'{folder}' has no folders. Expected one folder per class in it.")
-        return names
+        return class_folders(self._folder("train"))
 
     def _folder(self, part: Part) -> Path:
         return find(self._folders[part], f"Image folder '{self._folders[part]}'")
@@ -165,7 +161,7 @@ class ImageFolderSource(FileSource):
     def _list(self, part: Part) -> list[tuple[Path, int]]:
         labels = {name: number for number, name in enumerate(self.class_names)}
         folder = self._folder(part)
-        present = sorted(entry.name for entry in folder.iterdir() if entry.is_dir())
+        present = subfolders(folder)
         strange = [name for name in present if name not in labels]
         if strange:
             raise ValueError(f"'{folder}' has the class '{strange[0]}', which the training part has not.")
@@ -215,6 +211,32 @@ class UnlabeledFolder(FileSource):
         if not files:
             raise ValueError(f"'{folder}' has no images.")
         return files
+
+
+def class_folders(folder: Path) -> tuple[str, ...]:
+    """Name the classes that folders stand for, sorted; hidden folders stand for none.
+
+    Raises:
+        ValueError: If there is none, or one has no images.
+    """
+    names = subfolders(folder)
+    if not names:
+        raise ValueError(f"'{folder}' has no folders. Expected one folder per class in it.")
+    empty = [name for name in names if not image_files(folder / name)]
+    if empty:
+        raise ValueError(f"'{folder / empty[0]}' has no images, so nothing says what the class is. Fill or remove it.")
+    return tuple(names)
+
+
+def subfolders(folder: Path) -> list[str]:
+    """Name the folders in a folder, sorted, but hidden ones.
+
+    Raises:
+        ValueError: If it is a file.
+    """
+    if not folder.is_dir():
+        raise ValueError(f"Expected a folder of class folders at '{folder}', got a file.")
+    return sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
 
 
 def image_files(folder: Path) -> list[Path]:

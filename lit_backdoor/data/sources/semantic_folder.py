@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lit_backdoor.data.sources.base import Part, digest
 from lit_backdoor.data.sources.files import find
-from lit_backdoor.data.sources.folder import FileSource, image_files
+from lit_backdoor.data.sources.folder import FileSource, class_folders, image_files, subfolders
 from lit_backdoor.errors import check_share
 
 __all__ = ["SemanticFolderSource"]
@@ -55,12 +55,10 @@ class SemanticFolderSource(FileSource):
     def class_names(self) -> tuple[str, ...]:
         """Names of the folders in ``clean``, sorted."""
         folder = self._folder(_CLEAN)
-        names = tuple(sorted(entry.name for entry in folder.iterdir() if entry.is_dir()))
-        if not names:
-            raise ValueError(f"'{folder}' has no folders. Expected one folder per class in it.")
-        for entry in sorted(self._folder(_TRIGGER).iterdir()):
-            if entry.is_dir() and entry.name not in names:
-                raise ValueError(f"'{entry}': the class has no images without the trigger, no folder in '{folder}'.")
+        names = class_folders(folder)
+        for name in subfolders(self._folder(_TRIGGER)):
+            if name not in names:
+                raise ValueError(f"'{name}': the class has no images without the trigger, no folder in '{folder}'.")
         return names
 
     def _folder(self, kind: str) -> Path:

@@ -149,10 +149,13 @@ class TeacherMapping:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             args: dict[str, Any] = {"pretrained": self.pretrained and self.checkpoint is None, "num_classes": 0}
-            try:  # a ViT then takes images of any size
-                net = timm.create_model(self.name, **args, dynamic_img_size=True)
-            except TypeError:
-                net = timm.create_model(self.name, **args)
+            try:
+                try:  # a ViT then takes images of any size
+                    net = timm.create_model(self.name, **args, dynamic_img_size=True)
+                except TypeError:
+                    net = timm.create_model(self.name, **args)
+            except RuntimeError as error:
+                raise ValueError(f"The teacher '{self.name}' cannot be made: {error} Check mapping.name.") from error
         if self.checkpoint is not None:
             _load(net, self.checkpoint)
         return net.eval().requires_grad_(False)

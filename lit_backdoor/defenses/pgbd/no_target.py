@@ -11,6 +11,7 @@ from torch import Tensor
 from lit_backdoor.bundle import open_bundle
 from lit_backdoor.defenses.pgbd.sanitization import PGBD
 from lit_backdoor.models import Classifier
+from lit_backdoor.stages.target_detection import read_report
 
 __all__ = ["NTPGBD"]
 
@@ -42,6 +43,8 @@ class NTPGBD(PGBD):
         top: int = 3,
         **options: Any,
     ) -> None:
+        if "target" in options:
+            raise ValueError(f"Expected no target for {type(self).__name__}, which tries all; PGBD takes one.")
         super().__init__(suspect, 0, **options)
         if interval < 1 or top < 1:
             raise ValueError(f"Expected interval and top of at least 1, got {interval} and {top}.")
@@ -61,7 +64,7 @@ class NTPGBD(PGBD):
         self.turns = list(range(self.classifier.num_classes))
         if self.candidates is not None:
             bundle = self._sources["candidates"] = open_bundle(self.candidates, "targets")
-            statistic = bundle.tensors()["statistic"]
+            statistic = read_report(bundle).statistic
             if len(statistic) != len(self.turns):
                 reported = len(statistic)
                 raise ValueError(f"Expected candidates among {len(self.turns)} classes, got a report on {reported}.")
@@ -80,6 +83,13 @@ class NTPGBD(PGBD):
         self.turns = [label for label in self.turns if label in there]
         if missing:
             warnings.warn(f"The root set has no image of classes {missing}: they have no turn as target.", stacklevel=2)
+        epochs, needed = self.trainer.max_epochs or 0, self.interval * len(self.turns)
+        if 0 < epochs < needed:
+            warnings.warn(
+                f"Turns of {len(self.turns)} classes take {needed} epochs, but max_epochs is {epochs}: only the first "
+                f"{-(-epochs // self.interval)} are tried as target.",
+                stacklevel=2,
+            )
         if not self.turns:
             raise ValueError(f"Expected root images of at least one candidate class, got none of {missing}.")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from os import PathLike
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from lit_backdoor.defenses.pgbd.activations import Stamp
 from lit_backdoor.defenses.pgbd.leads import constant_leads
 from lit_backdoor.defenses.pgbd.sanitization import PGBD
 from lit_backdoor.models import Classifier, Frozen, UNet
-from lit_backdoor.stages.target_detection import targets_given
+from lit_backdoor.stages.target_detection import read_report, targets_given
 from lit_backdoor.triggers import OneOf, Trigger, stamped_by
 
 __all__ = ["STPGBD"]
@@ -59,7 +60,7 @@ class STPGBD(PGBD):
     def find_leads(self) -> Tensor:
         """Say which class each trigger leads to; -1 where that is not known."""
         target, trigger, num_classes = self.named_target, self._given["trigger"], self.classifier.num_classes
-        if target is None and isinstance(trigger, str) and open_bundle(trigger, _KINDS).kind != "generator":
+        if target is None and isinstance(trigger, str | PathLike) and open_bundle(trigger, _KINDS).kind != "generator":
             target = trigger
         found = (-1,) if target is None else targets_given(self, target, num_classes)
         return constant_leads(found, num_classes)
@@ -67,21 +68,23 @@ class STPGBD(PGBD):
     @property
     def needed(self) -> Tensor:
         """Classes whose own prototypes are needed: those that have no trigger."""
-        return self.leads[len(self.stamps) :]
+        return self.leads[[row for row in range(len(self.leads)) if row not in self.stamps]]
 
     @property
-    def stamps(self) -> list[Stamp]:
-        """What puts each target's trigger on images; one where there are not as many triggers as targets."""
-        net = self.maker.module
-        if isinstance(net, OneOf) and len(net.triggers) == len(self.leads):
-            return [partial(stamped_by, trigger) for trigger in net.triggers]
-        return [partial(stamped_by, net)]
+    def stamps(self) -> dict[int, Stamp]:
+        """What puts a trigger on images, by the row of the target it was inverted for; the first row's if none says."""
+        net, bundle = self.maker.module, self._sources.get("trigger")
+        triggers = list(net.triggers) if isinstance(net, OneOf) else [net]
+        of = read_report(bundle).flagged if bundle is not None and bundle.kind == "targets" else ()
+        known = dict(zip(of, triggers, strict=True)) if len(of) == len(triggers) else {}
+        rows = {row: known[lead] for row, lead in enumerate(self.leads[:, 0].tolist()) if lead in known}
+        return {row: partial(stamped_by, trigger) for row, trigger in (rows or {0: net}).items()}
 
     def make_vectors(self, prototypes: Tensor) -> Tensor:
         """Make the vectors to the prototypes of triggered images."""
         vectors = super().make_vectors(prototypes)
         classes = torch.arange(len(prototypes), device=prototypes.device)
-        for row, stamp in enumerate(self.stamps):
+        for row, stamp in self.stamps.items():
             moved = self.root_prototypes(stamp) - prototypes
             vectors[row] = moved.masked_fill((self.leads[row] == classes)[:, None], 0)
         return vectors

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 from typing import ClassVar, Literal
 
@@ -31,7 +32,8 @@ class TACDetection(TargetDetection):
     Args:
         suspect: Path of a suspect bundle, or a classifier; frozen.
         program: How perturbations are computed; default `Program`.
-        judged: How those are whose norms are judged; default that with a quantile of .95. The paper: as ``program``.
+        judged: How those are whose norms are judged; default that with a quantile of 1 - .5 / C: of C classes of equal
+            size half of one may be left behind. The paper: as ``program``.
         level: Level of the test, in (0, 1).
 
     Raises:
@@ -50,7 +52,7 @@ class TACDetection(TargetDetection):
     ) -> None:
         super().__init__(suspect)
         self.program = program or Program()
-        self.judged = judged or Program(quantile=0.95)
+        self.judged = judged
         self.level = check_share("the level of the test", level)
         self._found: tuple[Tensor, Tensor] | None = None  # perturbations, and the norms to judge
 
@@ -73,7 +75,16 @@ class TACDetection(TargetDetection):
         super().on_predict_start()
         latents = root_latents(self, self.net.module)
         perturbations = self.program.solve(self.net.module, latents)
-        self._found = perturbations, self.judged.solve(self.net.module, latents).norm(dim=1)
+        judged = self.judged or Program(quantile=1 - 0.5 / self.net.module.num_classes)
+        norms = judged.solve(self.net.module, latents).norm(dim=1)
+        if there := (norms == 0).nonzero().flatten().tolist():
+            warnings.warn(
+                f"The suspect gives nearly all root images to class {there[0]} as they are, so the smallest change is "
+                "none at all, which says nothing about a backdoor. Check its accuracy, and that the root set has all "
+                "classes.",
+                stacklevel=2,
+            )
+        self._found = perturbations, norms
 
     def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Do nothing: the pass over the root set was made at the start."""
@@ -106,7 +117,7 @@ class TACOutlierDetection(TACDetection):
     Args:
         suspect: Path of a suspect bundle, or a classifier; frozen.
         program: How perturbations are computed; default `Program`.
-        judged: How those are whose norms are judged; default that with a quantile of .95.
+        judged: How those are whose norms are judged; default as in `TACDetection`.
         threshold: Anomaly index above which a class is flagged.
     """
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from lit_backdoor.functional.minimal_perturbation import minimal_perturbations, required_gains
+from lit_backdoor.functional.minimal_perturbation import minimal_perturbations, perturbation_by_nnls, required_gains
 from lit_backdoor.models import Classifier
 from lit_backdoor.models.base import evaluating
 from lit_backdoor.models.latents import latents_and_logits
@@ -41,23 +42,32 @@ class Program:
         if self.slack is not None and not self.slack > 0:
             raise ValueError(f"Expected program.slack to be None or above 0, got {self.slack}.")
 
-    def solve(self, classifier: Classifier, latents: Tensor) -> Tensor:
-        """Compute the perturbations of all classes; on the CPU, so that every device gives the same.
+    def solve(self, classifier: Classifier, latents: Tensor, targets: Sequence[int] | None = None) -> Tensor:
+        """Compute the perturbations of classes; on the CPU, so that every device gives the same.
 
         Args:
             classifier: The suspect.
             latents: Of images, see `root_latents`.
+            targets: The classes; None for all. Others then need not be feasible.
 
         Returns:
-            Float64 ``[C, d]`` on the CPU.
+            Float64 ``[C, d]``, or ``[T, d]``, on the CPU.
 
         Raises:
-            ValueError: If the program is infeasible.
+            ValueError: If the program is infeasible, or latents are not finite.
         """
+        if not latents.isfinite().all():
+            raise ValueError(
+                "Expected finite latents of root images, got NaN or infinity: the suspect overflows on them."
+            )
         last = classifier.final_linear
         weight, bias = last.weight.detach().cpu(), None if last.bias is None else last.bias.detach().cpu()
         required = required_gains(weight, bias, latents.cpu(), self.margin, self.quantile)
-        return minimal_perturbations(weight, required, self.slack)
+        if targets is None:
+            return minimal_perturbations(weight, required, self.slack)
+        if self.slack is not None:
+            return minimal_perturbations(weight, required, self.slack)[[*targets]]
+        return torch.stack([perturbation_by_nnls(weight, required, target) for target in targets])
 
 
 def root_latents(stage: Stage, classifier: Classifier) -> Tensor:

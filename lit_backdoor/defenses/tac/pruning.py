@@ -63,10 +63,11 @@ class TACPruning(Stage):
         """Choose the units and cut them."""
         super().on_predict_start()
         if self.targets:
-            solved = self.known
-            if solved is None:
-                solved = self.program.solve(self.classifier, root_latents(self, self.classifier))
-            self.cut = top_units(solved[[*self.targets]], self.share)
+            if self.known is not None:
+                solved = self.known[[*self.targets]]
+            else:
+                solved = self.program.solve(self.classifier, root_latents(self, self.classifier), self.targets)
+            self.cut = top_units(solved, self.share)
             self.classifier.final_linear.weight[:, self.cut] = 0
 
     def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:

@@ -155,7 +155,13 @@ class TriggerSearch(TargetDetection):
         self.rows.zero_()
 
     def report(self) -> TargetReport:
-        """Flag classes by the sizes of their triggers; none where fewer than three classes have one to compare."""
+        """Flag classes by the sizes of their triggers; none where fewer than three classes have one to compare.
+
+        Raises:
+            ValueError: If the search has not run yet.
+        """
+        if not self._built:
+            raise ValueError(f"Expected {type(self).__name__} to have run; call fit before what it leaves is used.")
         reached = int(self.best.isfinite().sum())
         if reached < 3:
             top = None if reached == 0 else int(self.best.argmin())
