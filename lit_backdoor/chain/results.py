@@ -106,7 +106,8 @@ def _summary(summary: Mapping[str, Any], metrics: Mapping[str, Mapping[str, Any]
             for name in ("asr", "acc")
         }
         rates = {"der": float(der(**numbers)), "dem": float(dem(**numbers))}
-    return {"before": before, "after": after, **rates}
+    names = {role: summary.get(role) for role in ("before", "after")}
+    return {"before": before, "after": after, **rates, "stages": names}
 
 
 def json_ready(value: Any) -> Any:

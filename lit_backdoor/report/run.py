@@ -106,10 +106,13 @@ class Run:
         return names[label] if 0 <= label < len(names) else f"class {label}"
 
     def _suspect(self, role: str, first: bool) -> Stage | None:
-        """Find a stage of the summary by its numbers: the summary does not name it."""
+        """Find a stage of the summary by its name; by its numbers in files that do not have the name yet."""
         wanted = self.results["summary"][role]
+        name = self.results["summary"].get("stages", {}).get(role)
         suspects = [stage for stage in self.stages if stage["kind"] == "suspect"]
-        if wanted is not None:
+        if name is not None:
+            suspects = [stage for stage in suspects if stage["name"] == name]
+        elif wanted is not None:
             suspects = [
                 stage for stage in suspects if all(stage["metrics"].get(key) == value for key, value in wanted.items())
             ]

@@ -21,7 +21,7 @@ METRICS = {
     "feature_distance": ("FD", "feature distance: the recovered trigger’s features against the true one’s"),
     "f1": ("Detection F1", "harmonic mean of precision and recall of flagged inputs"),
     "auroc": ("Detection AUROC", "how well the score of inputs separates triggered from clean ones"),
-    "target_class": ("Target class", "the class that the defense takes for the attacker’s"),
+    "target_class": ("Target class", "the class that the defense takes for the attacker’s, where it takes one"),
     "selection_precision": ("Selection precision", "share of the selected rows that are poisoned"),
     "selection_recall": ("Selection recall", "share of the poisoned rows that are selected"),
     "selection_f1": ("Selection F1", "harmonic mean of selection precision and recall"),

@@ -74,7 +74,8 @@ def test_results_have_the_documented_shape(finished):
     assert set(metrics["generate"]) == {"dof"}
     assert set(metrics["select"]) == {"selection_precision", "selection_recall", "selection_f1"}
     summary = results["summary"]
-    assert set(summary) == {"before", "after", "der", "dem"}
+    assert set(summary) == {"before", "after", "der", "dem", "stages"}
+    assert summary["stages"] == {"before": "victim", "after": "clean"}
     assert summary["before"] == metrics["victim"]
     assert summary["after"] == metrics["clean"]
     drop = {key: metrics["victim"][key] - metrics["clean"][key] for key in ("acc", "asr")}

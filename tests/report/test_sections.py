@@ -54,6 +54,15 @@ def test_sentence(before, after, start, tone):
     assert str(said).count(".") - len(re.findall(r"\d\.\d", said)) == 1  # one sentence
 
 
+def test_suspect_that_went_on_unchanged_is_said():
+    before = {"acc": 0.9, "asr": 0.99}
+    said, tone = sentence(before, before, unchanged=True)
+    assert str(said).startswith("No class was flagged, so the suspect went on unchanged")
+    assert tone == "bad"
+    said, tone = sentence({"acc": 0.9, "asr": None}, {"acc": 0.9, "asr": None}, unchanged=True)
+    assert str(said).startswith("No attack here, and no class was flagged")
+
+
 def test_costly_defense_is_said():
     said, _ = sentence({"acc": 0.9, "asr": 0.99}, {"acc": 0.7, "asr": 0.01})
     assert "at the price of accuracy: from 90.0% to 70.0%" in text(said)

@@ -6,9 +6,10 @@ from lit_backdoor.triggers import MaskedPattern
 BEFORE = {"acc": 0.934, "asr": 0.998, "ra": 0.002}
 
 
-def left(folder, flagged, module=None):
+def left(folder, flagged, module=None, missing=()):
     statistic = torch.arange(16.0) + 1
     statistic[5] = 0.25
+    statistic[[*missing]] = torch.inf
     tensors = {"statistic": statistic, "index": 3 - statistic, "flagged": torch.tensor(flagged, dtype=torch.long)}
     numbers = {"target_class": flagged[0] if flagged else None}
     folder.suspect("victim", BEFORE)
@@ -26,6 +27,13 @@ def test_classes_are_listed_the_smallest_first(empty_chain, data):
     assert text.count('<tr class="flagged">') == 1
     assert "The detector flags 1 class." in text
     assert "4 more classes have larger numbers." in text
+
+
+def test_class_without_a_trigger_has_no_number(empty_chain, data):
+    text = left(empty_chain(data), [5], missing=[0, 1])
+    table = text.partition('<table class="classes">')[2].partition("</table>")[0]
+    assert "inf" not in table
+    assert "2 of 16 classes have none" in text
 
 
 def test_nothing_flagged_is_said(empty_chain, data):

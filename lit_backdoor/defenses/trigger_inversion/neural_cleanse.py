@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from lit_backdoor.defenses.trigger_inversion.search import TriggerSearch
-from lit_backdoor.errors import check_share
 from lit_backdoor.functional.cost_schedule import CostRule
 from lit_backdoor.functional.decoupling import soft_mask
 from lit_backdoor.functional.trigger_inversion import stamp_mask
@@ -33,8 +32,6 @@ class NeuralCleanse(TriggerSearch):
         index_threshold: Anomaly index above which a class is flagged.
         own_images: Whether the images of a class also count for its own trigger, though they are there already.
         images_at_once: Stamped images that go through the suspect together; bounds the memory.
-        mask: Where all of the masks start, in (0, 1); None draws them from U(0, 1) (paper). From a faint mask a small
-            trigger is found more often.
 
     Raises:
         ValueError: If a number is out of range.
@@ -48,16 +45,12 @@ class NeuralCleanse(TriggerSearch):
         index_threshold: float = 2.0,
         own_images: bool = False,
         images_at_once: int = 512,
-        mask: float | None = None,
     ) -> None:
         super().__init__(suspect, cost or CostRule(), lr, index_threshold, own_images, images_at_once)
-        self.mask = mask if mask is None else check_share("mask", mask)
 
     def start(self, channels: int, height: int, width: int) -> tuple[Tensor, ...]:
-        """Draw mask and pattern from U(0, 1), or start the mask where it is told to."""
+        """Draw mask and pattern from U(0, 1)."""
         mask, pattern = torch.rand(1, height, width), torch.rand(channels, height, width)
-        if self.mask is not None:
-            mask = torch.full_like(mask, self.mask)
         return _raw(mask), _raw(pattern)
 
     def stamp(self, images: Tensor, *raw: Tensor) -> Tensor:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+
 from lit_backdoor.report.run import Run
 from lit_backdoor.report.template import Section, render
+from lit_backdoor.report.words import signed
 
 __all__ = ["targets"]
 
@@ -26,13 +29,30 @@ def targets(run: Run) -> Section | None:
         {
             "name": run.class_name(label),
             "label": label,
-            "statistic": float(statistic[label]),
-            "width": 100 * min(1.0, float(statistic[label]) / widest) if widest > 0 else 0.0,
-            "index": float(index[label]),
+            "statistic": _written(float(statistic[label]), ".3g"),
+            "width": _width(float(statistic[label]), widest),
+            "index": _written(float(index[label]), ".2f"),
             "flagged": label in flagged,
             "true": label == truth,
         }
         for label in order
     ]
-    html = render("targets.html", rows=rows, rest=len(statistic) - len(rows), flagged=len(flagged))
+    html = render(
+        "targets.html",
+        rows=rows,
+        rest=len(statistic) - len(rows),
+        flagged=len(flagged),
+        missing=int((~statistic.isfinite()).sum()),
+        classes=len(statistic),
+    )
     return Section("targets", "What the detector says of each class", html)
+
+
+def _width(value: float, widest: float) -> float:
+    """Give a bar's width in percent; none where nothing was found."""
+    return 100 * value / widest if widest > 0 and math.isfinite(value) else 0.0
+
+
+def _written(value: float, form: str) -> str:
+    """Write a number; a class for which nothing was found has none."""
+    return signed(value, form) if math.isfinite(value) else "none found"

@@ -33,7 +33,7 @@ def verdict(run: Run) -> Section:
     rows = [_row(name, before or {}, after or {}, beside) for name in shown] if before or after else []
     tiles = [_tile(name, summary[name]) for name in ("der", "dem")] if after else []
     tiles += [_tile(name, run.numbers(name)[-1]) for name in _TILES if run.numbers(name)] + _target(run)
-    title, good = sentence(before, after)
+    title, good = sentence(before, after, unchanged=_unchanged(run))
     return Section(
         "verdict",
         "",
@@ -45,18 +45,29 @@ def verdict(run: Run) -> Section:
     )  # fmt: skip
 
 
-def sentence(before: dict[str, Any] | None, after: dict[str, Any] | None) -> tuple[Markup, str]:
-    """Say what came out, and whether that is ``good``, ``bad`` or ``plain``."""
+def sentence(
+    before: dict[str, Any] | None, after: dict[str, Any] | None, unchanged: bool = False
+) -> tuple[Markup, str]:
+    """Say what came out, and whether that is ``good``, ``bad`` or ``plain``.
+
+    Args:
+        before: ACC, ASR and RA of the suspect.
+        after: The same after the defense.
+        unchanged: Whether nothing was flagged, so that the suspect went on as it was.
+    """
     if before is None or before.get("acc") is None:
         return Markup("This chain compares no classifiers; its stages are below."), "plain"
     acc, asr = before["acc"], before.get("asr")
     if asr is None:
-        return _without_attack(acc, after), "plain"
+        return _without_attack(acc, after, unchanged), "plain"
     if asr < _TOOK:
         text = "The attack did not take hold: only {} of the triggered images get the attacker’s label."
         return _fill(text, asr), "plain"
     if after is None or after.get("asr") is None or after.get("acc") is None:
         return _fill("The suspect carries a backdoor that works on {} of the triggered images.", asr), "bad"
+    if unchanged:
+        text = "No class was flagged, so the suspect went on unchanged; its backdoor works on {} of triggered images."
+        return _fill(text, after["asr"]), "bad"
     cost = acc - after["acc"]
     tail = ", at the price of accuracy: from {} to {}." if cost > _COSTLY else ", and accuracy went from {} to {}."
     if after["asr"] <= _WEAKER * asr and _emptied(before, after):
@@ -77,9 +88,17 @@ def _emptied(before: dict[str, Any], after: dict[str, Any]) -> bool:
     return first is not None and last is not None and last < _EMPTIED * first
 
 
-def _without_attack(acc: float, after: dict[str, Any] | None) -> Markup:
+def _unchanged(run: Run) -> bool:
+    """Say whether the defense that is summed up was told of no class to defend."""
+    numbers = run.after["metrics"] if run.after else {}
+    return "target_class" in numbers and numbers["target_class"] is None
+
+
+def _without_attack(acc: float, after: dict[str, Any] | None, unchanged: bool = False) -> Markup:
     if after is None or after.get("acc") is None:
         return _fill("No attack here: a clean model with an accuracy of {}.", acc)
+    if unchanged:
+        return _fill("No attack here, and no class was flagged: the clean model went on as it was, with {}.", acc)
     return _fill("No attack here: the defense took a clean model’s accuracy from {} to {}.", acc, after["acc"])
 
 
@@ -126,7 +145,8 @@ def _target(run: Run) -> list[dict[str, str]]:
     if not found:
         return []
     title, meaning = METRICS["target_class"]
-    name = "none" if found[-1] is None else run.class_name(int(found[-1]))
+    last = (run.after["metrics"] if run.after else {}).get("target_class", found[-1])
+    name = "none" if last is None else run.class_name(int(last))
     return [{"title": title, "value": name, "meaning": meaning}]
 
 
