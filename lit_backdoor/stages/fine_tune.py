@@ -72,9 +72,9 @@ class FineTune(Stage):
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> int | None:
         """Skip every epoch, by Lightning's -1, where there is nothing to do."""
-        super().on_train_batch_start(batch, batch_idx)
         if self._begun != self.current_epoch:  # Lightning skips the hook where a run resumes after an epoch's last step
             self.on_train_epoch_start()
+        super().on_train_batch_start(batch, batch_idx)  # seeds the step, so nothing may be drawn after it
         return -1 if self.idle else None
 
     def on_train_epoch_start(self) -> None:

@@ -99,6 +99,22 @@ def test_resumed_run_equals_one_that_was_not_stopped(name, victim, selection, ru
     assert not still, f"never trained: {still}"
 
 
+@pytest.mark.parametrize("name", ["FineTune", "TACMovementFineTune", "PGBD", "NTPGBD", "STPGBD", "eval"])
+def test_run_resumed_at_an_epoch_s_last_step_equals_one_that_was_not_stopped(name, victim, selection, tmp_path):
+    """Lightning then leaves the hook of the next epoch's start out."""
+
+    def make():
+        return FineTune(victim, optimizer=fast, batch_norm="eval") if name == "eval" else made(name, victim)
+
+    saver = ModelCheckpoint(tmp_path, "{step}", every_n_train_steps=2, save_top_k=-1)
+    straight = tiny.fit(make(), data(selection, batch_size=12), max_epochs=EPOCHS, callbacks=[saver],
+                        enable_checkpointing=True)  # fmt: skip
+    resumed, trainer = make(), tiny.trainer(max_epochs=EPOCHS, limit_val_batches=0)
+    trainer.fit(resumed, data(selection, batch_size=12), ckpt_path=tmp_path / "step=2.ckpt", weights_only=True)
+    one, two = straight.state_dict(), resumed.state_dict()
+    assert not [key for key in one if not torch.equal(one[key], two[key])]
+
+
 @every_stage
 def test_checkpoint_holds_plain_tensors_of_the_trained_net_alone(name, runs):
     folder, _, stage = runs(name)
