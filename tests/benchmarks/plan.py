@@ -57,6 +57,7 @@ VARIANTS = {
     "given_tie": GIVEN + SHIFTED + TARGET + TIE,
     "precise": ["sweep=null"],
     "lambda03": ["stages.sanitize.model.init_args.weight=0.3"],
+    "victim24": ["stages.victim.trainer.max_epochs=24"],  # three times as long
     "rate1": ["data.init_args.attack.init_args.rate=0.01"],  # PGBD's
     # the paper's loss, on clean images alone
     "plain": [
@@ -87,6 +88,7 @@ LABELS = {
 }
 # BadNets has the small trigger that Neural Cleanse and Pixel look for
 DETECTING = [(chain, "badnets") for chain in AFTER] + [(INVERT, "blend"), (TAC, "blend")]
+LONG = ("victim24_", "blend")
 CLEAN = [(chain, "null") for chain in (TAC, NC, PIXEL)]
 PLAN = [
     *((SMALL, attack) for attack in ("badnets", "blend", "sig", "badnets_a2a", "batt", "wanet")),
@@ -104,6 +106,7 @@ PLAN = [
     *((chain, attack) for chain in (TAC, PGBD, NT) for attack in ("badnets", "blend", "sig")),
     *((chain, attack) for chain in (NC, PIXEL, ADAPTIVE) for attack in ("badnets", "blend")),
     (TAC, "badnets_a2a"),
+    *((f"{TAC}@{variant}target{target}", a) for variant, a in (("", "sig"), LONG) for target in TARGETS),
     *((chain, "wanet") for chain in (TAC, PGBD, NT)),
     *((f"{chain}@rate1", attack) for chain in (TAC, PGBD, NT) for attack in ("badnets", "blend")),
     *((ST, attack) for attack in ("badnets", "blend", "sig")),
@@ -159,10 +162,9 @@ PAPER = {
 
 def settings(name: str, variant: str, attack: str) -> list[str]:
     """What ``--set`` gets for a chain's variant under an attack."""
-    found = [*VARIANTS.get(variant, []), *EXTRA.get(attack, [])]
-    if variant.startswith("target"):
+    of, at, target = variant.rpartition("target")  # such as victim24_target4
+    found = [*VARIANTS.get(of.rstrip("_") if at else variant, []), *EXTRA.get(attack, [])]
+    if at:
         found += [f"stages.{stage}=null" for stage in AFTER[name]] + ["summary={before: victim}"]
-        found += (
-            [] if attack == "null" else [f"data.init_args.attack.init_args.target={variant.removeprefix('target')}"]
-        )
+        found += [] if attack == "null" else [f"data.init_args.attack.init_args.target={target}"]
     return found

@@ -28,6 +28,7 @@ from plan import (
     FACES,
     INVERT,
     LABELS,
+    LONG,
     NAMES,
     NC,
     NT,
@@ -169,20 +170,26 @@ def targets_table() -> str:
         "| detector | attack | runs | class found | most suspicious class right | FD | seconds |",
         "|---|---|---|---|---|---|---|",
     ]
-    for chain, attack in [*DETECTING, *CLEAN]:
+    for chain, attack, variant, label in _detected():
         name, stage = detectors[chain]
-        runs = [(f"{chain}@target{target}", attack, stage) for target in TARGETS]
+        runs = [(f"{chain}@{variant}target{target}", attack, stage) for target in TARGETS]
         seconds = [float(row["seconds"]) for row in read() if (row["chain"], row["attack"], row["stage"]) in runs]
         metric = "flagged_classes" if attack == "null" else "target_found"
         right, top, distances = (
             [n for run in runs for n in found.get((*run, m), [])] for m in (metric, "target_top", "feature_distance")
         )
-        cells = [name, NAMES[attack], str(len(right)), _share(right), _share(top)]
+        cells = [name, NAMES[attack] + label, str(len(right)), _share(right), _share(top)]
         cells[3] += " flagged" if attack == "null" and right else ""
         cells.append(f"{statistics.mean(distances):.3g}" if distances else "-")
         cells.append(f"{statistics.median(seconds):.0f}" if seconds else "not run")
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def _detected() -> list[tuple[str, str, str, str]]:
+    """List the rows of detection: chain, attack, variant, and what the attack's name gets behind it."""
+    more = [(TAC, "sig", "", ""), (TAC, LONG[1], LONG[0], ", suspects of 24 epochs")]
+    return [(chain, attack, "", "") for chain, attack in DETECTING] + more + [(*pair, "", "") for pair in CLEAN]
 
 
 def _share(numbers: list[float]) -> str:
