@@ -47,16 +47,18 @@ def scatter(
         alt: The plot in words.
         label: A place, and what is written above it.
     """
-    side, rim = 500, 16
+    side, rim, least = 500, 16, 150
     scale = (side - 2 * rim) / max(high[0] - low[0], 1e-9)
-    height = round((high[1] - low[1]) * scale + 2 * rim)
+    tall = (high[1] - low[1]) * scale
+    height = max(round(tall + 2 * rim), least)  # points on a line need room for their label
+    foot = (height + tall) / 2
     parts = []
     for cloud in clouds:
-        places = ((rim + (x - low[0]) * scale, height - rim - (y - low[1]) * scale) for x, y in cloud.points)
+        places = ((rim + (x - low[0]) * scale, foot - (y - low[1]) * scale) for x, y in cloud.points)
         path = "".join(f"M{x:.1f} {y:.1f}{SHAPES[cloud.shape]}" for x, y in places)
         parts.append(tag("path", d=path, class_=f"mark-of {cloud.style}"))
     if label:
-        x, y = rim + (label[0][0] - low[0]) * scale, height - rim - (label[0][1] - low[1]) * scale
+        x, y = rim + (label[0][0] - low[0]) * scale, foot - (label[0][1] - low[1]) * scale
         x, y = min(max(x, 70.0), side - 70.0), max(y - 9, 16.0)  # above the place, within the picture
         parts.append(tag("text", label[1], x=x, y=y, class_="label", text_anchor="middle"))
     return tag(
