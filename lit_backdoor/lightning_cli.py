@@ -79,8 +79,11 @@ class BackdoorCLI(LightningCLI):
             super().instantiate_classes()
 
     def _run_subcommand(self, subcommand: str) -> None:
-        if self._run:
-            super()._run_subcommand(subcommand)
+        if not self._run:
+            return
+        if subcommand == "fit" and getattr(self.model, "verb", "fit") == "predict":
+            raise ValueError(f"Expected predict for {type(self.model).__name__}, which trains nothing, got fit.")
+        super()._run_subcommand(subcommand)
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         """Add the writer of the bundle to the Trainer's callbacks."""

@@ -88,7 +88,7 @@ class ChainRun:
             config = self._config(name, dict.fromkeys(stage.get("inputs", {}), WIRED))
             _processes(config["trainer"])
             self._resolve(name, config)
-            check_stage(name, config)
+            check_stage(name, config, self._verb(name))
             plan.append((name, self._verb(name), config["model"]["class_path"]))
         return plan
 

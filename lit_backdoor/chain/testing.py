@@ -34,19 +34,22 @@ def build_data(described: Mapping[str, Any]) -> BackdoorDataModule:
     return build(described, BackdoorDataModule)  # type: ignore[no-any-return]
 
 
-def check_stage(name: str, config: Mapping[str, Any]) -> None:
+def check_stage(name: str, config: Mapping[str, Any], verb: str = "fit") -> None:
     """Build a stage and its data, without running them, and compare its epochs with the Trainer's.
 
     Args:
         name: Its name in the chain.
         config: Its ``model``, ``data`` and ``trainer``.
+        verb: ``fit`` or ``predict``.
 
     Raises:
-        ValueError: If a class refuses its arguments, the target is no class and no bundle, or the stage needs other
-            epochs.
+        ValueError: If a class refuses its arguments, the target is no class and no bundle, or the stage trains nothing
+            or needs other epochs.
     """
     data = build_data(config["data"])
     trainer, stage = config["trainer"], build(config["model"], Stage)
+    if verb == "fit" and stage.verb == "predict":
+        raise ValueError(f"Expected stages.{name}.run=predict, since {type(stage).__name__} trains nothing.")
     _check_target(name, config["model"].get("init_args", {}).get("target"), data)
     wanted, given = stage.planned_epochs, trainer.get("max_epochs")
     if wanted is not None and given != wanted and not trainer.get("fast_dev_run"):

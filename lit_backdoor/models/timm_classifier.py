@@ -14,7 +14,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from lit_backdoor.errors import unknown
-from lit_backdoor.models.base import CIFAR_MEAN, CIFAR_STD, Classifier
+from lit_backdoor.models.base import CIFAR_MEAN, CIFAR_STD, Classifier, evaluating
 from lit_backdoor.models.split import check_split, features_at, head_from
 from lit_backdoor.recipe import rebuilding
 
@@ -91,6 +91,20 @@ class TimmClassifier(Classifier):
         if split is not None:
             check_split(self.net, split, (len(mean), input_size, input_size))
         self._one_token = _classifies_one_token(self.net)
+        if not isinstance(self.net, ResNet | ResNetV2 | VGG | DenseNet | VisionTransformer):
+            self._try(name)
+
+    def _try(self, name: str) -> None:
+        """Classify a black image: many architectures are for images of one size, and say so only then."""
+        try:
+            with evaluating(self):
+                self(self.example())
+        except (AssertionError, RuntimeError, ValueError, IndexError) as error:
+            raise ValueError(
+                f"Expected an architecture for images of {self.input_size}x{self.input_size}, but '{name}' failed on "
+                f"one: {str(error).removesuffix('.')}. Set input_size to a size that it takes, or net_args, such as "
+                f"{{img_size: {self.input_size}}}."
+            ) from error
 
     def features(self, images: Tensor) -> Tensor:
         """Give the trunk's output: maps ``[B, C, h, w]``, or the classified token ``[B, D]`` of a ViT."""

@@ -37,6 +37,12 @@ def test_plan_refuses_a_target_that_is_no_class(file, target, message, tmp_path)
         ChainRun(compose(file, settings), "tiny", tmp_path / "out").plan()
 
 
+def test_plan_says_that_a_stage_trains_nothing(file, tmp_path):
+    detector = "{model: {class_path: lit_backdoor.defenses.tac.TACDetection}, inputs: {model.suspect: victim}}"
+    with pytest.raises(ValueError, match=r"stages.detect.run=predict, since TACDetection trains nothing"):
+        ChainRun(compose(file, [f"stages.detect={detector}"]), "tiny", tmp_path / "out").plan()
+
+
 def test_plan_names_the_epochs_that_a_stage_needs(file, tmp_path):
     settings = [f"stages.clean.model={UNLEARNING}", "stages.clean.inputs={model.suspect: victim}"]
     wanted = r"Expected 11 epochs for stage 'clean'.* got 2. Set stages.clean.trainer.max_epochs=11"

@@ -85,5 +85,11 @@ def test_bundle_stands_for_its_evaluation(folder, victim, selection, capfd, kind
     assert {"suspect": "test/asr", "selection": "test/selection", "generator": "test/dof"}[kind] in shown
 
 
+def test_fit_of_a_stage_that_trains_nothing(folder, victim, capfd):
+    arguments = ["--model", "lit_backdoor.defenses.tac.TACDetection", "--model.suspect", victim]
+    expected = "Expected predict for TACDetection, which trains nothing, got fit"
+    refused(capfd, ["fit", "--config", written(folder, POISONED), *arguments], expected)
+
+
 def test_bundle_beside_fit(folder, victim, capfd):
     refused(capfd, ["fit", "--config", written(folder, POISONED), "--bundle", victim], "got it with fit")

@@ -117,6 +117,7 @@ def test_the_final_layer_is_linear(name):
         ({"name": "resnet18", "net_args": {"checkpoint_path": "x"}}, "shape the net only"),
         ({"name": "resnet18", "net_args": {"deepness": 3}}, "deepness"),
         ({"std": (0.2, 0.0, 0.2)}, "positive"),
+        ({"name": "mixer_s32_224"}, "for images of 32x32, but 'mixer_s32_224' failed.*img_size: 32"),
     ],
 )
 def test_bad_arguments_are_refused(kwargs, message):
