@@ -200,6 +200,7 @@ def test_stamps_are_those_that_move_latents_along_the_perturbation_and_their_los
         suspect,
         report(tmp_path / "found", [2]),
         search=StampSearch(weight=0.5, steps=8, smallest=1.0),
+        movement=4.0,
         beta=0.6,
         batch_norm="eval",
     )
@@ -229,12 +230,10 @@ def test_stamps_are_those_that_move_latents_along_the_perturbation_and_their_los
     assert along(stamped) > max(along(images), along(noise))
     assert logged["stamped_loss"] == pytest.approx(float(F.cross_entropy(net(stamped), labels)), rel=1e-4)
     latents, logits = latents_and_logits(net, images)
-    last = net.final_linear
-    (
-        F.cross_entropy(logits, labels)
-        + 0.6 * F.cross_entropy(last(latents + shift)[labels != 2], labels[labels != 2])
-        + 0.5 * F.cross_entropy(net(stamped), labels)
-    ).backward()
+    moved = ((latents_and_logits(net, stamped)[0] - latents) @ shift[0] / shift.square().sum())[labels != 2].mean()
+    assert moved > 0
+    own = 0.5 * (F.cross_entropy(net(stamped), labels) + 4 * moved)
+    (F.cross_entropy(logits, labels) + 0.6 * own).backward()
     for name, weight in net.named_parameters():
         torch.testing.assert_close(kept[name], weight.grad, rtol=1e-3, atol=1e-5)
 

@@ -12,7 +12,6 @@ from lit_backdoor.defenses.tac.fine_tune import TACFineTune
 from lit_backdoor.functional.latent_shift import distance_along
 from lit_backdoor.models import Classifier
 from lit_backdoor.models.latents import latents_and_logits
-from lit_backdoor.stages import Batch
 
 __all__ = ["TACStampFineTune"]
 
@@ -20,22 +19,24 @@ __all__ = ["TACStampFineTune"]
 class TACStampFineTune(TACFineTune):
     r"""Fine-tune on images under the stamp that moves their latents farthest along s; not in the paper.
 
-    .. math:: \mathrm{CE}(f(x), y) + \omega\, \mathrm{CE}(f(x'), y) + \beta\, \mathrm{CE}(W (\phi(x) + s_p) + b, y)
+    .. math:: \mathrm{CE}(f(x), y) + \beta \omega \Bigl[\mathrm{CE}(f(x'), y)
+        + \gamma \max\bigl(0,\ d(\phi(x') - \phi(x))\bigr)\Bigr]
 
     The stamp x' of a batch is one change of pixels for all of its images, searched anew (`StampSearch`; omega its
-    weight) to maximize `distance_along` s on the net as tuned so far. Shifted latents are left out by default: much of
-    s is what clean images of class p have, and a net takes the harm out of it by giving up the class, so that nothing
-    is classified as p any more, triggered or not.
+    weight) to maximize the distance d along s (`distance_along`) on the net as tuned so far. No latent is shifted: much
+    of s is what clean images of class p have, and a net takes the harm out of shifted latents by giving up the class,
+    so that nothing is classified as p any more, triggered or not.
 
     Args:
         suspect: Path of a suspect bundle, or a classifier (a copy of it is tuned).
         target: The class p; or the path of a bundle of target classes.
         search: Search of the stamps; default `StampSearch`.
-        beta: Weight of the shifted term, >= 0.
+        movement: Weight gamma of the way that stamps move latents along s, in lengths of s, >= 0.
+        beta: Weight of all that concerns stamps, >= 0.
         **options: Further arguments of `TACFineTune`.
 
     Raises:
-        ValueError: As `TACFineTune`.
+        ValueError: If ``movement`` is negative; else as `TACFineTune`.
     """
 
     def __init__(
@@ -43,22 +44,26 @@ class TACStampFineTune(TACFineTune):
         suspect: str | Classifier,
         target: int | str,
         search: StampSearch | None = None,
-        beta: float = 0.0,
+        movement: float = 3.0,
+        beta: float = 1.0,
         **options: Any,
     ) -> None:
         super().__init__(suspect, target, beta, **options)
+        if not movement >= 0:
+            raise ValueError(f"Expected movement to be 0 or more, got {movement}.")
         self.search = search or StampSearch()
+        self.movement = movement
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Learn from one batch, and from the same stamped."""
-        loss = super().training_step(batch, batch_idx)
-        images, labels = self.lesson(batch)
+    def shifted(self, images: Tensor, latents: Tensor, labels: Tensor) -> Tensor:
+        """Compute the term that beta weighs: what becomes of the images under the stamp."""
 
-        def movement(stamped: Tensor) -> Tensor:
-            latents = latents_and_logits(self.classifier, stamped)[0]
-            return distance_along(latents, self.perturbations, labels, self.targets)
+        def along(moved: Tensor) -> Tensor:
+            return distance_along(moved, self.perturbations, labels, self.targets)
 
-        logits = self.classifier(self.search.stamped(self.classifier, images, movement))
-        of_stamped = F.cross_entropy(logits.float(), labels)
-        self.log_train(len(images), stamped_loss=of_stamped.detach())
-        return loss + self.search.weight * of_stamped
+        found = self.search.stamped(
+            self.classifier, images, lambda stamped: along(latents_and_logits(self.classifier, stamped)[0])
+        )
+        stamped, logits = latents_and_logits(self.classifier, found)
+        of_stamped, moved = F.cross_entropy(logits.float(), labels), along(stamped - latents).relu()
+        self.log_train(len(images), stamped_loss=of_stamped.detach(), movement=moved.detach())
+        return self.search.weight * (of_stamped + self.movement * moved)
