@@ -107,7 +107,8 @@ def values() -> dict[tuple[str, str, str, str], list[float]]:
 def cell(found: dict, chain: str, attack: str, stage: str, metric: str) -> str:
     numbers = found.get((chain, attack, stage, metric))
     if not numbers:
-        return "-" if attack == "null" and metric not in ("acc", "flagged_share") else "not run"
+        nothing = attack == "null" and metric not in ("acc", "flagged_share")
+        return "-" if nothing or (attack == "badnets_a2a" and metric == "acc_target") else "not run"
     spread = f" ± {statistics.stdev(numbers):.3f}" if len(numbers) > 1 else ""
     return f"{statistics.mean(numbers):.3f}{spread}"
 
@@ -238,9 +239,12 @@ def tables() -> dict[str, str]:
         ("case 4: then a random trigger, true labels", "collision", "badnets", "random_trigger"),
     ]
     dof, found = ("generate", "dof", "DoF"), ("detect", "target_found", "target found")
-    own = [
-        (stage, "acc_target", f"target class: ACC {when}") for stage, when in (("victim", "before"), ("tune", "after"))
-    ]
+    own = {
+        stage: [
+            (kind, "acc_target", f"target class: ACC {when}") for kind, when in (("victim", "before"), (stage, "after"))
+        ]
+        for stage in ("tune", "sanitize")
+    }
     return {
         "demo": defense_table(["demo"], dof),
         "atclean_cifar10_small": defense_table([SMALL], dof),
@@ -252,10 +256,10 @@ def tables() -> dict[str, str]:
         "btidbf_p": defense_table([P, f"{P}@root5"]),
         "btidbf_d": detection_table(),
         "targets": targets_table(),
-        "tac": defense_table([TAC, *(f"{TAC}@{kind}" for kind in kinds)], found, *own),
+        "tac": defense_table([TAC, *(f"{TAC}@{kind}" for kind in kinds)], found, *own["tune"]),
         "tac_fidelity": fidelity_table(["badnets", "blend", "sig", "wanet"]),
-        "pgbd": defense_table([PGBD, f"{PGBD}@plain", f"{PGBD}@rate1", ST, ADAPTIVE]),
-        "pgbd_nt": defense_table([NT, f"{NT}@lambda03", f"{NT}@rate1"]),
+        "pgbd": defense_table([PGBD, f"{PGBD}@plain", f"{PGBD}@rate1", ST, ADAPTIVE], *own["sanitize"]),
+        "pgbd_nt": defense_table([NT, f"{NT}@lambda03", f"{NT}@rate1"], *own["sanitize"]),
         "faces": defense_table(FACES),
         "nc": defense_table([NC, PIXEL], found),
     }
