@@ -105,6 +105,11 @@ class BackdoorDataModule(pl.LightningDataModule):
         self._lent: Trigger | None = None
         self._views: dict[str, View] = {}
 
+    def __str__(self) -> str:
+        """Name source and trigger; Lightning's own would make every loader, to count rows."""
+        trigger = "no attack" if self.attack is None else type(self.attack.trigger).__name__
+        return f"{type(self).__name__}({type(self.source).__name__}, {trigger}, seed={self.seed})"
+
     @property
     def num_classes(self) -> int:
         """Number of classes."""

@@ -117,7 +117,7 @@ PLAN = [
         for variant in ("given", "given_shifted", "given_tie")
         for attack in ("blend", "sig")
     ),  # it misses them
-    *((f"{TAC}@shifted", attack) for attack in ("badnets", "blend", "wanet")),
+    *((f"{TAC}@shifted", attack) for attack in ("badnets", "blend", "sig", "wanet")),
     *((f"{TAC}@tie", attack) for attack in ("badnets", "badnets_a2a")),
     (f"{SMALL}_oracle@precise", "badnets_a2a"),
     *((chain, attack) for chain in (NT, f"{NT}@lambda03") for attack in ("badnets_a2a", "null")),

@@ -1,6 +1,7 @@
 import pickle
 
 import pytest
+import tiny
 import torch
 
 from lit_backdoor.data import BackdoorDataModule, ByRole, CropFlip, Split
@@ -275,3 +276,10 @@ def test_setup_is_done_once_and_prepare_data_asks_the_source(data, source):
     data.setup("test")
     assert source.prepared == 1
     assert data.get_view("train") is first
+
+
+def test_printing_makes_no_loaders():
+    datamodule = tiny.data(tiny.attack(), seed=7)
+    assert str(datamodule) == "BackdoorDataModule(TensorSource, Patch, seed=7)"
+    assert str(tiny.data()) == "BackdoorDataModule(TensorSource, no attack, seed=3)"
+    assert not datamodule._views
