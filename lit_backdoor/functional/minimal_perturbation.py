@@ -155,6 +155,8 @@ def perturbation_by_nnls(weight: Tensor, required: Tensor, target: int) -> Tenso
     rows, wanted = weight.double().cpu().numpy(), required[target].double().cpu().numpy()
     others = np.delete(np.arange(len(rows)), target)
     ways, wanted = rows[target] - rows[others], wanted[others]
+    if not ways.any(1).all():
+        raise _infeasible(target, others[~ways.any(1)].tolist())
     if wanted.max() <= 0:
         return torch.zeros(rows.shape[1], dtype=torch.float64)
     scale, height = np.linalg.norm(ways, axis=1).max() or 1.0, wanted.max()

@@ -149,3 +149,18 @@ def test_an_unknown_torchvision_name_gets_the_nearest_one():
 def test_a_missing_torchvision_copy_says_where_it_looked(tmp_path):
     with pytest.raises(FileNotFoundError, match=str(tmp_path)):
         TorchvisionSource("CIFAR100", root=str(tmp_path)).train()
+
+
+def test_hidden_folders_are_no_classes_and_empty_ones_are_refused(folder):
+    (folder / "train" / ".ipynb_checkpoints").mkdir()
+    (folder / "test" / ".ipynb_checkpoints").mkdir()
+    assert source(folder).train().labels.tolist() == [0, 1, 1]
+    (folder / "train" / "ant").mkdir()
+    with pytest.raises(ValueError, match="ant' has no images, so nothing says what the class is"):
+        source(folder).train()
+
+
+def test_a_file_in_the_place_of_the_folder_is_named(folder):
+    (folder / "plain").write_text("")
+    with pytest.raises(ValueError, match="Expected a folder of class folders at '.*plain', got a file"):
+        ImageFolderSource(str(folder / "plain"), str(folder / "test")).train()

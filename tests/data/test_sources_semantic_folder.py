@@ -87,3 +87,15 @@ def test_missing_folders_and_images(root, tmp_path):
         SemanticFolderSource(str(tmp_path / "empty")).train()
     with pytest.raises(ValueError, match="share of test images"):
         SemanticFolderSource(str(root), test=1.5)
+
+
+def test_a_class_whose_clean_folder_is_empty_is_refused_and_one_without_carriers_taken(root):
+    (root / "trigger" / ".hidden").mkdir()
+    (root / "clean" / "carl").mkdir()
+    save(root / "trigger" / "carl" / "0.png", 7)
+    with pytest.raises(ValueError, match="carl' has no images"):
+        SemanticFolderSource(str(root)).train()
+    save(root / "clean" / "carl" / "0.png", 7)
+    save(root / "clean" / "carl" / "1.png", 7)
+    (root / "trigger" / "carl" / "0.png").unlink()
+    assert SemanticFolderSource(str(root)).class_names == ("anna", "bert", "carl")

@@ -284,3 +284,46 @@ def test_two_classes_are_refused_before_anything_is_solved():
     stage = TACDetection(TimmClassifier("resnet18", num_classes=2, input_size=16, channels=4))
     with pytest.raises(ValueError, match="at least three classes for TACDetection"):
         stage.configure_model()
+
+
+def twins(same=(1, 3)):
+    """A classifier that cannot tell two classes apart."""
+    classifier = tiny.classifier()
+    with torch.no_grad():
+        for part in (classifier.final_linear.weight, classifier.final_linear.bias):
+            part[same[1]] = part[same[0]]
+    return classifier
+
+
+def test_class_given_by_hand_does_not_depend_on_others_that_are_infeasible():
+    stage = TACPruning(twins(), 0, share=0.1)
+    tiny.trainer().predict(stage, datamodule=tiny.data(), return_predictions=False)
+    assert len(stage.cut) == 3
+    with pytest.raises(ValueError, match="send any latent to class 1.*the same as, or a mix of, those for 3"):
+        tiny.trainer().predict(TACPruning(twins(), 1), datamodule=tiny.data(), return_predictions=False)
+
+
+def test_norms_are_judged_where_half_a_class_of_images_may_stay_behind(suspect, tmp_path):
+    bundle = open_bundle(detected(TACDetection(suspect), tmp_path / "found"))
+    expected = solved(tiny.classifier(), tiny.data(), quantile=1 - 0.5 / 4).norm(dim=1)
+    torch.testing.assert_close(bundle.tensors()["statistic"].double(), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_suspect_that_always_answers_one_class_is_named(tmp_path):
+    classifier = tiny.classifier()
+    with torch.no_grad():
+        classifier.final_linear.bias[2] = 100
+    with pytest.warns(UserWarning, match="gives nearly all root images to class 2 as they are"):
+        detected(TACDetection(classifier), tmp_path / "found")
+
+
+def test_units_that_nothing_changes_are_not_cut():
+    assert top_units(torch.zeros(1, 32), 0.1).tolist() == []
+    assert top_units(torch.eye(32)[[3, 3, 7]], 0.1).tolist() == [3, 7]
+
+
+@pytest.mark.parametrize("make", [lambda nan: Program(margin=nan), lambda nan: TACFineTune("x", 0, beta=nan),
+                                  lambda nan: TACStampFineTune("x", 0, movement=nan)])  # fmt: skip
+def test_what_is_no_number_is_refused(make):
+    with pytest.raises(ValueError, match="0 or more, got nan"):
+        make(float("nan"))

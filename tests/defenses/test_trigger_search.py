@@ -206,3 +206,9 @@ def test_numbers_out_of_range_are_refused(stage, message):
 def test_images_of_another_size_are_refused():
     with pytest.raises(ValueError, match=r"suspect's size, \[16, 16\], got \[24, 24\]"):
         tiny.fit(NeuralCleanse(tiny.classifier()), tiny.data(stored_size=24, **BATCH))
+
+
+@pytest.mark.parametrize("make", [NeuralCleanse, PixelInversion])
+def test_nothing_is_handed_on_before_the_search(make):
+    with pytest.raises(ValueError, match=f"Expected {make.__name__} to have run; call fit"):
+        make(tiny.classifier()).outcome()

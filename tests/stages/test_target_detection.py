@@ -1,8 +1,10 @@
 import pytest
 import torch
 
-from lit_backdoor.bundle import open_bundle
+from lit_backdoor.bundle import open_bundle, save_bundle
+from lit_backdoor.defenses.pgbd import PGBD
 from lit_backdoor.stages import Stage, TargetDetection, TargetReport, evaluation_of, targets_given
+from lit_backdoor.stages.target_detection import read_report
 from tests import tiny
 
 
@@ -58,3 +60,20 @@ def test_targets_by_hand_from_a_report_and_from_one_without(tmp_path):
 def test_target_out_of_range_is_refused():
     with pytest.raises(ValueError, match="from 0 to 3, got 4"):
         targets_given(Stage(), 4, 4)
+
+
+@pytest.mark.parametrize(
+    "tensors",
+    [
+        {"flagged": torch.tensor([1])},
+        {"statistic": torch.ones(4)},
+        {"statistic": torch.tensor(1.0), "flagged": torch.tensor([1])},
+        {"statistic": torch.ones(4), "flagged": torch.tensor([[1]])},
+    ],
+)
+def test_bundle_that_is_no_report_is_refused(tensors, tmp_path):
+    bundle = save_bundle(tmp_path / "t", kind="targets", tensors=tensors, numbers={"target_class": 1})
+    with pytest.raises(ValueError, match="Expected a report on target classes in .*'statistic', a number per class"):
+        read_report(bundle)
+    with pytest.raises(ValueError, match="Expected a report on target classes"):
+        targets_given(PGBD(tiny.classifier(), 0), str(bundle.path), 4)
