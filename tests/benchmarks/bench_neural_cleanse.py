@@ -32,7 +32,7 @@ class Clock(pl.Callback):
         if torch.cuda.is_available():
             torch.cuda.synchronize()
         now = time.perf_counter(), time.process_time()
-        if batch_idx + 1 == SKIP:
+        if batch_idx + 1 <= SKIP:
             self.started = now
         self.seconds, self.processor = (new - old for new, old in zip(now, self.started, strict=True))
 
