@@ -43,6 +43,10 @@ def check_names(chain: Mapping[str, Any]) -> None:
         known("key of the summary", [role], {"before", "after"})
         if name is not None and name not in seen:
             raise unknown("stage", str(name), seen)
+        if name is not None and (kind := _kind_left(chain["stages"][name])) not in ("suspect", None):
+            raise ValueError(
+                f"Expected summary.{role} to name a stage that leaves a suspect; '{name}' leaves a {kind}."
+            )
 
 
 def _check_stage(chain: Mapping[str, Any], name: str, trainer_arguments: set[str], seen: list[str]) -> None:
@@ -59,7 +63,24 @@ def _check_stage(chain: Mapping[str, Any], name: str, trainer_arguments: set[str
         part, _, parameter = str(argument).partition(".")
         known(f"input of stage '{name}'", [part], ("model", "data"))
         target = stage["model"] if part == "model" else data
-        known(f"input of stage '{name}'", [parameter], arguments_of(load_class(target["class_path"])))
+        cls = load_class(target["class_path"])
+        known(f"input of stage '{name}'", [parameter], arguments_of(cls))
+        _check_kind(name, str(argument), getattr(cls, "takes", {}).get(parameter), chain["stages"][source], source)
+
+
+def _check_kind(name: str, argument: str, kinds: tuple[str, ...] | None, source: Mapping[str, Any], given: str) -> None:
+    """Check that the bundle of an earlier stage is of a kind that the argument takes, where that is known."""
+    left = _kind_left(source)
+    if kinds is not None and left is not None and left not in kinds:
+        raise ValueError(
+            f"Expected input '{argument}' of stage '{name}' to be a stage that leaves a bundle of kind "
+            f"{' or '.join(map(repr, kinds))}, but '{given}' leaves one of kind '{left}'."
+        )
+
+
+def _kind_left(stage: Mapping[str, Any]) -> str | None:
+    """Give the kind of bundle that a stage leaves; None where its class does not say."""
+    return getattr(load_class(stage["model"]["class_path"]), "kind", None)
 
 
 def _check_named(node: Any, path: str) -> None:

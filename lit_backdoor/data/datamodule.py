@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import lightning.pytorch as pl
 import torch
@@ -60,6 +60,8 @@ class BackdoorDataModule(pl.LightningDataModule):
     Raises:
         ValueError: If a size is not positive, or a view or the attack's name is unknown.
     """
+
+    takes: ClassVar[Mapping[str, tuple[str, ...]]] = {"suspicious": ("selection",)}  # bundles, as stages have it
 
     def __init__(
         self,

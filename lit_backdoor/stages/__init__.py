@@ -6,12 +6,10 @@ from lit_backdoor.stages.evaluation import (
     DetectorEvaluation,
     Evaluation,
     GeneratorEvaluation,
-    PerturbationEvaluation,
     SelectionEvaluation,
-    TargetEvaluation,
     TriggerEvaluation,
-    evaluation_of,
 )
+from lit_backdoor.stages.evaluations import evaluation_of
 from lit_backdoor.stages.export import BundleWriter
 from lit_backdoor.stages.fine_tune import FineTune, UnlearningFineTune
 from lit_backdoor.stages.generator_training import GeneratorTraining
@@ -20,6 +18,7 @@ from lit_backdoor.stages.input_detection import InputDetection
 from lit_backdoor.stages.poisoned_training import FloodingTraining, LocalGradientAscentTraining, PoisonedTraining
 from lit_backdoor.stages.selection import LowestLoss, OracleSelection, SuspiciousSelection
 from lit_backdoor.stages.target_detection import TargetDetection, TargetReport, targets_given
+from lit_backdoor.stages.target_evaluation import PerturbationEvaluation, TargetEvaluation
 
 __all__ = [
     "AttackSuccessCallback",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from os import PathLike
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 import torch
 from lightning.pytorch.cli import OptimizerCallable
@@ -16,6 +16,7 @@ from lit_backdoor.errors import one_of
 from lit_backdoor.models import Classifier, Frozen, UNet
 from lit_backdoor.models.base import batch_norms
 from lit_backdoor.stages.base import Batch, Outcome, Stage
+from lit_backdoor.stages.inputs import Takes
 from lit_backdoor.stages.optim import Schedule, scheduled
 from lit_backdoor.triggers import Trigger, stamped_by
 
@@ -120,6 +121,11 @@ class UnlearningFineTune(FineTune):
         batch_norm: ``train`` uses and updates batch statistics, ``eval`` keeps the suspect's running ones.
     """
 
+    takes: ClassVar[Takes] = {
+        **FineTune.takes,
+        "generator": ("generator", "trigger", "targets"),
+    }
+
     def __init__(
         self,
         suspect: str | Classifier,
@@ -136,12 +142,12 @@ class UnlearningFineTune(FineTune):
     def build(self) -> None:
         """Open the suspect and the generator."""
         super().build()
-        kinds, given = ("generator", "trigger", "targets"), self._given["generator"]
-        report = open_bundle(given, kinds) if isinstance(given, str | PathLike) else None
+        given = self._given["generator"]
+        report = open_bundle(given, self.takes["generator"]) if isinstance(given, str | PathLike) else None
         if report is not None and report.kind == "targets" and report.numbers.get("target_class") is None:
             self._sources["generator"], self.maker = report, None
         else:
-            self.maker = Frozen(self.open("generator", kinds))
+            self.maker = Frozen(self.open("generator"))
 
     @property
     def idle(self) -> bool:

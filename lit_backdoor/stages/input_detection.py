@@ -15,6 +15,7 @@ from lit_backdoor.functional.decoupling import lost_confidence
 from lit_backdoor.metrics import InputDetectionScores
 from lit_backdoor.models import Frozen, Purified
 from lit_backdoor.stages.base import Batch, Outcome, Stage
+from lit_backdoor.stages.inputs import Takes
 
 __all__ = ["InputDetection"]
 
@@ -64,7 +65,7 @@ class InputDetection(Stage):
     views: ClassVar[tuple[str, ...]] = ("clean",)
     verb: ClassVar[Literal["fit", "predict"]] = "predict"
     kind: ClassVar[str] = "detector"
-    given_kind: ClassVar[str] = "suspect"  # of the bundle to open
+    takes: ClassVar[Takes] = {"purified": ("suspect",)}
 
     def __init__(self, purified: str | Purified, table: str | None = None) -> None:
         super().__init__()
@@ -76,7 +77,7 @@ class InputDetection(Stage):
 
     def build(self) -> None:
         """Open the purified suspect."""
-        net = self.open("purified", self.given_kind)
+        net = self.open("purified")
         if not isinstance(net, Purified):
             raise ValueError(
                 f"Expected a suspect behind a purifier, got {type(net).__name__}. Make one, for example by "

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar
 
 import lightning.pytorch as pl
 from torch import Tensor, nn
@@ -13,13 +13,20 @@ from torch import Tensor, nn
 from lit_backdoor.bundle import Bundle, open_bundle
 from lit_backdoor.models import Classifier
 
-__all__ = ["Batch", "StageInputs"]
+__all__ = ["Batch", "StageInputs", "Takes"]
 
 Batch = dict[str, Any]
+Takes = Mapping[str, tuple[str, ...]]
 
 
 class StageInputs(pl.LightningModule):
-    """A LightningModule that opens the nets it was given, and makes passes of its own over the data of its run."""
+    """A LightningModule that opens the nets it was given, and makes passes of its own over the data of its run.
+
+    Attributes:
+        takes: The arguments that may name a bundle, and the kinds that will do; chains check their wiring by it.
+    """
+
+    takes: ClassVar[Takes] = {"suspect": ("suspect",), "target": ("targets", "trigger")}
 
     def __init__(self) -> None:
         super().__init__()
@@ -60,12 +67,12 @@ class StageInputs(pl.LightningModule):
         """Note nets that were given, as paths of bundles or objects, without making them parts of the stage."""
         self._given |= nets
 
-    def open(self, name: str, kind: str | tuple[str, ...]) -> nn.Module:
+    def open(self, name: str) -> nn.Module:
         """Take a net that was given: build it from its bundle, or copy the object, which stays as it is."""
         value = self._given[name]
         if isinstance(value, nn.Module):
             return copy.deepcopy(value)
-        self._sources[name] = open_bundle(value, kind)
+        self._sources[name] = open_bundle(value, self.takes[name])
         return self._sources[name].build()
 
     def open_classifier(self, name: str = "suspect") -> Classifier:
@@ -75,7 +82,7 @@ class StageInputs(pl.LightningModule):
             ValueError: If it is no classifier or has weights that are not finite, or the data has classes that it does
                 not know.
         """
-        found = self.open(name, "suspect")
+        found = self.open(name)
         if not isinstance(found, Classifier):
             raise ValueError(
                 f"Expected {name} to be a Classifier or the path of a bundle, got a {type(found).__name__}. Wrap a net "

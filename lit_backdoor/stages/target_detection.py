@@ -137,7 +137,7 @@ def targets_given(stage: Stage, value: int | str, num_classes: int) -> tuple[int
         found: tuple[int, ...] = (index(value),)
         _warn_of_another(stage, found[0])
     else:
-        bundle = open_bundle(value, ("targets", "trigger"))
+        bundle = open_bundle(value, stage.takes["target"])
         stage._sources["target"] = bundle
         named = bundle.numbers.get("target_class")
         report = read_report(bundle) if bundle.kind == "targets" else None

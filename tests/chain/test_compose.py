@@ -197,6 +197,20 @@ def test_stages_that_wait_for_each_other_are_refused(file):
         compose(file, ["stages.select.inputs={model.suspect: clean}"])
 
 
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("stages.generate.inputs.model.suspect=select", "'model.suspect' of stage 'generate'.*'suspect', but 'select'"),
+        ("stages.generate.inputs.data.suspicious=victim", "a bundle of kind 'selection', but 'victim' leaves .*'suspect'"),
+        ("stages.clean.inputs.model.generator=victim", "'generator' or 'trigger' or 'targets', but 'victim'"),
+        ("summary.after=generate", "summary.after to name a stage that leaves a suspect; 'generate' leaves a generator"),
+    ],
+)  # fmt: skip
+def test_inputs_of_the_wrong_kind_are_refused(setting, message):
+    with pytest.raises(ValueError, match=message):
+        compose("demo", [setting])
+
+
 def test_changed_class_drops_the_old_arguments():
     base = {"class_path": "a.B", "init_args": {"x": 1}}
     assert merge(base, {"class_path": "a.C"}) == {"class_path": "a.C"}

@@ -199,9 +199,13 @@ def _load(net: nn.Module, checkpoint: str) -> None:
     wanted = net.state_dict()
     state = match_keys(read_weights(checkpoint), wanted)
     bad = [key for key in wanted if key not in state or state[key].shape != wanted[key].shape]
+    parts = {key.partition(".")[0] for key in wanted}  # what lies in other parts is a head
+    heads = getattr(net, "default_cfg", {}).get("classifier") or ()
+    heads = tuple(f"{head}." for head in ([heads] if isinstance(heads, str) else heads))
+    bad += [k for k in state if k not in wanted and k.partition(".")[0] in parts and not k.startswith(heads)]
     if bad:
         raise ValueError(
-            f"The weights in {checkpoint} do not fit the teacher: {len(bad)} missing or of another shape, such as "
-            f"'{bad[0]}'. Check mapping.name."
+            f"The weights in {checkpoint} do not fit the teacher: {len(bad)} missing, too many or of another shape, "
+            f"such as '{bad[0]}'. Check mapping.name."
         )
     net.load_state_dict({key: state[key] for key in wanted})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -11,6 +11,7 @@ from torch import Tensor
 from lit_backdoor.bundle import open_bundle
 from lit_backdoor.defenses.pgbd.sanitization import PGBD
 from lit_backdoor.models import Classifier
+from lit_backdoor.stages.inputs import Takes
 from lit_backdoor.stages.target_detection import read_report
 
 __all__ = ["NTPGBD"]
@@ -34,6 +35,8 @@ class NTPGBD(PGBD):
         ValueError: If an option is unknown, ``interval`` or ``top`` not positive, or vectors are to be smoothed, which
             would mix those of different targets.
     """
+
+    takes: ClassVar[Takes] = {**PGBD.takes, "candidates": ("targets",)}
 
     def __init__(
         self,
@@ -63,7 +66,7 @@ class NTPGBD(PGBD):
         """Make room for one target, and find the classes that have turns."""
         self.turns = list(range(self.classifier.num_classes))
         if self.candidates is not None:
-            bundle = self._sources["candidates"] = open_bundle(self.candidates, "targets")
+            bundle = self._sources["candidates"] = open_bundle(self.candidates, self.takes["candidates"])
             statistic = read_report(bundle).statistic
             if len(statistic) != len(self.turns):
                 reported = len(statistic)

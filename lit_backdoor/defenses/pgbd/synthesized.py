@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from os import PathLike
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -14,12 +14,11 @@ from lit_backdoor.defenses.pgbd.activations import Stamp
 from lit_backdoor.defenses.pgbd.leads import constant_leads
 from lit_backdoor.defenses.pgbd.sanitization import PGBD
 from lit_backdoor.models import Classifier, Frozen, UNet
+from lit_backdoor.stages.inputs import Takes
 from lit_backdoor.stages.target_detection import read_report, targets_given
 from lit_backdoor.triggers import OneOf, Trigger, stamped_by
 
 __all__ = ["STPGBD"]
-
-_KINDS = ("trigger", "targets", "generator")
 
 
 class STPGBD(PGBD):
@@ -40,6 +39,8 @@ class STPGBD(PGBD):
         ValueError: If an option or a class is unknown, or the bundle holds no trigger.
     """
 
+    takes: ClassVar[Takes] = {**PGBD.takes, "trigger": ("trigger", "targets", "generator")}
+
     def __init__(
         self,
         suspect: str | Classifier,
@@ -55,13 +56,13 @@ class STPGBD(PGBD):
         """Open the suspect, and the trigger unless there is nothing to do."""
         super().build()
         if len(self.leads):
-            self.maker = Frozen(self.open("trigger", _KINDS))
+            self.maker = Frozen(self.open("trigger"))
 
     def find_leads(self) -> Tensor:
         """Say which class each trigger leads to; -1 where that is not known."""
         target, trigger, num_classes = self.named_target, self._given["trigger"], self.classifier.num_classes
-        if target is None and isinstance(trigger, str | PathLike) and open_bundle(trigger, _KINDS).kind != "generator":
-            target = trigger
+        if target is None and isinstance(trigger, str | PathLike):
+            target = trigger if open_bundle(trigger, self.takes["trigger"]).kind != "generator" else None
         found = (-1,) if target is None else targets_given(self, target, num_classes)
         return constant_leads(found, num_classes)
 
