@@ -158,6 +158,11 @@ PAPER = {
     "pgbd_faces": {"sunglasses": "93.3/86.2 → 71.7/5.0"},  # on pictures of other people
     "pgbd_nt_faces": {"sunglasses": "93.3/86.2 → 63.3/1.7"},
 }  # fmt: skip
+# The BTI-DBF paper's FD and DSR in percent of three detectors (Table 1: 10 targets, 5 repeats, ResNet-18 on CIFAR-10).
+PAPER_DETECTION = {
+    (INVERT, "badnets"): "7.81/100", (NC, "badnets"): "8.20/100", (PIXEL, "badnets"): "71.12/100",
+    (INVERT, "blend"): "1.79/100",
+}  # fmt: skip
 
 
 def settings(name: str, variant: str, attack: str) -> list[str]:

@@ -33,6 +33,7 @@ from plan import (
     NC,
     NT,
     PAPER,
+    PAPER_DETECTION,
     PGBD,
     PIXEL,
     PLAN,
@@ -168,8 +169,8 @@ def targets_table() -> str:
         PIXEL: ("Pixel", "detect"),
     }  # fmt: skip
     lines = [
-        "| detector | attack | runs | class found | most suspicious class right | FD | seconds |",
-        "|---|---|---|---|---|---|---|",
+        "| detector | attack | runs | class found | most suspicious class right | FD | seconds | paper, FD/DSR % |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for chain, attack, variant, label in _detected():
         name, stage = detectors[chain]
@@ -183,6 +184,7 @@ def targets_table() -> str:
         cells[3] += " flagged" if attack == "null" and right else ""
         cells.append(f"{statistics.mean(distances):.3g}" if distances else "-")
         cells.append(f"{statistics.median(seconds):.0f}" if seconds else "not run")
+        cells.append("-" if label else PAPER_DETECTION.get((chain, attack), "-"))
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 

@@ -48,6 +48,10 @@ def test_teacher_is_read_from_a_local_file(tmp_path):
     torch.save(timm.create_model("test_resnet").state_dict(), tmp_path / "other.pt")
     with pytest.raises(ValueError, match=r"do not fit the teacher: \d+ missing"):
         mapping(checkpoint=str(tmp_path / "other.pt")).teach(batches(), SHAPE)
+    deeper = {**net.state_dict(), "blocks.9.norm1.weight": torch.ones(64)}
+    torch.save(deeper, tmp_path / "deeper.pt")
+    with pytest.raises(ValueError, match=r"1 missing, too many or of another shape, such as 'blocks.9.norm1.weight'"):
+        mapping(checkpoint=str(tmp_path / "deeper.pt")).teach(batches(), SHAPE)
 
 
 def test_maps_learn_to_encode_and_come_back():
@@ -75,6 +79,15 @@ def test_differences_pass_without_biases():
     expected = maps.encode(maps.decode(one)) - maps.encode(maps.decode(two))
     torch.testing.assert_close(maps.through(one - two), expected)
     assert maps.through(torch.zeros(1, 5, 2, 2)).eq(0).all()
+
+
+def test_mapping_follows_64_bits():
+    generator = torch.Generator().manual_seed(0)
+    double = [{**batch, "image": batch["image"].double()} for batch in batches()]
+    teacher, student = mapping().teach(double, SHAPE), torch.randn(8, 5, 2, 2, generator=generator).double()
+    maps = mapping().train(teacher, student, torch.arange(8))
+    assert teacher.dtype == maps.through(student).dtype == torch.float64
+    torch.testing.assert_close(teacher.float(), mapping().teach(batches(), SHAPE), rtol=1e-3, atol=1e-4)
 
 
 def test_stage_asks_the_teacher_once_and_maps_at_every_rebuilding(monkeypatch):

@@ -116,7 +116,7 @@ class TeacherMapping:
         mean, std = (torch.tensor(teacher.default_cfg[key]).view(-1, 1, 1) for key in ("mean", "std"))
         for batch in batches:
             images = full(batch["image"])[batch["valid"]]
-            teacher = teacher.to(images.device)
+            teacher = teacher.to(images)
             if self.size is not None:
                 images = F.interpolate(images, (self.size, self.size), mode="bilinear", antialias=True)
             with no_autocast(images):
@@ -133,15 +133,16 @@ class TeacherMapping:
             seed: Seed of weights and order.
         """
         generator = torch.Generator().manual_seed(seed)
+        student = full(student)
         rows = _balanced(labels.cpu(), self.images, generator)
         with torch.random.fork_rng(devices=[]), torch.enable_grad():
             torch.manual_seed(seed)
-            maps = LinearMaps(student.shape[1], teacher.shape[1]).to(student.device)
+            maps = LinearMaps(student.shape[1], teacher.shape[1]).to(student)
             optimizer = torch.optim.Adam(maps.parameters(), lr=self.lr)
             for _ in range(self.epochs):
                 for row in rows[torch.randperm(len(rows), generator=generator)].tolist():
                     optimizer.zero_grad()
-                    torch.autograd.backward(maps.loss(teacher[row : row + 1], full(student[row : row + 1])))
+                    torch.autograd.backward(maps.loss(teacher[row : row + 1], student[row : row + 1]))
                     optimizer.step()
         return maps.requires_grad_(False)
 
