@@ -6,9 +6,10 @@ import argparse
 import itertools
 import json
 import logging
+import re
 import shlex
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -62,17 +63,33 @@ def sweep(chain: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
     """Give the variants of a chain's ``sweep`` section, each with a label; one without a label where there is none.
 
     Raises:
-        ValueError: If the section is no lists by key, or a variant has a name that is not known.
+        ValueError: If the section is no lists of different values by key, or a variant has a name that is not known.
     """
     axes: Mapping[str, list[Any]] = chain.pop("sweep", None) or {}
     if not isinstance(axes, Mapping) or not all(isinstance(values, list) and values for values in axes.values()):
         raise ValueError(f"Expected 'sweep' in the chain to give a list of values for each key, got {axes!r}.")
-    variants = []
-    for values in itertools.product(*axes.values()):
-        settings = {str(key): value for key, value in zip(axes, values, strict=True)}
-        label = ",".join(f"{key.rpartition('.')[2]}={value}" for key, value in settings.items())
-        variants.append((label.replace("/", "_"), variant_of(chain, settings)))
-    return variants
+    for key, values in axes.items():
+        if any(value in values[:place] for place, value in enumerate(values)):
+            raise ValueError(f"Expected each value of the sweep over '{key}' once, got {values!r}.")
+    variants: dict[str, dict[str, Any]] = {}
+    for chosen in itertools.product(*axes.values()):
+        settings = {str(key): value for key, value in zip(axes, chosen, strict=True)}
+        label = ",".join(f"{key.rpartition('.')[2]}={_short(value)}" for key, value in settings.items())
+        variants[next(name for name in _names(label) if name not in variants)] = variant_of(chain, settings)
+    return list(variants.items())
+
+
+def _short(value: Any) -> str:
+    """Write a value as part of a folder's name: of something described at length the class alone."""
+    named = value.get("class_path") if isinstance(value, Mapping) else None
+    return re.sub(r"[^\w.+-]+", "_", str(named).rpartition(".")[2] if named else str(value))[:60]
+
+
+def _names(label: str) -> Iterator[str]:
+    """Give a label, and for values that are written alike the same with numbers."""
+    yield label
+    for number in itertools.count(2):
+        yield f"{label},{number}"
 
 
 def _data(chain: Mapping[str, Any]) -> BackdoorDataModule:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import islice
 from typing import Any
 
 import lightning.pytorch as pl
@@ -22,8 +23,9 @@ class AttackSuccessCallback(pl.Callback):
     """Logs ``val/asr`` and ``val/ra`` of any module after each validation, from a pass of its own.
 
     ASR is the share of the eligible triggered images that get the attack's label, RA the share that keep their true
-    one; NaN where none is eligible. The pass goes through the module's ``forward``, over all evaluation rows, exact on
-    any number of processes. No loader is added and no metric of the module is renamed.
+    one; NaN where none is eligible. The pass goes through the module's ``forward``, over all evaluation rows (or the
+    batches of ``limit_val_batches``, where that is a number of them), exact on any number of processes. No loader is
+    added and no metric of the module is renamed.
 
     Args:
         attack: Needed where the data module is neither wrapped nor ours.
@@ -72,7 +74,8 @@ class AttackSuccessCallback(pl.Callback):
         data = self._data(trainer)
         ours = isinstance(data, BackdoorDataModule)
         totals = torch.zeros(3, dtype=torch.int64, device=module.device)
-        for batch in data.triggered_batches(module.device):
+        limit = trainer.limit_val_batches
+        for batch in islice(data.triggered_batches(module.device), limit if isinstance(limit, int) else None):
             image = self.normalization.redo(batch["image"], batch["image"]) if ours else batch["image"]
             with trainer.precision_plugin.forward_context():
                 guess = _logits(module(trainer.precision_plugin.convert_input(image))).argmax(1)

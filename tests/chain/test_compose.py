@@ -240,6 +240,15 @@ def test_sweep_gives_every_combination(file):
     assert "sweep" not in last
 
 
+def test_runs_of_a_sweep_have_folders_of_their_own(file):
+    axis = "data.init_args.attack.init_args.trigger"
+    patches = [{"class_path": "lit_backdoor.triggers.Patch", "init_args": {"size": size}} for size in (2, 3)]
+    labels = [label for label, _ in sweep({**compose(file), "sweep": {axis: patches}})]
+    assert labels == ["trigger=Patch", "trigger=Patch,2"]
+    with pytest.raises(ValueError, match="each value of the sweep over 'seed' once, got"):
+        sweep({**compose(file), "sweep": {"seed": [1, 2, 1]}})
+
+
 def test_no_sweep_is_one_run_without_a_label(file):
     [(label, chain)] = sweep(compose(file))
     assert label == ""

@@ -60,13 +60,17 @@ def test_foreign_data_needs_the_attack_only(attack):
 def test_our_data_with_somebodys_module(attack):
     images = (torch.arange(40) / 200 * 255).round().to(torch.uint8).view(-1, 1, 1, 1).expand(-1, 3, 8, 8)
     part = (images, torch.arange(40) % 4)
-    data = BackdoorDataModule(TensorSource(part, part), attack=attack, eval_batch_size=16)
+    data = BackdoorDataModule(TensorSource(part, part), attack=attack, eval_batch_size=13)
     callback = AttackSuccessCallback(datamodule=data, mean=MEAN, std=STD)
     run = trainer(callbacks=[callback])
     run.validate(Backdoored(), ForeignData(), verbose=False)
     asr, ra = expected(40)
     assert run.callback_metrics["val/asr"].item() == pytest.approx(asr)
     assert run.callback_metrics["val/ra"].item() == pytest.approx(ra)
+    short = trainer(callbacks=[callback], limit_val_batches=1)
+    short.validate(Backdoored(), ForeignData(), verbose=False)
+    assert short.callback_metrics["val/ra"].item() == pytest.approx(expected(13)[1])
+    assert expected(13)[1] != pytest.approx(ra)
 
 
 def test_checkpoint_callback_keeps_its_metric(attack, tmp_path):
