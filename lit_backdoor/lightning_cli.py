@@ -23,7 +23,11 @@ __all__ = ["BackdoorCLI"]
 
 # What a mistake is answered with; the list of all options would push the message off the screen.
 _USAGE = {
-    verb: {"usage": f"lit-backdoor {verb} [--config FILE] [--trainer.… --model.… --data.…]"}
+    verb: {
+        "usage": f"lit-backdoor {verb} [--config FILE] [--trainer.… --model.… --data.…]",
+        "epilog": "Stages for --model: lit-backdoor list defenses, and those of lit_backdoor.stages. Arguments of one: "
+        f"lit-backdoor {verb} --model.help CLASS_PATH",
+    }
     for verb in ("fit", "validate", "test", "predict")
 }
 

@@ -69,3 +69,10 @@ def test_ctrl_c_in_a_run(monkeypatch, capfd):
     monkeypatch.setattr("lit_backdoor.cli._lightning", stopped)
     assert main(["fit"]) == 130
     assert "stopped" in capfd.readouterr().err
+
+
+def test_help_of_a_stage_s_command_says_where_stages_are_listed(capfd):
+    assert main(["predict", "--help"]) == 0
+    said = " ".join(capfd.readouterr().out.split())
+    assert "lit-backdoor list defenses" in said
+    assert "lit-backdoor predict --model.help CLASS_PATH" in said
