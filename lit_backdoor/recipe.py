@@ -137,7 +137,18 @@ def _rebuild(node: Any) -> Any:
         raise ValueError(f"Expected the name of a class that can be recorded; '{node['class_path']}' is none.")
     try:
         return cls(**{key: _rebuild(item) for key, item in given.items()})
-    except (TypeError, AttributeError, LookupError, ArithmeticError, AssertionError) as error:  # of a wrong type
+    except RecursionError:
+        raise
+    except (
+        TypeError,
+        AttributeError,
+        LookupError,
+        ArithmeticError,
+        AssertionError,
+        RuntimeError,
+        MemoryError,
+    ) as error:
+        # of a wrong type, or a net of a size that no memory holds
         raise ValueError(f"'{node['class_path']}' could not be built with its recorded arguments: {error}") from error
 
 

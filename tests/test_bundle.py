@@ -324,9 +324,11 @@ def test_full_disk(tmp_path):
 
 @pytest.mark.parametrize("change", [
     {"model": {"class_path": "lit_backdoor.models.TimmClassifier", "init_args": {"name": ["a"], "num_classes": 4}}},
+    {"model": {"class_path": "lit_backdoor.models.TimmClassifier",  # 2 petabytes
+               "init_args": {"name": "resnet18", "num_classes": 10**12}}},
     {"tied": {"a": ["b"]}},
 ])  # fmt: skip
-def test_values_of_other_types_are_refused(path, change):
+def test_values_of_other_types_and_sizes_are_refused(path, change):
     altered(path, **change)
     with pytest.raises(ValueError, match="damaged|could not be built"):
         open_bundle(path).build()

@@ -70,6 +70,7 @@ VARIANTS = {
 AFTER = {INVERT: (), TAC: ("tune", "control"), NC: ("unlearn", "control"), PIXEL: ("unlearn", "control")}
 LABELS = {
     "rate1": ", 1 % poisoned",
+    "victim24": ", suspects of 24 epochs",
     "lambda03": ", lambda .3",
     ST: ", ST-PGBD",
     ADAPTIVE: ", drawn to clean features (ML-MMDR)",
@@ -117,6 +118,7 @@ PLAN = [
         for variant in ("given", "given_shifted", "given_tie")
         for attack in ("blend", "sig")
     ),  # it misses them
+    (f"{TAC}@victim24", "blend"),
     *((f"{TAC}@shifted", attack) for attack in ("badnets", "blend", "sig", "wanet")),
     *((f"{TAC}@tie", attack) for attack in ("badnets", "badnets_a2a")),
     (f"{SMALL}_oracle@precise", "badnets_a2a"),

@@ -191,7 +191,7 @@ def targets_table() -> str:
 
 def _detected() -> list[tuple[str, str, str, str]]:
     """List the rows of detection: chain, attack, variant, and what the attack's name gets behind it."""
-    more = [(TAC, "sig", "", ""), (TAC, LONG[1], LONG[0], ", suspects of 24 epochs")]
+    more = [(TAC, "sig", "", ""), (TAC, LONG[1], LONG[0], LABELS["victim24"])]
     return [(chain, attack, "", "") for chain, attack in DETECTING] + more + [(*pair, "", "") for pair in CLEAN]
 
 
@@ -226,7 +226,7 @@ def rows_table(rows: list[tuple[str, str, str, str]]) -> str:
 
 
 def tables() -> dict[str, str]:
-    ablations, kinds = [], ("given", "rate1", "shifted", "given_shifted", "tie", "given_tie")
+    ablations, kinds = [], ("given", "victim24", "rate1", "shifted", "given_shifted", "tie", "given_tie")
     for attack in ("badnets", "blend"):
         ablations += [
             ("ATClean", SMALL, attack, "clean"),
