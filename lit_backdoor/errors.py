@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 
 def unknown(what: str, name: str, known: Iterable[str]) -> ValueError:
@@ -46,6 +48,17 @@ def check_share(name: str, value: float, *, closed: bool = False) -> float:
     if 0 < value < 1 or (closed and value == 1):
         return float(value)
     raise ValueError(f"Expected {name} in (0, 1{']' if closed else ')'}, got {value}.")
+
+
+def settings(what: str, value: Any, kind: type[T]) -> T | None:
+    """Return settings that were given as an object of their class, or None.
+
+    Raises:
+        ValueError: If they were given as anything else, such as a dict.
+    """
+    if value is None or isinstance(value, kind):
+        return value
+    raise ValueError(f"Expected {what} as {kind.__name__}(…) or None, got {value!r}.")
 
 
 def first_lines(text: str, count: int = 4) -> str:

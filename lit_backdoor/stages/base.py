@@ -236,6 +236,17 @@ class Stage(StageInputs):
             )
         self._ready = True
 
+    def __getattr__(self, name: str) -> Any:
+        """Say of a net that is not there that no Trainer has run the stage yet."""
+        try:
+            return super().__getattr__(name)
+        except AttributeError as error:
+            if name.startswith("_") or self.__dict__.get("_built", True):
+                raise
+            raise AttributeError(
+                f"{error}: nets are made when a Trainer runs the stage. Call fit or predict first."
+            ) from None
+
     def export(self, path: str | Path, key: str | None = None) -> None:
         """Write what the stage hands on as a bundle at ``path``; all processes call it, the first one writes."""
         outcome = self.outcome()

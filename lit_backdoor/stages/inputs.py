@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Iterator, Mapping
+from os import PathLike
 from typing import Any, ClassVar
 
 import lightning.pytorch as pl
@@ -68,11 +69,22 @@ class StageInputs(pl.LightningModule):
         self._given |= nets
 
     def open(self, name: str) -> nn.Module:
-        """Take a net that was given: build it from its bundle, or copy the object, which stays as it is."""
+        """Take a net that was given: build it from its bundle, or copy the object, which stays as it is.
+
+        Raises:
+            ValueError: If the bundle is of a kind that does not serve, or a report that comes without a trigger.
+        """
         value = self._given[name]
         if isinstance(value, nn.Module):
             return copy.deepcopy(value)
+        if not isinstance(value, str | PathLike):
+            raise ValueError(f"Expected {name} as a net or the path of a bundle, got a {type(value).__name__}.")
         self._sources[name] = open_bundle(value, self.takes[name])
+        if self._sources[name].kind == "targets" and self._sources[name].info["model"] is None:
+            raise ValueError(
+                f"Expected {name} of {type(self).__name__} to be a report on target classes with a trigger, such as "
+                f"Neural Cleanse or Pixel leave; the one at {value} has none. PGBD and TAC's fine-tunes need none."
+            )
         return self._sources[name].build()
 
     def open_classifier(self, name: str = "suspect") -> Classifier:

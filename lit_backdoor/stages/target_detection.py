@@ -144,7 +144,10 @@ def targets_given(stage: Stage, value: int | str, num_classes: int) -> tuple[int
         flagged, reported = (report.flagged, len(report.statistic)) if report is not None else ((named,), num_classes)
         if reported != num_classes:
             raise ValueError(f"Expected a report on {num_classes} classes, got one on {reported} in {bundle.path}.")
-        found = tuple(int(c) for c in flagged if c is not None)
+        if not all(c is None or type(c) is int for c in flagged):
+            raise ValueError(f"Expected {bundle.path} to name its target by a class number, got {named!r}.")
+        found = tuple(c for c in flagged if c is not None)
+        _warn_of_another_suspect(stage, bundle)
     for target in found:
         if not 0 <= target < num_classes:
             raise ValueError(f"Expected a target class from 0 to {num_classes - 1}, got {target}.")
@@ -167,6 +170,17 @@ def read_report(bundle: Bundle) -> TargetReport:
     found = tuple(int(label) for label in flagged.tolist())
     scores = tensors.get("index", torch.full_like(statistic, torch.nan))
     return TargetReport(statistic, scores, found, dict(bundle.numbers))
+
+
+def _warn_of_another_suspect(stage: Stage, bundle: Bundle) -> None:
+    """Warn where a detector judged another suspect than the one that is to be cleaned."""
+    judged, own = bundle.info["inputs"].get("suspect"), stage._sources.get("suspect")
+    if judged is not None and own is not None and judged["hash"] != own.hash:
+        warnings.warn(
+            f"The class that {type(stage).__name__} takes from {bundle.path} was found on another suspect than "
+            f"{own.path}. If that is not meant, detect on the one that is to be cleaned.",
+            stacklevel=3,
+        )
 
 
 def _warn_of_another(stage: Stage, target: int) -> None:

@@ -84,9 +84,12 @@ class PerturbationEvaluation(TargetEvaluation):
     def build(self) -> None:
         """Open the report and its suspect."""
         super().build()
+        found = self.report.tensors().get("perturbations")
+        if found is None:
+            raise ValueError(f"Expected a report with perturbations, such as TAC's, got {self.report.path} without.")
         self.given(suspect=str(input_of(self.report, "suspect").path))
         self.net = Frozen(self.open_classifier())
-        self.fidelity = TacFidelity(self.report.tensors()["perturbations"])
+        self.fidelity = TacFidelity(found)
 
     def evaluate(self, batch: Batch, metrics: Any) -> list[str]:
         """Add the latents of the rows that count, triggered and clean."""

@@ -229,7 +229,7 @@ def test_trigger_of_an_unknown_target_moves_all_classes(make):
 
 
 def test_bundle_without_a_trigger_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="holds tensors, not a net"):
+    with pytest.raises(ValueError, match="a report on target classes with a trigger"):
         run(STPGBD(tiny.classifier(), targets(tmp_path / "t", [3])))
 
 
@@ -302,3 +302,50 @@ def test_search_updates_no_statistics():
 def test_search_out_of_range_is_refused(options, message):
     with pytest.raises(ValueError, match=message):
         StampSearch(**options)
+
+
+def test_second_run_of_a_stage_begins_a_new_average():
+    stage = PGBD(tiny.classifier(), 2, optimizer=fast)
+    run(stage, 1)
+    run(stage, 1)
+    assert stage.mean.n_averaged == 1
+    for mean, last in zip(stage.averaged.parameters(), stage.classifier.parameters(), strict=True):
+        torch.testing.assert_close(mean, last)
+
+
+def test_run_that_ends_before_its_last_epochs_is_said():
+    with pytest.warns(UserWarning, match="ended before the last 1 of 5 epochs"):
+        run(PGBD(tiny.classifier(), 2, optimizer=fast), 5, max_steps=2)
+
+
+def test_another_layer_is_not_frozen_in_the_last_one_s_place():
+    class Gated(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.fc = torch.nn.Conv2d(3, 8, 3), torch.nn.Linear(8, tiny.CLASSES)
+            self.gate = torch.nn.Linear(8, tiny.CLASSES)  # registered last, but not the last one
+
+        def forward(self, images):
+            pooled = self.conv(images).mean((2, 3))
+            return self.fc(pooled) * self.gate(pooled).sigmoid()
+
+    half = (0.5, 0.5, 0.5)
+    net = wrap_classifier(Gated(), split="conv", num_classes=tiny.CLASSES, input_size=tiny.SIZE, mean=half, std=half)
+    with pytest.raises(ValueError, match="'gate' to be the last.*set model.init_args.head=tuned"):
+        run(PGBD(net, 1))
+    run(PGBD(net, 1, head="tuned"))
+
+
+def test_embedding_of_patches_is_not_taken_for_the_last_convolution():
+    body = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 8, 8, stride=8), torch.nn.Flatten(), torch.nn.Linear(32, 16), torch.nn.ReLU(),
+        torch.nn.Linear(16, tiny.CLASSES),
+    )  # fmt: skip
+    half = (0.5, 0.5, 0.5)
+    net = wrap_classifier(body, split="3", num_classes=tiny.CLASSES, input_size=tiny.SIZE, mean=half, std=half)
+    assert run(PGBD(net, 1)).space.shape == (16,)
+
+
+def test_stage_that_has_not_run_says_so():
+    with pytest.raises(AttributeError, match="nets are made when a Trainer runs"):
+        PGBD(tiny.classifier(), 1).outcome()

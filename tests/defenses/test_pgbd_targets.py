@@ -6,8 +6,9 @@ import tiny
 import torch
 from pgbd_parts import STATIC, fast, run, targets
 
+from lit_backdoor.bundle import open_bundle, save_bundle
 from lit_backdoor.data import BackdoorDataModule, Split, SyntheticSigns
-from lit_backdoor.defenses.pgbd import NTPGBD, PGBD, STPGBD
+from lit_backdoor.defenses.pgbd import NTPGBD, PGBD, STPGBD, Geometry
 from lit_backdoor.stages import FineTune
 from lit_backdoor.triggers import OneOf, Patch
 
@@ -102,3 +103,52 @@ def test_data_of_more_classes_than_the_suspect_knows(make):
 def test_data_of_another_size_than_the_suspect_takes():
     with pytest.raises(ValueError, match="root images of the suspect's size, 16x16"):
         run(PGBD(tiny.classifier(), 0), 1, other_signs(4, 32))
+
+
+def test_class_that_the_trigger_was_not_inverted_for_has_the_vectors_of_pgbd(tmp_path):
+    inverted = targets(tmp_path / "inverted", [2], Patch(size=3, place=(1, 1), pattern="white"))
+    with pytest.warns(UserWarning, match=r"inverted for other classes than \[3\]"):
+        stage = run(STPGBD(tiny.classifier(), inverted, 3, geometry=STATIC, optimizer=fast), 1)
+    torch.testing.assert_close(
+        stage.vectors, run(PGBD(tiny.classifier(), 3, geometry=STATIC, optimizer=fast), 1).vectors
+    )
+
+
+def test_report_without_a_trigger_is_refused_where_one_is_needed(tmp_path):
+    with pytest.raises(ValueError, match="a report on target classes with a trigger, such as Neural Cleanse"):
+        run(STPGBD(tiny.classifier(), targets(tmp_path / "tac", [2])), 1)
+
+
+def test_report_on_another_suspect_is_warned_of(tmp_path):
+    own, other = (str(save_bundle(tmp_path / name, kind="suspect", module=tiny.classifier(seed)).path)
+                  for seed, name in enumerate(("own", "other")))  # fmt: skip
+    tensors = {"flagged": torch.tensor([1]), "statistic": torch.ones(4)}
+    judged = {"suspect": {"hash": open_bundle(other).hash, "path": "../other"}}
+    save_bundle(tmp_path / "r", kind="targets", tensors=tensors, numbers={"target_class": 1}, inputs=judged)
+    with pytest.warns(UserWarning, match="was found on another suspect"):
+        run(PGBD(own, str(tmp_path / "r")), 1)
+
+
+@pytest.mark.parametrize("named", [[1], 1.7, True, "2"])
+def test_class_in_a_bundle_is_a_whole_number(named, tmp_path):
+    trigger = Patch(size=3, place=(1, 1))
+    save_bundle(tmp_path / "t", kind="trigger", module=trigger, numbers={"target_class": named})
+    with pytest.raises(ValueError, match="to name its target by a class number, got"):
+        run(PGBD(tiny.classifier(), str(tmp_path / "t")), 1)
+
+
+def test_map_may_be_a_tuple():
+    assert run(PGBD(tiny.classifier(), (1, 2, 3, 0)), 1).numbers()["target_classes"] == [1, 2, 3, 0]
+
+
+@pytest.mark.parametrize(("make", "message"), [
+    (lambda net: Geometry(alpha=0.5), "geometry.alpha to be a list"),
+    (lambda net: NTPGBD(net, interval=2.5), "whole numbers of at least 1, got 2.5"),
+    (lambda net: PGBD(net, 1, search=True), r"search as StampSearch\(…\) or None, got True"),
+    (lambda net: PGBD(net, 1, weight="6"), "weight to be 0 or more, got '6'"),
+    (lambda net: PGBD(net, 1, weight=float("inf")), "weight to be 0 or more, got inf"),
+    (lambda net: run(STPGBD(net, lambda images: images), 1), "trigger as a net or the path of a bundle, got a function"),
+])  # fmt: skip
+def test_options_of_another_type_are_refused(make, message):
+    with pytest.raises(ValueError, match=message):
+        make(tiny.classifier())

@@ -20,7 +20,7 @@ from lit_backdoor.functional.latent_shift import movement_along, top_units
 from lit_backdoor.functional.minimal_perturbation import minimal_perturbations, required_gains
 from lit_backdoor.models import TimmClassifier
 from lit_backdoor.models.latents import latents_and_logits
-from lit_backdoor.stages import TargetReport, evaluation_of
+from lit_backdoor.stages import PerturbationEvaluation, TargetReport, evaluation_of
 
 
 @pytest.fixture
@@ -57,10 +57,10 @@ def report(folder, flagged, perturbations=True):
 
 
 def test_detection_leaves_the_perturbations_of_the_root_set_and_their_norms(suspect, tmp_path):
-    stage = TACDetection(suspect, Program(margin=0.1), Program(quantile=0.9))
+    stage = TACDetection(suspect, Program(margin=0.1), Program(margin=1.0, quantile=0.9))
     bundle = open_bundle(detected(stage, tmp_path / "found", precision="bf16-mixed"), "targets")
     expected = solved(tiny.classifier(), tiny.data(), margin=0.1)
-    norms = solved(tiny.classifier(), tiny.data(), quantile=0.9).norm(dim=1)
+    norms = solved(tiny.classifier(), tiny.data(), margin=1.0, quantile=0.9).norm(dim=1)
     torch.testing.assert_close(bundle.tensors()["perturbations"], expected.float(), rtol=1e-4, atol=1e-6)
     torch.testing.assert_close(bundle.tensors()["statistic"], norms.float(), rtol=1e-4, atol=1e-6)
     assert 0 <= bundle.numbers["p_value"] <= 1
@@ -306,6 +306,7 @@ def test_class_given_by_hand_does_not_depend_on_others_that_are_infeasible():
 def test_norms_are_judged_where_half_a_class_of_images_may_stay_behind(suspect, tmp_path):
     bundle = open_bundle(detected(TACDetection(suspect), tmp_path / "found"))
     expected = solved(tiny.classifier(), tiny.data(), quantile=1 - 0.5 / 4).norm(dim=1)
+    expected[expected == 0] = torch.inf  # of classes that need no change there is nothing to judge
     torch.testing.assert_close(bundle.tensors()["statistic"].double(), expected, rtol=1e-4, atol=1e-6)
 
 
@@ -327,3 +328,50 @@ def test_units_that_nothing_changes_are_not_cut():
 def test_what_is_no_number_is_refused(make):
     with pytest.raises(ValueError, match="0 or more, got nan"):
         make(float("nan"))
+
+
+def test_classes_that_need_no_perturbation_are_left_out(tmp_path):
+    net = tiny.classifier()
+    with torch.no_grad():
+        net.final_linear.bias[2] += 1e3  # all images belong to it anyway
+    stage = TACDetection(net, level=0.99)
+    with pytest.warns(UserWarning, match="nearly all root images to class 2 as they are.*it is left out"):
+        detected(stage, tmp_path / "one")
+    assert stage.report().statistic[2].isinf()
+    assert stage.report().top != 2
+    assert 2 not in stage.report().flagged
+    stage._found = stage._found[0], torch.tensor([1.0, torch.inf, torch.inf, 2.0])
+    assert stage.report().flagged == ()
+
+
+def test_slack_of_the_program_holds_for_the_norms_too(tmp_path):
+    detected(TACDetection(twins(), Program(slack=1.0)), tmp_path / "slack")
+    with pytest.raises(ValueError, match="Give the program a slack"):
+        detected(TACDetection(twins()), tmp_path / "none")
+
+
+def test_pruning_refuses_weights_that_cannot_be_set(tmp_path):
+    net = tiny.classifier()
+    torch.nn.utils.parametrizations.weight_norm(net.net.fc)
+    with pytest.raises(ValueError, match="'fc' with a parametrization. Take it off"):
+        tiny.trainer().predict(TACPruning(net, 1), datamodule=tiny.data(), return_predictions=False)
+
+
+def test_perturbations_that_are_not_finite_are_refused(suspect, tmp_path):
+    given = report(tmp_path / "r", [1])
+    bundle = open_bundle(given)
+    tensors = {**bundle.tensors(), "perturbations": torch.full((4, 32), torch.nan)}
+    save_bundle(given, kind="targets", tensors=tensors, numbers=bundle.numbers)
+    with pytest.raises(ValueError, match="finite perturbations"):
+        tiny.fit(TACFineTune(suspect, given), tiny.data())
+
+
+def test_perturbations_are_compared_where_a_report_has_some(suspect, tmp_path):
+    given = report(tmp_path / "r", [1], perturbations=False)
+    with pytest.raises(ValueError, match="with perturbations, such as TAC's"):
+        tiny.tested(PerturbationEvaluation(given), tiny.data())
+
+
+def test_settings_are_objects_of_their_class(suspect):
+    with pytest.raises(ValueError, match=r"Expected program as Program\(…\) or None, got \{'margin': 1\}"):
+        TACDetection(suspect, {"margin": 1})

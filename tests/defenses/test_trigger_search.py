@@ -126,7 +126,7 @@ def test_smallest_trigger_that_works_is_kept(name):
 @pytest.mark.parametrize(("own", "rows"), [(False, 18), (True, 24)])
 def test_images_of_the_class_itself_count_where_asked(name, own, rows):
     stage = STAGES[name](tiny.classifier(), own_images=own)
-    stage.due = lambda batch_idx: False
+    stage._apply_rule = lambda: None
     trained(stage, epochs=1)
     assert stage.rows.tolist() == [rows] * tiny.CLASSES
 
@@ -136,6 +136,7 @@ def test_images_of_the_class_itself_count_where_asked(name, own, rows):
 def test_too_few_triggers_decide_nothing(name, reached, top):
     stage = STAGES[name](tiny.classifier())
     stage.configure_model()
+    stage._ready = True
     stage.best[[3, 1][:reached]] = torch.tensor([5.0, 6.0])[:reached]
     outcome = stage.outcome()
     numbers = outcome.numbers
@@ -212,3 +213,17 @@ def test_images_of_another_size_are_refused():
 def test_nothing_is_handed_on_before_the_search(make):
     with pytest.raises(ValueError, match=f"Expected {make.__name__} to have run; call fit"):
         make(tiny.classifier()).outcome()
+
+
+def test_search_that_ends_inside_an_epoch_applies_its_rule_to_what_it_saw():
+    easy = CostRule(threshold=0.01)
+    stage = tiny.fit(NeuralCleanse(planted(), easy), tiny.data(batch_size=4), max_epochs=3, max_steps=3)
+    assert stage.report().numbers["classes_reached"] > 0
+    assert stage.rows.eq(0).all()
+
+
+def test_search_that_was_built_but_did_not_run_has_nothing_to_report():
+    stage = NeuralCleanse(planted())
+    stage.configure_model()
+    with pytest.raises(ValueError, match="Expected NeuralCleanse to have run"):
+        stage.report()

@@ -12,6 +12,7 @@ from torch.optim import Adam, Optimizer
 
 from lit_backdoor.defenses.btidbf.decoupled import Decoupled
 from lit_backdoor.defenses.btidbf.settings import Decoupling, Inversion, Span, make_plan
+from lit_backdoor.errors import settings
 from lit_backdoor.functional.decoupling import error, inversion_loss, tau_to_pixels
 from lit_backdoor.metrics import TargetVotes
 from lit_backdoor.models import Classifier, PatternedUNet, UNet, WarpField
@@ -57,10 +58,10 @@ class Inverting(Decoupled):
         rounds: int = 1,
         own_phase: tuple[str, int] | None = None,
     ) -> None:
-        super().__init__(decoupling or Decoupling())
+        super().__init__(settings("decoupling", decoupling, Decoupling) or Decoupling())
         if rounds < 1:
             raise ValueError(f"Expected at least one round, got rounds={rounds}.")
-        self.inversion = inversion or Inversion()
+        self.inversion = settings("inversion", inversion, Inversion) or Inversion()
         self.own_phase = own_phase
         self.plan = make_plan(self._phases(rounds))
         self._candidates = [generator] if isinstance(generator, nn.Module) else generator

@@ -74,4 +74,7 @@ def _last_convolution(classifier: Classifier) -> str | None:
         [name] = classifier.last_layers(1, "conv")
     except ValueError:  # a net without any
         return None
+    layers = [type(layer) for layer in classifier.net.modules()]
+    if layers.count(nn.Conv2d) == 1 and layers.count(nn.Linear) > 1:  # an embedding of patches, as an MLP-Mixer's
+        return None
     return name if isinstance(classifier.net.get_submodule(name), nn.Conv2d) else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any, Literal, cast
 
 from lightning.pytorch.cli import OptimizerCallable
@@ -54,6 +55,20 @@ class AveragedFineTune(FineTune):
         super().on_fit_start()
         if self.average and (self.trainer.max_epochs or 0) < 1:
             raise ValueError("Expected --trainer.max_epochs to be set: weights are averaged over the last ones.")
+
+    def on_train_start(self) -> None:
+        """Begin a new average where the run is not a resumed one."""
+        if self.average and self.current_epoch == 0:
+            self.mean.n_averaged.zero_()
+
+    def on_train_end(self) -> None:
+        """Say where the run ended before there was anything to average."""
+        if self.average and not self.mean.n_averaged and not self.idle:
+            warnings.warn(
+                f"{type(self).__name__} ended before the last {self.average} of {self.trainer.max_epochs} epochs, over "
+                "whose steps weights are averaged: it hands on those of the last step. Set max_epochs to what is run.",
+                stacklevel=2,
+            )
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
         """Average the weights, in the last epochs."""

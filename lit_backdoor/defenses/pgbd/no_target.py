@@ -49,8 +49,8 @@ class NTPGBD(PGBD):
         if "target" in options:
             raise ValueError(f"Expected no target for {type(self).__name__}, which tries all; PGBD takes one.")
         super().__init__(suspect, 0, **options)
-        if interval < 1 or top < 1:
-            raise ValueError(f"Expected interval and top of at least 1, got {interval} and {top}.")
+        if not (isinstance(interval, int) and isinstance(top, int)) or interval < 1 or top < 1:
+            raise ValueError(f"Expected interval and top as whole numbers of at least 1, got {interval} and {top}.")
         if self.geometry.smoothed != "prototypes":
             raise ValueError("Expected geometry.smoothed: prototypes, since vectors change their target at every turn.")
         self.interval = interval

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal
 
 import torch
@@ -15,9 +16,10 @@ from lit_backdoor.defenses.pgbd.leads import constant_leads, mapped_leads
 from lit_backdoor.defenses.pgbd.mapping import TeacherMapping
 from lit_backdoor.defenses.pgbd.settings import Geometry
 from lit_backdoor.defenses.stamp_search import StampSearch
-from lit_backdoor.errors import DivergedError, one_of
+from lit_backdoor.errors import DivergedError, one_of, settings
 from lit_backdoor.functional.prototypes import class_prototypes, prototype_vectors, sanitization_loss, smoothed
 from lit_backdoor.models import Classifier
+from lit_backdoor.models.latents import check_final_linear
 from lit_backdoor.stages.base import Batch, Outcome
 from lit_backdoor.stages.optim import Schedule
 from lit_backdoor.stages.target_detection import targets_given
@@ -84,16 +86,16 @@ class PGBD(AveragedFineTune):
         search: StampSearch | None = None,
     ) -> None:
         super().__init__(suspect, optimizer, schedule, batch_norm, average)
-        if not weight >= 0:
-            raise ValueError(f"Expected weight to be 0 or more, got {weight}.")
-        self.target = target
+        if isinstance(weight, str) or not 0 <= weight < math.inf:
+            raise ValueError(f"Expected weight to be 0 or more, got {weight!r}.")
+        self.target = list(target) if isinstance(target, tuple) else target
         self.head = one_of("head", head, ("frozen", "tuned"))
         self.weight = weight
         self.form = one_of("form", form, ("cos", "abs"))
         self.reduction = one_of("reduction", reduction, ("mean", "sum"))
-        self.geometry = geometry or Geometry()
-        self.mapping = mapping
-        self.search = search
+        self.geometry = settings("geometry", geometry, Geometry) or Geometry()
+        self.mapping = settings("mapping", mapping, TeacherMapping)
+        self.search = settings("search", search, StampSearch)
         self._taught: Tensor | None = None
 
     # What a variant says.
@@ -141,6 +143,7 @@ class PGBD(AveragedFineTune):
 
     def _freeze_head(self) -> None:
         try:
+            check_final_linear(self.classifier)  # else another linear layer would be frozen in its place
             self.classifier.final_linear.requires_grad_(False)
         except ValueError as error:
             raise ValueError(f"{error} To tune all layers set model.init_args.head=tuned.") from error

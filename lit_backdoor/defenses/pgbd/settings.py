@@ -42,8 +42,8 @@ class Geometry:
             raise ValueError(f"Expected geometry.centroids of at least 1, got {self.centroids}.")
         if self.update < 0:
             raise ValueError(f"Expected geometry.update to be 0 or more epochs, got {self.update}.")
-        if not self.alpha:
-            raise ValueError("Expected geometry.alpha to hold at least one weight, got none.")
+        if not isinstance(self.alpha, list | tuple) or not self.alpha:
+            raise ValueError(f"Expected geometry.alpha to be a list of at least one weight, got {self.alpha!r}.")
         for weight in self.alpha:
             check_share("geometry.alpha", weight, closed=True)
         if self.smoothed not in ("prototypes", "vectors", "both"):

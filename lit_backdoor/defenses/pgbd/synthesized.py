@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from functools import partial
 from os import PathLike
 from typing import Any, ClassVar
@@ -57,6 +58,12 @@ class STPGBD(PGBD):
         super().build()
         if len(self.leads):
             self.maker = Frozen(self.open("trigger"))
+            if len(own := self.needed):
+                warnings.warn(
+                    f"The trigger was inverted for other classes than {own[:, 0].tolist()}: for these, vectors go to "
+                    "their own prototypes, as in PGBD.",
+                    stacklevel=2,
+                )
 
     def find_leads(self) -> Tensor:
         """Say which class each trigger leads to; -1 where that is not known."""
@@ -73,13 +80,13 @@ class STPGBD(PGBD):
 
     @property
     def stamps(self) -> dict[int, Stamp]:
-        """What puts a trigger on images, by the row of the target it was inverted for; the first row's if none says."""
+        """What puts a trigger on images, by the row of its target; the first row's where that is not said."""
         net, bundle = self.maker.module, self._sources.get("trigger")
         triggers = list(net.triggers) if isinstance(net, OneOf) else [net]
         of = read_report(bundle).flagged if bundle is not None and bundle.kind == "targets" else ()
         known = dict(zip(of, triggers, strict=True)) if len(of) == len(triggers) else {}
         rows = {row: known[lead] for row, lead in enumerate(self.leads[:, 0].tolist()) if lead in known}
-        return {row: partial(stamped_by, trigger) for row, trigger in (rows or {0: net}).items()}
+        return {row: partial(stamped_by, trigger) for row, trigger in (rows if known else {0: net}).items()}
 
     def make_vectors(self, prototypes: Tensor) -> Tensor:
         """Make the vectors to the prototypes of triggered images."""

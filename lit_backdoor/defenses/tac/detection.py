@@ -6,10 +6,11 @@ import warnings
 from dataclasses import replace
 from typing import ClassVar, Literal
 
+import torch
 from torch import Tensor
 
 from lit_backdoor.defenses.tac.program import Program, root_latents
-from lit_backdoor.errors import check_share
+from lit_backdoor.errors import check_share, settings
 from lit_backdoor.functional.outliers import smallest_p_value
 from lit_backdoor.models import Classifier, Frozen
 from lit_backdoor.models.latents import check_final_linear
@@ -51,8 +52,8 @@ class TACDetection(TargetDetection):
         level: float = 0.05,
     ) -> None:
         super().__init__(suspect)
-        self.program = program or Program()
-        self.judged = judged
+        self.program = settings("program", program, Program) or Program()
+        self.judged = settings("judged", judged, Program)
         self.level = check_share("the level of the test", level)
         self._found: tuple[Tensor, Tensor] | None = None  # perturbations, and the norms to judge
 
@@ -75,22 +76,22 @@ class TACDetection(TargetDetection):
         super().on_predict_start()
         latents = root_latents(self, self.net.module)
         perturbations = self.program.solve(self.net.module, latents)
-        judged = self.judged or Program(quantile=1 - 0.5 / self.net.module.num_classes)
+        judged = self.judged or Program(quantile=1 - 0.5 / self.net.module.num_classes, slack=self.program.slack)
         norms = judged.solve(self.net.module, latents).norm(dim=1)
         if there := (norms == 0).nonzero().flatten().tolist():
             warnings.warn(
                 f"The suspect gives nearly all root images to class {there[0]} as they are, so the smallest change is "
-                "none at all, which says nothing about a backdoor. Check its accuracy, and that the root set has all "
-                "classes.",
+                "none at all, which says nothing about a backdoor: it is left out. Check its accuracy, and that the "
+                "root set has all classes.",
                 stacklevel=2,
             )
-        self._found = perturbations, norms
+        self._found = perturbations, norms.masked_fill(norms == 0, torch.inf)
 
     def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Do nothing: the pass over the root set was made at the start."""
 
     def found(self) -> tuple[Tensor, Tensor]:
-        """Give the perturbations ``[C, d]`` and the norms to judge ``[C]``, float64.
+        """Give the perturbations ``[C, d]`` and the norms to judge ``[C]``, float64; infinite where they are zero.
 
         Raises:
             ValueError: If they were not computed yet.
@@ -100,8 +101,15 @@ class TACDetection(TargetDetection):
         return self._found
 
     def report(self) -> TargetReport:
-        """Judge the norms by the selection-corrected test."""
-        return TargetReport.by_smallest(self.found()[1], self.level)
+        """Judge the norms by the selection-corrected test; fewer than three cannot be judged, so none is flagged."""
+        norms = self.found()[1]
+        if int(norms.isfinite().sum()) < 3:
+            return TargetReport(norms, torch.full_like(norms, -torch.inf), ())
+        return self.judge(norms)
+
+    def judge(self, norms: Tensor) -> TargetReport:
+        """Flag the smallest of the norms, if any."""
+        return TargetReport.by_smallest(norms, self.level)
 
     def outcome(self) -> Outcome:
         """Hand on the report and the perturbations."""
@@ -131,7 +139,6 @@ class TACOutlierDetection(TACDetection):
         super().__init__(suspect, program, judged)
         self.threshold = threshold
 
-    def report(self) -> TargetReport:
-        """Judge the norms by the median absolute deviation."""
-        norms = self.found()[1]
+    def judge(self, norms: Tensor) -> TargetReport:
+        """Flag the norms that are outliers."""
         return TargetReport.by_mad(norms, self.threshold, p_value=smallest_p_value(norms))

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lit_backdoor.defenses.tac.program import Program, perturbations_given, root_latents
-from lit_backdoor.errors import DivergedError
+from lit_backdoor.errors import DivergedError, settings
 from lit_backdoor.functional.latent_shift import movement_along, shifted_loss
 from lit_backdoor.models import Classifier, Frozen
 from lit_backdoor.models.latents import check_final_linear, latents_and_logits
@@ -65,7 +65,7 @@ class TACFineTune(FineTune):
         self.target = target
         self.beta = beta
         self.refresh = refresh
-        self.program = program or Program()
+        self.program = settings("program", program, Program) or Program()
 
     def build(self) -> None:
         """Open the suspect and the target."""

@@ -103,4 +103,6 @@ def perturbations_given(stage: Stage, classifier: Classifier) -> Tensor | None:
             f"Expected perturbations {list(expected)} as the suspect's final layer has it, got {list(found.shape)} in "
             f"{bundle.path}. Detect on the suspect that is to be cleaned."
         )
+    if found is not None and not found.isfinite().all():
+        raise ValueError(f"Expected finite perturbations in {bundle.path if bundle else 'the bundle'}. Detect anew.")
     return found

@@ -6,9 +6,10 @@ from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
+from torch.nn.utils.parametrize import is_parametrized
 
 from lit_backdoor.defenses.tac.program import Program, perturbations_given, root_latents
-from lit_backdoor.errors import check_share
+from lit_backdoor.errors import check_share, settings
 from lit_backdoor.functional.latent_shift import top_units
 from lit_backdoor.models import Classifier
 from lit_backdoor.models.latents import check_final_linear
@@ -31,8 +32,8 @@ class TACPruning(Stage):
         program: How perturbations are computed here; default `Program`.
 
     Raises:
-        ValueError: If the share is out of range, the suspect has no final linear layer, the target is out of range, or
-            its bundle is about another suspect.
+        ValueError: If the share or the target is out of range, the suspect has no final linear layer or one with a
+            parametrization, or the target's bundle is about another suspect.
     """
 
     verb: ClassVar[Literal["fit", "predict"]] = "predict"
@@ -44,13 +45,18 @@ class TACPruning(Stage):
         self.given(suspect=suspect)
         self.target = target
         self.share = check_share("the share of units to cut", share)
-        self.program = program or Program()
+        self.program = settings("program", program, Program) or Program()
         self.cut = torch.zeros(0, dtype=torch.long)
 
     def build(self) -> None:
         """Open the suspect and the target."""
         self.classifier = self.open_classifier()
         check_final_linear(self.classifier)
+        if is_parametrized(self.classifier.final_linear):
+            raise ValueError(
+                f"Expected a final linear layer whose weights can be set, got '{self.classifier.final_linear_name}' "
+                "with a parametrization. Take it off: torch.nn.utils.parametrize.remove_parametrizations."
+            )
         self.targets = targets_given(self, self.target, self.classifier.num_classes)
         self.known = perturbations_given(self, self.classifier)
 

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from lit_backdoor.defenses.stamp_search import StampSearch
 from lit_backdoor.defenses.tac.fine_tune import TACFineTune
+from lit_backdoor.errors import settings
 from lit_backdoor.functional.latent_shift import distance_along
 from lit_backdoor.models import Classifier
 from lit_backdoor.models.latents import latents_and_logits
@@ -51,7 +52,7 @@ class TACStampFineTune(TACFineTune):
         super().__init__(suspect, target, beta, **options)
         if not movement >= 0:
             raise ValueError(f"Expected movement to be 0 or more, got {movement}.")
-        self.search = search or StampSearch()
+        self.search = settings("search", search, StampSearch) or StampSearch()
         self.movement = movement
 
     def shifted(self, images: Tensor, latents: Tensor, labels: Tensor) -> Tensor:

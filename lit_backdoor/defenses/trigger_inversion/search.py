@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from typing import Any
 
@@ -38,7 +39,8 @@ class TriggerSearch(TargetDetection):
         images_at_once: Stamped images that go through the suspect together; bounds the memory.
 
     Raises:
-        ValueError: If ``lr`` or ``images_at_once`` is not positive; when run, if images are not of the suspect's size.
+        ValueError: If ``lr``, ``index_threshold`` or ``images_at_once`` is not positive; when run, if images are not of
+            the suspect's size.
     """
 
     costs: Tensor
@@ -58,8 +60,8 @@ class TriggerSearch(TargetDetection):
         images_at_once: int = 512,
     ) -> None:
         super().__init__(suspect)
-        for name, value in (("lr", lr), ("images_at_once", images_at_once)):
-            if not value > 0:
+        for name, value in (("lr", lr), ("images_at_once", images_at_once), ("index_threshold", index_threshold)):
+            if not 0 < value < math.inf:
                 raise ValueError(f"Expected {name} > 0, got {value}.")
         self.cost = cost
         self.lr = lr
@@ -154,13 +156,18 @@ class TriggerSearch(TargetDetection):
         self.hits.zero_()
         self.rows.zero_()
 
+    def on_train_end(self) -> None:
+        """Apply the rule to steps that it has not seen, where the run ended inside an epoch."""
+        if self.rows.any():
+            self._apply_rule()
+
     def report(self) -> TargetReport:
         """Flag classes by the sizes of their triggers; none where fewer than three classes have one to compare.
 
         Raises:
             ValueError: If the search has not run yet.
         """
-        if not self._built:
+        if not (self._built and self._ready):
             raise ValueError(f"Expected {type(self).__name__} to have run; call fit before what it leaves is used.")
         reached = int(self.best.isfinite().sum())
         if reached < 3:
