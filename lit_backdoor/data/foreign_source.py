@@ -9,7 +9,7 @@ import torch
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from lit_backdoor.data.foreign import Normalization, find_keys, in_order, single_loader
-from lit_backdoor.data.sources.base import Part, Rows, Source, TensorRows, check_labels, digest
+from lit_backdoor.data.sources.base import Part, Rows, Source, TensorRows, check_labels, digest, numbers
 
 __all__ = ["DataModuleSource"]
 
@@ -46,8 +46,7 @@ class DataModuleSource(Source):
     def class_names(self) -> tuple[str, ...]:
         """Names in the order of the labels."""
         if self._class_names is None:
-            largest = max(int(part.labels.max()) for part in (self.train(), self.test()))
-            self._class_names = tuple(map(str, range(largest + 1)))
+            self._class_names = numbers(max(int(part.labels.max()) for part in (self.train(), self.test())) + 1)
         return self._class_names
 
     @property

@@ -130,16 +130,40 @@ def test_given_classifier_stays_as_it_is(victim):
     assert tiny.moved(before, tiny.tensors(stage.classifier))
 
 
-def test_root_images_from_elsewhere_are_labeled_by_the_suspect(victim):
+def unlabeled_root():
     pictures = tiny.source(n_train=24, seed=9)
-    pictures._class_names = ("unlabeled", "x", "y", "z")
-    datamodule = tiny.data(tiny.attack(), root_source=pictures)
-    assert (datamodule.get_view("root").label == -1).all()
-    tiny.fit(FineTune(victim), datamodule)
+    pictures._class_names = ()
+    pictures.train().labels.fill_(-1)
+    return tiny.data(tiny.attack(), root_source=pictures)
+
+
+@torch.no_grad()
+def said(net, view):
+    return net.eval()(view.rows.images(view.index).float() / 255).argmax(1)
+
+
+def test_root_images_from_elsewhere_are_labeled_by_the_suspect(victim):
+    datamodule = unlabeled_root()
     view = datamodule.get_view("root")
-    with torch.no_grad():
-        expected = open_bundle(victim).build()(view.rows.images(view.index).float() / 255).argmax(1)
-    assert torch.equal(view.label, expected)
+    assert (view.label == -1).all()
+    tiny.fit(FineTune(victim), datamodule)
+    assert torch.equal(view.label, said(open_bundle(victim).build(), view))
+
+
+def test_each_suspect_labels_the_root_images_for_itself():
+    one, other, datamodule = tiny.classifier(0), tiny.classifier(1), unlabeled_root()
+    view = datamodule.get_view("root")
+    assert not torch.equal(said(one, view), said(other, view))
+    for net in (one, other):
+        tiny.fit(FineTune(net), datamodule)
+        assert torch.equal(view.label, said(net, view))
+
+
+def test_root_labels_that_were_set_are_not_asked_for(victim):
+    datamodule = unlabeled_root()
+    datamodule.set_root_labels(torch.arange(24) % 4)
+    tiny.fit(FineTune(victim), datamodule)
+    assert torch.equal(datamodule.get_view("root").label, torch.arange(24) % 4)
 
 
 def test_collision_moves_features_toward_the_suspicious(victim, selection):

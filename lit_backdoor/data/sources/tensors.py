@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from lit_backdoor.data.sources.base import Part, Rows, Source, TensorRows, check_labels, digest
+from lit_backdoor.data.sources.base import Part, Rows, Source, TensorRows, check_labels, digest, numbers
 
 __all__ = ["TensorSource"]
 
@@ -27,8 +27,7 @@ class TensorSource(Source):
         self, train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor], class_names: Sequence[str] | None = None
     ) -> None:
         if class_names is None:
-            largest = max(int(labels.max()) if len(labels) else -1 for _, labels in (train, test))
-            class_names = [str(label) for label in range(largest + 1)]
+            class_names = numbers(max(int(labels.max()) if len(labels) else -1 for _, labels in (train, test)) + 1)
         self._class_names = tuple(class_names)
         self._given: dict[Part, TensorRows] = {}
         parts: tuple[tuple[Part, tuple[Tensor, Tensor]], ...] = (("train", train), ("test", test))
