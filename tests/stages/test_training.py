@@ -5,6 +5,8 @@ import warnings
 import pytest
 import tiny
 import torch
+from foreign_parts import ForeignData
+from torch import nn
 from torch.nn import functional as F
 
 from lit_backdoor.bundle import open_bundle, save_bundle
@@ -16,6 +18,7 @@ from lit_backdoor.defenses.atclean import (
     UntrainedGenerator,
 )
 from lit_backdoor.errors import DivergedError
+from lit_backdoor.models import wrap_classifier
 from lit_backdoor.stages import (
     Evaluation,
     FineTune,
@@ -120,6 +123,22 @@ def test_stamped_fine_tuning_gives_every_image_twice(victim, batch):
     assert torch.equal(images[:5], batch["image"])
     assert torch.equal(images[5:], trigger(batch["image"], batch["index"]))
     assert torch.equal(labels, batch["label"].repeat(2))
+
+
+def test_a_foreign_data_module_without_a_seed_is_told_what_to_use_instead():
+    theirs = ForeignData()
+    theirs.seed = None
+    with pytest.raises(ValueError, match=r"BackdoorDataModule\(DataModuleSource\(yours\)\)"):
+        tiny.fit(FineTune(tiny.classifier()), theirs)
+
+
+def test_double_precision_converts_a_wrapped_net():
+    net = wrap_classifier(
+        nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 4)),
+        split="2", num_classes=4, input_size=16, mean=(0.5,) * 3, std=(0.5,) * 3,
+    )  # fmt: skip
+    stage = tiny.fit(FineTune(net), tiny.data(), precision="64-true")
+    assert {weight.dtype for weight in stage.classifier.parameters()} == {torch.float64}
 
 
 def test_given_classifier_stays_as_it_is(victim):
