@@ -54,8 +54,8 @@ class BackdoorDataModule(pl.LightningDataModule):
         suspicious: Path of the selection bundle behind the ``suspicious`` view.
         stored_size: Side in pixels that images are brought to before the trigger; None keeps the source's size.
         view: The view, or views, of `train_dataloader`; None takes those that the running stage names.
-        root_source: Images of the root set from elsewhere, instead of the split's. Where its classes are not the
-            source's, its labels are -1 until `set_root_labels`.
+        root_source: Images of the root set from elsewhere, instead of the split's. Where its classes have other names
+            than the source's, its labels are -1 until `set_root_labels`, and each stage's suspect gives its own.
 
     Raises:
         ValueError: If a size is not positive, or a view or the attack's name is unknown.
@@ -162,8 +162,12 @@ class BackdoorDataModule(pl.LightningDataModule):
             )
         self._lent = trigger
 
-    def set_root_labels(self, labels: Tensor) -> None:
+    def set_root_labels(self, labels: Tensor, guessed: bool = False) -> None:
         """Label the root set, in the order of ``loader("root")``; also reaches loaders that stand already.
+
+        Args:
+            labels: One for each row, int64 ``[N]``.
+            guessed: Whether they are one suspect's opinion, so that the next stage asks its own.
 
         Raises:
             ValueError: If the number of labels is not that of the root set.
@@ -173,6 +177,7 @@ class BackdoorDataModule(pl.LightningDataModule):
             raise ValueError(f"Expected {len(root)} labels, one per root row, got shape {tuple(labels.shape)}.")
         for own in (root.label, root.clean_label):
             own.copy_(labels)
+        root.unlabeled = guessed
 
     def prepare_data(self) -> None:
         """Download the source, where it needs that."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -15,6 +16,7 @@ __all__ = ["Indexed", "Keys", "Normalization", "find_keys", "in_order", "labels_
 
 _IMAGE_KEYS = ("image", "images", "img", "x", "input", "inputs", "pixel_values")
 _LABEL_KEYS = ("label", "labels", "target", "targets", "y")
+_ROUNDING = 1e-3  # interpolation goes a little beyond [0, 1]; a quarter of a byte is rounded away
 
 
 class Keys(NamedTuple):
@@ -58,7 +60,7 @@ class Normalization:
     """The way between somebody's images and [0, 1].
 
     Args:
-        mean: Mean per channel that was subtracted; None where the images are in [0, 1] (or uint8) as they are.
+        mean: Mean per channel that was subtracted; None where the images are in [0, 1], 0..255 or bool as they are.
         std: Deviation per channel that was divided by.
 
     Raises:
@@ -75,21 +77,44 @@ class Normalization:
     def undo(self, images: Tensor) -> Tensor:
         """Bring images ``[B, C, H, W]`` to [0, 1]."""
         if not images.is_floating_point():
-            return images.float() / 255
+            return images.float() / (1 if images.dtype == torch.bool else 255)
         if self.mean is not None and self.std is not None:
             return (images * self._channels(self.std, images) + self._channels(self.mean, images)).clamp(0, 1)
         if not self._looked and images.numel():  # once: looking waits for the device
-            low, high = (float(value) for value in images.aminmax())
-            if low < 0 or high > 1:
-                raise ValueError(
-                    f"Expected images in [0, 1], got values from {low:.3g} to {high:.3g}. "
-                    "Give the mean and std that they were normalized with."
-                )
+            self.check(images)
             self._looked = True
         return images
 
+    def check(self, images: Tensor) -> None:
+        """Check that images can be brought to [0, 1]; waits for the device.
+
+        Raises:
+            ValueError: If values are not finite, integers outside 0..255, or floats outside [0, 1] though no mean was
+                given.
+        """
+        if not images.numel():
+            return
+        low, high = (float(value) for value in images.float().aminmax())
+        if not math.isfinite(high - low):
+            raise ValueError(
+                "Expected images of finite values, got NaN or infinity among them. Leave these rows out of the dataset."
+            )
+        if not images.is_floating_point():
+            if low < 0 or high > 255:
+                raise ValueError(
+                    f"Expected integers in 0..255 or floats in [0, 1], got integers from {low:.5g} to {high:.5g}: "
+                    "scale them."
+                )
+        elif self.mean is None and (low < -_ROUNDING or high > 1 + _ROUNDING):
+            raise ValueError(
+                f"Expected images in [0, 1], got values from {low:.3g} to {high:.3g}. Give the mean and std that they "
+                "were normalized with, or clamp them."
+            )
+
     def redo(self, images: Tensor, like: Tensor) -> Tensor:
         """Bring images in [0, 1] to the form and type of ``like``."""
+        if like.dtype == torch.bool:
+            return images > 0.5
         if not like.is_floating_point():
             return (images * 255).round().to(like.dtype)
         if self.mean is not None and self.std is not None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
+from typing import Any
 
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.utilities.model_helpers import is_overridden
+from torch import Tensor
 
 from lit_backdoor.data.foreign import Normalization, find_keys, in_order, single_loader
-from lit_backdoor.data.sources.base import Part, Rows, Source, TensorRows, check_labels, digest
+from lit_backdoor.data.sources.base import Part, Rows, Source, TensorRows, check_labels, digest, numbers
 
 __all__ = ["DataModuleSource"]
 
@@ -22,7 +25,7 @@ class DataModuleSource(Source):
 
     Args:
         datamodule: Its training and test loaders are one torch `DataLoader` each.
-        mean: Mean that the samples are normalized with; None where they are in [0, 1] or uint8.
+        mean: Mean that the samples are normalized with; None where they are in [0, 1], integers in 0..255 or bool.
         std: Deviation likewise.
         class_names: Names in the order of the labels; default its own, else numbers up to the largest label.
 
@@ -46,8 +49,7 @@ class DataModuleSource(Source):
     def class_names(self) -> tuple[str, ...]:
         """Names in the order of the labels."""
         if self._class_names is None:
-            largest = max(int(part.labels.max()) for part in (self.train(), self.test()))
-            self._class_names = tuple(map(str, range(largest + 1)))
+            self._class_names = numbers(max(int(part.labels.max()) for part in (self.train(), self.test())) + 1)
         return self._class_names
 
     @property
@@ -79,9 +81,26 @@ class DataModuleSource(Source):
         images, labels = [], []
         for batch in in_order(loader, loader.dataset, loader.collate_fn):
             keys = find_keys(batch)
-            unit = self.normalization.undo(batch[keys.image])
-            images.append((unit * 255).round().to(torch.uint8).expand(-1, 3, -1, -1))
+            images.append(self._pixels(batch[keys.image]))
             labels.append(torch.as_tensor(batch[keys.label]))
+        pixels = torch.cat(images)
+        if pixels.max() <= 1:
+            warnings.warn(
+                f"The images of the {part} set are all but black, with no value above 1 of 255. Give images of 0 and 1 "
+                "as bool or float.",
+                stacklevel=2,
+            )
         names = self._class_names
         known = len(names) if names is not None else int(max(part.max() for part in labels)) + 1
-        return TensorRows(torch.cat(images), check_labels(torch.cat(labels), known, f"{part} set"))
+        return TensorRows(pixels, check_labels(torch.cat(labels), known, f"{part} set"))
+
+    def _pixels(self, images: Any) -> Tensor:
+        """Bring a batch to uint8 ``[B, 3, H, W]``."""
+        if not isinstance(images, Tensor) or images.ndim != 4 or images.shape[1] not in (1, 3):
+            got = list(images.shape) if isinstance(images, Tensor) else f"a {type(images).__name__}"
+            raise ValueError(
+                f"Expected batches of images [B, 1 or 3, H, W], got {got}. In the dataset, bring the channels to the "
+                "front by image.permute(2, 0, 1), and RGBA to RGB by image.convert('RGB')."
+            )
+        self.normalization.check(images)
+        return (self.normalization.undo(images) * 255).round().to(torch.uint8).expand(-1, 3, -1, -1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +12,7 @@ from torch.utils.data import Dataset
 
 from lit_backdoor.data.samplers import Draw
 from lit_backdoor.data.selection import read_selection
-from lit_backdoor.data.sources.base import Rows, Source
+from lit_backdoor.data.sources.base import Rows, Source, numbers
 from lit_backdoor.data.split import Split
 from lit_backdoor.triggers.base import Attack, Role
 
@@ -32,6 +33,7 @@ class View(Dataset[dict[str, Any]]):
         clean_label: The truth, int64.
         role: What the attacker did, int8.
         eligible: Which rows count in ASR and RA; in the triggered view alone.
+        unlabeled: Whether nobody labeled the rows, so that each stage's suspect does; in the root view alone.
     """
 
     name: str
@@ -41,6 +43,7 @@ class View(Dataset[dict[str, Any]]):
     clean_label: Tensor
     role: Tensor
     eligible: Tensor | None = None
+    unlabeled: bool = False
 
     def __post_init__(self) -> None:
         self._stamped = self.name != "triggered" and bool((self.role != Role.CLEAN).any())
@@ -78,7 +81,7 @@ def plan_views(
     Where the root set comes from a source with other classes, its labels are -1: the suspect is to give them.
 
     Raises:
-        ValueError: If split or attack do not fit the data; says what is possible.
+        ValueError: If split, attack or root source do not fit the data; says what is possible.
     """
     train, test, num_classes = source.train(), source.test(), len(source.class_names)
     parts = split.assign(train, num_classes, seed)
@@ -93,12 +96,12 @@ def plan_views(
         views["clean"], views["triggered"] = _test_views(test, attack, num_classes)
     for name in ("train", "questioned"):
         views[name] = _poisoned(name, train, parts.questioned, role, attack, num_classes)
-    views["root"] = _clean("root", train, parts.root) if root_source is None else _clean("root", root_source.train())
-    if attack is not None and not attack.trigger.stamps and root_source is None:
-        _check_root(attack.carriers(train.columns, len(train))[parts.root])
-    if root_source is not None and root_source.class_names != source.class_names:
-        views["root"].label.fill_(-1)
-        views["root"].clean_label.fill_(-1)
+    if root_source is None:
+        views["root"] = _clean("root", train, parts.root)
+    else:
+        views["root"] = _root_of(root_source, source.class_names)
+    if attack is not None and not attack.trigger.stamps:
+        _check_root(views["root"], attack, own=root_source is not None)
     return views
 
 
@@ -165,9 +168,51 @@ def _test_views(rows: Rows, attack: Attack, num_classes: int) -> tuple[View, Vie
     return _clean("clean", rows, clean), stamped
 
 
-def _check_root(carriers: Tensor) -> None:
+def _root_of(source: Source, names: tuple[str, ...]) -> View:
+    """Make the root view of a source of its own, without labels where its classes are others than ``names``.
+
+    Numbers are no names that could differ: where either side has only them, the labels stay.
+
+    Raises:
+        ValueError: If labels that stay are out of range.
+    """
+    view, theirs = _clean("root", source.train()), source.class_names
+    labeled, over = int((view.label >= 0).sum()), int((view.label >= len(names)).sum())
+    numbered = [given == numbers(len(given)) for given in (theirs, names)]
+    if labeled and theirs != names:
+        if not any(numbered):
+            warnings.warn(
+                f"data.root_source has other classes than data.source: its {labeled} labels are discarded, and the "
+                "suspect of each stage labels its rows. To keep them give both the same class_names.",
+                stacklevel=2,
+            )
+            view.label.fill_(-1)
+            view.clean_label.fill_(-1)
+        elif over:
+            raise ValueError(
+                f"Expected labels from 0 to {len(names) - 1} in data.root_source, as data.source has {len(names)} "
+                f"classes, but {over} of {len(view)} rows have a higher one. Give data.source class_names if it has "
+                "more classes, or class_names to both if theirs differ: then the suspect labels the rows."
+            )
+        elif not all(numbered):
+            warnings.warn(
+                f"Only one of data.source and data.root_source names its classes: the {labeled} labels of the latter "
+                "are taken as they are. Give both class_names; if those differ, the suspect labels the rows.",
+                stacklevel=2,
+            )
+    view.unlabeled = bool((view.label < 0).any())
+    return view
+
+
+def _check_root(root: View, attack: Attack, own: bool) -> None:
+    """Check that no row carries the trigger; the defender's own root set may have no column that says so."""
+    columns = root.rows.columns
+    if own and getattr(attack.trigger, "column", None) not in columns:
+        return
+    carriers = attack.carriers(columns, len(root.rows))[root.index]
     if carriers.any():
+        other = "data.split of class BalancedSplit with root_without, the trigger's column"
         raise ValueError(
             f"Expected a root set without the attack's trigger, but {int(carriers.sum())} of its {len(carriers)} rows "
-            "carry it. Keep them out: data.split of class BalancedSplit with root_without, the trigger's column."
+            f"carry it. Keep them out: {'a data.root_source without them' if own else other}."
         )

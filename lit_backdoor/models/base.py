@@ -101,9 +101,15 @@ class Classifier(Recorded, nn.Module, ABC):
             ValueError: If they have not as many channels as there are means.
         """
         if images.ndim != 4 or images.shape[1] != len(self.mean):
+            advice = "Give one mean and one std per channel."
+            if len(self.mean) == 1:
+                advice = (
+                    "Data modules give RGB always: give three means and stds, and let the first layer take three "
+                    "channels, its weight.repeat(1, 3, 1, 1) / 3 (the same logits on gray images)."
+                )
             raise ValueError(
                 f"Expected images [B, {len(self.mean)}, H, W], as the classifier's mean has it, got "
-                f"{list(images.shape)}. Give one mean and one std per channel."
+                f"{list(images.shape)}. {advice}"
             )
         return ((images - self._mean) / self._std).contiguous(memory_format=self.memory_format)
 

@@ -158,12 +158,7 @@ class Stage(StageInputs):
                 raise ValueError(f"Expected --trainer.{name} to be at least 1, got 0: nothing would be trained.")
         self._ready = True
         view = getattr(self.attached_data, "get_view", None)
-        if (
-            view is not None
-            and "root" in self.views
-            and "suspect" in self._given
-            and bool((view("root").label < 0).any())
-        ):
+        if view is not None and "root" in self.views and "suspect" in self._given and view("root").unlabeled:
             self._label_root()
 
     @torch.no_grad()
@@ -171,7 +166,7 @@ class Stage(StageInputs):
         """Let the suspect, as it was given, label root images from elsewhere (data-free defense)."""
         labeler = self.open_classifier().to(self.device).eval()
         parts = [labeler(batch["image"]).argmax(1)[batch["valid"]] for batch in self.passes("root")]
-        self.data.set_root_labels(torch.cat(parts).cpu())
+        self.data.set_root_labels(torch.cat(parts).cpu(), guessed=True)
 
     def on_validation_start(self) -> None:
         """Refuse to evaluate weights that were never trained or loaded."""

@@ -36,8 +36,8 @@ class StageInputs(pl.LightningModule):
 
     @property
     def seed(self) -> int:
-        """Seed of the run: the data module's, or 0 without one."""
-        return int(getattr(self.attached_data, "seed", 0))
+        """Seed of the run: the data module's, or 0 where it has none."""
+        return int(getattr(self.attached_data, "seed", 0) or 0)
 
     @property
     def attached_data(self) -> Any:

@@ -1,10 +1,11 @@
 import pickle
+import warnings
 
 import pytest
 import tiny
 import torch
 
-from lit_backdoor.data import BackdoorDataModule, ByRole, CropFlip, Split
+from lit_backdoor.data import BackdoorDataModule, ByRole, CropFlip, Split, TensorSource
 from lit_backdoor.data.stamping import on_device
 from lit_backdoor.triggers.base import AllToAll, Attack, Role
 
@@ -208,7 +209,8 @@ def test_selection_of_another_split_is_refused(data, monkeypatch):
 
 def test_root_from_elsewhere_is_labeled_later(source, MemorySource):
     data = BackdoorDataModule(source, root_source=MemorySource(n_train=30, size=12, names="other"))
-    loader = data.loader("root")
+    with pytest.warns(UserWarning, match="its 30 labels are discarded, and the suspect of each stage labels"):
+        loader = data.loader("root")
     assert (next(iter(loader))["label"] == -1).all()
     labels = torch.arange(30) % 4
     data.set_root_labels(labels)
@@ -218,6 +220,39 @@ def test_root_from_elsewhere_is_labeled_later(source, MemorySource):
     assert batch["image"].shape == (30, 3, 8, 8)
     with pytest.raises(ValueError, match="Expected 30 labels"):
         data.set_root_labels(labels[:3])
+
+
+def numbered(classes, named=False):
+    part = (torch.zeros(12, 3, 8, 8, dtype=torch.uint8), torch.arange(12) % classes)
+    return TensorSource(part, part, [f"class {number}" for number in range(classes)] if named else None)
+
+
+@pytest.mark.parametrize("named", [(False, False), (True, False), (False, True)], ids=["neither", "source", "root"])
+def test_root_labels_stay_where_classes_are_only_numbered(named):
+    data = BackdoorDataModule(numbered(4, named[0]), Split(root_pool=0), root_source=numbered(3, named[1]))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        view = data.get_view("root")
+    assert view.label.equal(torch.arange(12) % 3)
+    assert not view.unlabeled
+    assert [str(warning.message)[:50] for warning in caught] == [
+        "Only one of data.source and data.root_source names"
+    ] * any(named)
+
+
+def test_root_labels_beyond_the_sources_classes_are_refused():
+    data = BackdoorDataModule(numbered(3), Split(root_pool=0), root_source=numbered(4))
+    with pytest.raises(ValueError, match=r"labels from 0 to 2 in data.root_source.* but 3 of 12 rows have a higher"):
+        data.setup()
+
+
+def test_root_images_without_labels_need_no_warning(source):
+    pictures = numbered(4)
+    pictures._class_names = ()
+    pictures.train().labels.fill_(-1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert BackdoorDataModule(source, Split(root_pool=0), root_source=pictures).get_view("root").unlabeled
 
 
 def test_counts(data):

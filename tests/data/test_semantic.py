@@ -86,6 +86,12 @@ def test_the_defenders_own_root_set_is_not_looked_up():
     assert data.counts["root"] == 96
 
 
+def test_the_defenders_own_root_set_is_refused_where_its_column_says_that_it_carries_it():
+    data = semantic_parts.data(split=Split(root_pool=0), root_source=semantic_parts.Spotted())
+    with pytest.raises(ValueError, match=r"48 of its 96 rows carry it.*a data.root_source without them"):
+        data.setup()
+
+
 @pytest.mark.parametrize(
     ("spots", "message"), [((1, 0), "got 0 with and 32 without"), ((0, 1), "may poison, got none")]
 )

@@ -32,6 +32,12 @@ def test_int32_labels_become_int64():
     assert TensorSource(parts, parts).test().labels.dtype == torch.int64
 
 
+def test_numpy_arrays_are_taken_as_tensors():
+    arrays = TensorSource(*((images(5).numpy(), torch.arange(5).numpy()) for _ in range(2)))
+    tensors = TensorSource(*((images(5), torch.arange(5)) for _ in range(2)))
+    assert arrays.fingerprint() == tensors.fingerprint()
+
+
 @pytest.mark.parametrize(
     "changes",
     [

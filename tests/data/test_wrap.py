@@ -6,6 +6,7 @@ from foreign_parts import MEAN, STD, ForeignData, ForeignModule, Pictures, colla
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset, WeightedRandomSampler
 
 from lit_backdoor.data import BackdoorDataModule, DataModuleSource, Split, wrap
+from lit_backdoor.data.foreign import Normalization
 from lit_backdoor.triggers.base import Attack, Role
 
 
@@ -182,6 +183,72 @@ def test_data_module_becomes_a_source(form, Corner):
     assert source.fingerprint() == DataModuleSource(ForeignData(form)).fingerprint()
     data = BackdoorDataModule(source, Split(root_pool=20), Attack(Corner(), rate=0.2))
     assert data.counts["train"] == 80
+
+
+class Ready(ForeignData):
+    """Serves images that are there already, one in a batch."""
+
+    def __init__(self, *images):
+        super().__init__()
+        self.rows = [(image, row % 2) for row, image in enumerate(images)]
+
+    def train_dataloader(self):
+        return DataLoader(self.rows, batch_size=1)
+
+
+def gray(value, dtype=torch.float32):
+    return torch.full((3, 4, 4), value, dtype=dtype)
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        ((gray(0.5), gray(2.0)), r"in \[0, 1\], got values from 2 to 2. Give the mean and std"),
+        ((gray(0.5), gray(-0.1)), r"in \[0, 1\], got values from -0.1"),
+        ((gray(0.5), gray(float("nan"))), "finite values, got NaN"),
+        ((gray(255, torch.int32), gray(65535, torch.int32)), r"0\.\.255 .*, got integers from 65535 to 65535: scale"),
+        ((gray(3, torch.int64), gray(-1, torch.int64)), r"0\.\.255 .*, got integers from -1"),
+        ((torch.rand(4, 4, 3),), r"1 or 3, H, W\], got \[1, 4, 4, 3\].*permute\(2, 0, 1\)"),
+        ((torch.rand(4, 8, 8),), r"1 or 3, H, W\], got \[1, 4, 8, 8\].*convert\('RGB'\)"),
+        ((torch.rand(8, 8),), r"1 or 3, H, W\], got \[1, 8, 8\]"),
+    ],
+)
+def test_source_looks_at_every_batch(images, message):
+    with pytest.raises(ValueError, match=message):
+        DataModuleSource(Ready(*images)).train()
+
+
+def test_source_refuses_values_that_are_not_finite_though_a_mean_was_given():
+    with pytest.raises(ValueError, match="finite values"):
+        DataModuleSource(Ready(gray(0.5), gray(float("inf"))), MEAN, STD).train()
+
+
+@pytest.mark.parametrize(
+    ("image", "value"),
+    [
+        (gray(True, torch.bool), 255),
+        (gray(200, torch.int32), 200),
+        (gray(200, torch.int64)[:1], 200),
+        (gray(7, torch.uint8), 7),
+        (gray(1.0, torch.float64), 255),
+        (gray(1 + 1e-6), 255),
+    ],
+)
+def test_source_keeps_bytes_and_takes_bool_as_black_and_white(image, value):
+    images = DataModuleSource(Ready(image, image)).train().images(torch.arange(2))
+    assert images.equal(torch.full((2, 3, 4, 4), value, dtype=torch.uint8))
+
+
+def test_bool_images_go_to_the_unit_range_and_back():
+    images = torch.tensor([True, False]).view(2, 1, 1, 1)
+    unit = Normalization().undo(images)
+    assert unit.flatten().tolist() == [1, 0]
+    assert Normalization().redo(unit, like=images).equal(images)
+
+
+def test_source_warns_of_images_of_the_integers_0_and_1():
+    with pytest.warns(UserWarning, match="train set are all but black"):
+        DataModuleSource(Ready(gray(1, torch.int64), gray(0, torch.int64))).train()
 
 
 def test_source_takes_the_normalization_back():

@@ -102,3 +102,13 @@ def test_bad_arguments_are_refused(classifier, call, message):
 def test_images_of_other_channels_than_the_mean_are_refused(classifier, shape):
     with pytest.raises(ValueError, match=r"Expected images \[B, 3, H, W\].*one mean and one std per channel"):
         classifier(torch.rand(shape))
+
+
+def test_a_gray_classifier_is_told_how_to_take_rgb():
+    gray = TimmClassifier(channels=8, mean=(0.5,), std=(0.5,)).eval()
+    with pytest.raises(ValueError, match=r"got \[3, 3, 32, 32\]. Data modules give RGB always: give three means"):
+        gray(IMAGES)
+    three = TimmClassifier(channels=8, mean=(0.5,) * 3, std=(0.5,) * 3).eval()
+    weights = gray.net.state_dict()
+    three.net.load_state_dict({**weights, "conv1.weight": weights["conv1.weight"].repeat(1, 3, 1, 1) / 3})
+    torch.testing.assert_close(three(IMAGES[:, :1].expand(-1, 3, -1, -1)), gray(IMAGES[:, :1]))

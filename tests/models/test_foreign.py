@@ -98,3 +98,10 @@ def test_a_path_that_leads_nowhere_is_an_error(path, message):
 def test_a_factory_that_makes_no_net_is_an_error():
     with pytest.raises(ValueError, match=r"to make a torch.nn.Module, got dict"):
         ForeignClassifier("builtins.dict", {}, "x", 10, 32, **UNIT)
+
+
+@pytest.mark.parametrize("described", [None, {"class_path": f"{__name__}.Net"}], ids=["object", "recipe"])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_weights_of_another_type_than_the_images_are_refused(dtype, described):
+    with pytest.raises(ValueError, match=rf"Expected float32 weights, got {dtype}: call net.float\(\) first"):
+        wrap_classifier(Net().to(dtype), split="trunk", num_classes=10, input_size=32, **UNIT, recipe=described)

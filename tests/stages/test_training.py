@@ -5,6 +5,8 @@ import warnings
 import pytest
 import tiny
 import torch
+from foreign_parts import ForeignData
+from torch import nn
 from torch.nn import functional as F
 
 from lit_backdoor.bundle import open_bundle, save_bundle
@@ -16,6 +18,7 @@ from lit_backdoor.defenses.atclean import (
     UntrainedGenerator,
 )
 from lit_backdoor.errors import DivergedError
+from lit_backdoor.models import wrap_classifier
 from lit_backdoor.stages import (
     Evaluation,
     FineTune,
@@ -122,6 +125,22 @@ def test_stamped_fine_tuning_gives_every_image_twice(victim, batch):
     assert torch.equal(labels, batch["label"].repeat(2))
 
 
+def test_a_foreign_data_module_without_a_seed_is_told_what_to_use_instead():
+    theirs = ForeignData()
+    theirs.seed = None
+    with pytest.raises(ValueError, match=r"BackdoorDataModule\(DataModuleSource\(yours\)\)"):
+        tiny.fit(FineTune(tiny.classifier()), theirs)
+
+
+def test_double_precision_converts_a_wrapped_net():
+    net = wrap_classifier(
+        nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 4)),
+        split="2", num_classes=4, input_size=16, mean=(0.5,) * 3, std=(0.5,) * 3,
+    )  # fmt: skip
+    stage = tiny.fit(FineTune(net), tiny.data(), precision="64-true")
+    assert {weight.dtype for weight in stage.classifier.parameters()} == {torch.float64}
+
+
 def test_given_classifier_stays_as_it_is(victim):
     net = tiny.classifier()
     before = tiny.tensors(net)
@@ -130,16 +149,40 @@ def test_given_classifier_stays_as_it_is(victim):
     assert tiny.moved(before, tiny.tensors(stage.classifier))
 
 
-def test_root_images_from_elsewhere_are_labeled_by_the_suspect(victim):
+def unlabeled_root():
     pictures = tiny.source(n_train=24, seed=9)
-    pictures._class_names = ("unlabeled", "x", "y", "z")
-    datamodule = tiny.data(tiny.attack(), root_source=pictures)
-    assert (datamodule.get_view("root").label == -1).all()
-    tiny.fit(FineTune(victim), datamodule)
+    pictures._class_names = ()
+    pictures.train().labels.fill_(-1)
+    return tiny.data(tiny.attack(), root_source=pictures)
+
+
+@torch.no_grad()
+def said(net, view):
+    return net.eval()(view.rows.images(view.index).float() / 255).argmax(1)
+
+
+def test_root_images_from_elsewhere_are_labeled_by_the_suspect(victim):
+    datamodule = unlabeled_root()
     view = datamodule.get_view("root")
-    with torch.no_grad():
-        expected = open_bundle(victim).build()(view.rows.images(view.index).float() / 255).argmax(1)
-    assert torch.equal(view.label, expected)
+    assert (view.label == -1).all()
+    tiny.fit(FineTune(victim), datamodule)
+    assert torch.equal(view.label, said(open_bundle(victim).build(), view))
+
+
+def test_each_suspect_labels_the_root_images_for_itself():
+    one, other, datamodule = tiny.classifier(0), tiny.classifier(1), unlabeled_root()
+    view = datamodule.get_view("root")
+    assert not torch.equal(said(one, view), said(other, view))
+    for net in (one, other):
+        tiny.fit(FineTune(net), datamodule)
+        assert torch.equal(view.label, said(net, view))
+
+
+def test_root_labels_that_were_set_are_not_asked_for(victim):
+    datamodule = unlabeled_root()
+    datamodule.set_root_labels(torch.arange(24) % 4)
+    tiny.fit(FineTune(victim), datamodule)
+    assert torch.equal(datamodule.get_view("root").label, torch.arange(24) % 4)
 
 
 def test_collision_moves_features_toward_the_suspicious(victim, selection):

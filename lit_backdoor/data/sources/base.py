@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-__all__ = ["DelegatedSource", "Part", "Rows", "Source", "TensorRows", "check_labels", "digest", "size_pair"]
+__all__ = ["DelegatedSource", "Part", "Rows", "Source", "TensorRows", "check_labels", "digest", "numbers", "size_pair"]
 
 Part = Literal["train", "test"]
 
@@ -164,6 +164,11 @@ def check_labels(labels: Tensor, num_classes: int, where: str) -> Tensor:
             f"to {num_classes - 1}. Correct the label or give as many class names."
         )
     return labels
+
+
+def numbers(count: int) -> tuple[str, ...]:
+    """Return what classes are called whose names are not known: ``"0"``, ``"1"``, ..."""
+    return tuple(map(str, range(count)))
 
 
 def size_pair(size: int | Sequence[int]) -> tuple[int, int]:

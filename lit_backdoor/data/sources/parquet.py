@@ -14,7 +14,7 @@ import PIL
 import torch
 from torch import Tensor
 
-from lit_backdoor.data.sources.base import Part, Rows, Source, TensorRows, check_labels, digest, size_pair
+from lit_backdoor.data.sources.base import Part, Rows, Source, TensorRows, check_labels, digest, numbers, size_pair
 from lit_backdoor.data.sources.files import cached_pixels, decode, decode_all, find
 
 __all__ = ["ParquetSource"]
@@ -64,7 +64,7 @@ class ParquetSource(Source):
         if named is not None:
             return named
         labels = _column(_read(path, [self._label_column]), self._label_column, path)
-        return tuple(str(label) for label in range(int(labels.max()) + 1))
+        return numbers(int(labels.max()) + 1)
 
     @cached_property
     def image_size(self) -> tuple[int, int]:

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
+import numpy.typing as npt
+import torch
 from torch import Tensor
 
-from lit_backdoor.data.sources.base import Part, Rows, Source, TensorRows, check_labels, digest
+from lit_backdoor.data.sources.base import Part, Rows, Source, TensorRows, check_labels, digest, numbers
 
 __all__ = ["TensorSource"]
 
+Array = Tensor | npt.NDArray[Any]
+
 
 class TensorSource(Source):
-    """A source made of tensors in memory.
+    """A source made of tensors, or numpy arrays, in memory.
 
     Args:
         train: Images uint8 ``[N, 3, H, W]`` and integer labels ``[N]``.
@@ -24,18 +29,18 @@ class TensorSource(Source):
     """
 
     def __init__(
-        self, train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor], class_names: Sequence[str] | None = None
+        self, train: tuple[Array, Array], test: tuple[Array, Array], class_names: Sequence[str] | None = None
     ) -> None:
+        given: tuple[tuple[Part, tuple[Array, Array]], ...] = (("train", train), ("test", test))
+        parts = {part: (torch.as_tensor(images), torch.as_tensor(labels)) for part, (images, labels) in given}
         if class_names is None:
-            largest = max(int(labels.max()) if len(labels) else -1 for _, labels in (train, test))
-            class_names = [str(label) for label in range(largest + 1)]
+            class_names = numbers(max(int(labels.max()) if len(labels) else -1 for _, labels in parts.values()) + 1)
         self._class_names = tuple(class_names)
         self._given: dict[Part, TensorRows] = {}
-        parts: tuple[tuple[Part, tuple[Tensor, Tensor]], ...] = (("train", train), ("test", test))
-        for part, (images, labels) in parts:
+        for part, (images, labels) in parts.items():
             self._given[part] = TensorRows(images, check_labels(labels, len(class_names), f"{part} labels"))
-        height, width = train[0].shape[2:]
-        if test[0].shape[2:] != (height, width):
+        height, width = parts["train"][0].shape[2:]
+        if parts["test"][0].shape[2:] != (height, width):
             raise ValueError(
                 f"Expected test images of the training images' size {height}x{width}, got "
                 f"{test[0].shape[2]}x{test[0].shape[3]}."
