@@ -171,35 +171,21 @@ def _test_views(rows: Rows, attack: Attack, num_classes: int) -> tuple[View, Vie
 def _root_of(source: Source, names: tuple[str, ...]) -> View:
     """Make the root view of a source of its own, without labels where its classes are others than ``names``.
 
-    Numbers are no names that could differ: where either side has only them, the labels stay.
-
-    Raises:
-        ValueError: If labels that stay are out of range.
+    Numbers are no names that could differ: where both sides have only them, labels within range stay.
     """
     view, theirs = _clean("root", source.train()), source.class_names
-    labeled, over = int((view.label >= 0).sum()), int((view.label >= len(names)).sum())
-    numbered = [given == numbers(len(given)) for given in (theirs, names)]
-    if labeled and theirs != names:
-        if not any(numbered):
-            warnings.warn(
-                f"data.root_source has other classes than data.source: its {labeled} labels are discarded, and the "
-                "suspect of each stage labels its rows. To keep them give both the same class_names.",
-                stacklevel=2,
-            )
-            view.label.fill_(-1)
-            view.clean_label.fill_(-1)
-        elif over:
-            raise ValueError(
-                f"Expected labels from 0 to {len(names) - 1} in data.root_source, as data.source has {len(names)} "
-                f"classes, but {over} of {len(view)} rows have a higher one. Give data.source class_names if it has "
-                "more classes, or class_names to both if theirs differ: then the suspect labels the rows."
-            )
-        elif not all(numbered):
-            warnings.warn(
-                f"Only one of data.source and data.root_source names its classes: the {labeled} labels of the latter "
-                "are taken as they are. Give both class_names; if those differ, the suspect labels the rows.",
-                stacklevel=2,
-            )
+    labeled = int((view.label >= 0).sum())
+    same = theirs == names or (
+        theirs == numbers(len(theirs)) and names == numbers(len(names)) and int(view.label.max()) < len(names)
+    )
+    if labeled and not same:
+        warnings.warn(
+            f"data.root_source has other classes than data.source: its {labeled} labels are discarded, and the suspect "
+            "of each stage labels its rows. To keep them give both the same class_names.",
+            stacklevel=2,
+        )
+        view.label.fill_(-1)
+        view.clean_label.fill_(-1)
     view.unlabeled = bool((view.label < 0).any())
     return view
 
