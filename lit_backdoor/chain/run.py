@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 import zipfile
+from argparse import ArgumentError
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -132,13 +133,20 @@ class ChainRun:
         return str(self.chain["stages"][name].get("run", "fit"))
 
     def _resolve(self, name: str, config: Mapping[str, Any]) -> dict[str, Any]:
-        """Parse a configuration as the command would, defaults included."""
+        """Parse a configuration as the command would, defaults included.
+
+        Raises:
+            ValueError: If the parser refuses it; names the stage.
+        """
         from lit_backdoor.lightning_cli import BackdoorCLI
 
         with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
             yaml.safe_dump(dict(config), file, sort_keys=False)
             file.flush()
-            cli = BackdoorCLI([self._verb(name), "--config", file.name], run=False)
+            try:
+                cli = BackdoorCLI([self._verb(name), "--config", file.name], run=False)
+            except ArgumentError as error:
+                raise ValueError(f"Stage '{name}' of the chain: {error}") from error
         dumped = cli.parser.dump(cli.config, skip_check=True, format="json")
         resolved: dict[str, Any] = json.loads(dumped)[self._verb(name)]
         return resolved
