@@ -24,7 +24,7 @@ import yaml
 
 from lit_backdoor.bundle import Bundle, open_bundle
 from lit_backdoor.chain.compose import stage_config
-from lit_backdoor.chain.keys import stage_key
+from lit_backdoor.chain.keys import code_of, stage_key
 from lit_backdoor.chain.results import StageResult, collect
 from lit_backdoor.errors import RunStoppedError
 from lit_backdoor.presets import cache_folder
@@ -273,7 +273,9 @@ class ChainRun:
         from lit_backdoor.chain.testing import kept_arguments, test_bundle
 
         data = stage_config(self.chain, name)["data"]
-        mark = {"hash": bundle.hash, "data": data, "trainer": kept_arguments(self.chain.get("trainer") or {})}
+        code = None if self.trust_cache else code_of(data)  # a trigger may have changed that no weights depend on
+        trainer = kept_arguments(self.chain.get("trainer") or {})
+        mark = {"hash": bundle.hash, "data": data, "trainer": trainer, "code": code}
         file = work / "metrics.json"
         with contextlib.suppress(OSError, ValueError, KeyError):
             stored = json.loads(file.read_text())
