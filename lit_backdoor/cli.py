@@ -64,7 +64,7 @@ def _report(error: Exception) -> int:
 def _plain(text: str) -> str:
     """Pick what our classes said out of a parser's message about types that did not fit."""
     said = [line.strip(" -") for line in text.splitlines() if line.strip(" -").startswith(("Expected ", "Unknown "))]
-    ours = [line for line in said if not line.startswith("Expected a <class")]
+    ours = [line for line in said if not line.startswith(("Expected a <class", "Expected a typing."))]
     return ours[0] if "Does not validate" in text and ours else text
 
 

@@ -45,7 +45,8 @@ class BackdoorCLI(LightningCLI):
 
     Args:
         args: Command-line arguments, the subcommand first.
-        run: Whether to run; without it the configuration is only parsed, into ``config``.
+        run: Whether to run; without it the configuration is only parsed, into ``config``, and what is wrong with it is
+            an ``ArgumentError`` instead of exit code 2.
     """
 
     def __init__(self, args: list[str], run: bool = True) -> None:
@@ -59,7 +60,7 @@ class BackdoorCLI(LightningCLI):
             seed_everything_default=0,
             save_config_kwargs={"overwrite": True},
             parser_class=_Parser,
-            parser_kwargs={"prog": "lit-backdoor", **_USAGE},
+            parser_kwargs={"prog": "lit-backdoor", "exit_on_error": run, **_USAGE},
             args=args,
         )
 

@@ -33,7 +33,7 @@ def compose(name: str, settings: Iterable[str] = (), seed: int | None = None) ->
         The chain, with the attack expanded.
 
     Raises:
-        ValueError: If the file is no chain, or a name in it is not known.
+        ValueError: If the file is no chain, a name in it is not known, or a setting is one that an input replaces.
     """
     chain = _read(find_config("chains", name))
     pairs = []
@@ -49,7 +49,39 @@ def compose(name: str, settings: Iterable[str] = (), seed: int | None = None) ->
         chain["seed"] = seed
     expand_attack(chain["data"]["init_args"])
     check_names(chain)
+    _check_heard(chain, pairs)
     return chain
+
+
+def _check_heard(chain: Mapping[str, Any], pairs: Iterable[tuple[str, Any]]) -> None:
+    """Refuse a value that was set and would count for nothing, since the stage gets another one's bundle there.
+
+    A value in a file may stand there, so that a variant can wire an input into it.
+    """
+    wired = ((name, *item) for name, stage in chain["stages"].items() for item in section(stage, "inputs").items())
+    for name, argument, source in wired:
+        part, _, parameter = argument.partition(".")
+        place = f"{part}.init_args.{parameter}"
+        for key, value in pairs:
+            if _reaches(key, value, place) or _reaches(key, value, f"stages.{name}.{place}"):
+                raise ValueError(
+                    f"Expected no value for {place} of stage '{name}', got {key}={value!r}: the bundle of stage "
+                    f"'{source}' would replace it. To let the value count add "
+                    f"--set stages.{name}.inputs.{argument}=null."
+                )
+
+
+def _reaches(key: str, value: Any, place: str) -> bool:
+    """Say whether setting a key sets a place in the chain, or a part of it."""
+    if f"{key}.".startswith(f"{place}."):
+        return True
+    if not place.startswith(f"{key}."):
+        return False
+    for name in place.removeprefix(f"{key}.").split("."):
+        if not isinstance(value, Mapping) or name not in value:
+            return False
+        value = value[name]
+    return True
 
 
 def _read(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
@@ -172,7 +204,7 @@ def variant_of(chain: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[st
     """Give a chain with other values, as a sweep has them.
 
     Raises:
-        ValueError: If a key or a name is not known.
+        ValueError: If a key or a name is not known, or a value is one that an input replaces.
     """
     variant = copy.deepcopy(dict(chain))
     for key, value in settings.items():
@@ -180,6 +212,7 @@ def variant_of(chain: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[st
     variant = _settled(_with_sections(variant, "a variant of the sweep"))
     expand_attack(variant["data"]["init_args"])
     check_names(variant)
+    _check_heard(variant, settings.items())
     return variant
 
 

@@ -5,16 +5,17 @@ from __future__ import annotations
 import ast
 import copy
 import hashlib
-import importlib
 import json
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
+from importlib.util import find_spec, resolve_name
 from pathlib import Path
 from typing import Any
 
 from lit_backdoor import __version__
 
-__all__ = ["source_hash", "stage_key"]
+__all__ = ["code_of", "source_hash", "stage_key"]
 
 # What changes how a run looks or how fast it goes, never what comes out.
 _TRAINER = {
@@ -43,7 +44,7 @@ def stage_key(
         verb: ``fit`` or ``predict``.
         inputs: Hash of each input bundle, by argument name.
         fingerprint: The data source's.
-        trust_cache: Leave the package's version and source out, so that results of older code still count.
+        trust_cache: Leave the package's version and all source out, so that results of older code still count.
 
     Returns:
         32 hexadecimal digits.
@@ -67,29 +68,62 @@ def stage_key(
         "inputs": dict(inputs),
         "fingerprint": fingerprint,
         "verb": verb,
-        "code": None if trust_cache else (__version__, source_hash(config["model"]["class_path"])),
     }
+    content["code"] = None if trust_cache else code_of(content["model"], content["data"])
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:32]
 
 
+def code_of(*nodes: Any) -> tuple[str, str]:
+    """Give the package's version, and a hash of the source behind all classes that configurations name."""
+    return __version__, source_hash(*sorted({name for node in nodes for name in _classes(node)}))
+
+
+def _classes(node: Any) -> Iterator[str]:
+    """Give every class, and every function that makes a net, which a configuration names."""
+    if isinstance(node, Mapping):
+        yield from (str(node[key]) for key in ("class_path", "factory") if isinstance(node.get(key), str))
+        node = list(node.values())
+    for item in node if isinstance(node, list) else ():
+        yield from _classes(item)
+
+
 @lru_cache
-def source_hash(class_path: str) -> str:
-    """Hash the source of the package's modules that a class's module imports, directly or not."""
+def source_hash(*names: str) -> str:
+    """Hash the source of the modules that define classes, and of what those import, directly or not.
+
+    Modules of this package count and those of a project that is not installed; libraries do not.
+    """
     seen: dict[str, str] = {}
-    queue = [class_path.rpartition(".")[0]]
+    queue = [name.rpartition(".")[0] for name in names]
     while queue:
         name = queue.pop()
-        if name in seen or not name.startswith("lit_backdoor"):
+        file = None if name in seen else _file(name)
+        if file is None:
             continue
-        try:
-            file = importlib.import_module(name).__file__
-        except ImportError:  # 'from package import name' where the name is no module
-            continue
-        text = Path(str(file)).read_text()
-        seen[name] = hashlib.sha256(text.encode()).hexdigest()
+        text = file.read_bytes()
+        seen[name] = hashlib.sha256(text).hexdigest()
+        package = name if file.name == "__init__.py" else name.rpartition(".")[0]
         for node in ast.walk(ast.parse(text)):
-            if isinstance(node, ast.ImportFrom) and node.module and not node.level:
-                queue += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names if alias.name.islower())]
+            if isinstance(node, ast.ImportFrom):
+                module = resolve_name("." * node.level + (node.module or ""), package) if node.level else node.module
+                queue += [str(module), *(f"{module}.{alias.name}" for alias in node.names)]
             elif isinstance(node, ast.Import):
                 queue += [alias.name for alias in node.names]
     return hashlib.sha256(json.dumps(sorted(seen.items())).encode()).hexdigest()
+
+
+def _file(name: str) -> Path | None:
+    """Find a module's source without importing it; None for libraries, and where the name is no module."""
+    top, *below = name.split(".")
+    try:
+        found = None if top in sys.stdlib_module_names else find_spec(top)
+    except ValueError:  # no name, or a script's own
+        return None
+    if found is None:
+        return None
+    files = [Path(found.origin)] if found.origin and not below else []
+    for place in found.submodule_search_locations or ():
+        files += [Path(place, *below, "__init__.py"), Path(place, *below).with_suffix(".py")]
+    file = next((file for file in files if file.suffix == ".py" and file.is_file()), None)
+    installed = file is not None and {"site-packages", "dist-packages"} & set(file.parts)
+    return None if installed and top != "lit_backdoor" else file

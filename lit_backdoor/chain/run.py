@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 import zipfile
+from argparse import ArgumentError
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ import yaml
 
 from lit_backdoor.bundle import Bundle, open_bundle
 from lit_backdoor.chain.compose import stage_config
-from lit_backdoor.chain.keys import stage_key
+from lit_backdoor.chain.keys import code_of, stage_key
 from lit_backdoor.chain.results import StageResult, collect
 from lit_backdoor.errors import RunStoppedError
 from lit_backdoor.presets import cache_folder
@@ -132,13 +133,20 @@ class ChainRun:
         return str(self.chain["stages"][name].get("run", "fit"))
 
     def _resolve(self, name: str, config: Mapping[str, Any]) -> dict[str, Any]:
-        """Parse a configuration as the command would, defaults included."""
+        """Parse a configuration as the command would, defaults included.
+
+        Raises:
+            ValueError: If the parser refuses it; names the stage.
+        """
         from lit_backdoor.lightning_cli import BackdoorCLI
 
         with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
             yaml.safe_dump(dict(config), file, sort_keys=False)
             file.flush()
-            cli = BackdoorCLI([self._verb(name), "--config", file.name], run=False)
+            try:
+                cli = BackdoorCLI([self._verb(name), "--config", file.name], run=False)
+            except ArgumentError as error:
+                raise ValueError(f"Stage '{name}' of the chain: {error}") from error
         dumped = cli.parser.dump(cli.config, skip_check=True, format="json")
         resolved: dict[str, Any] = json.loads(dumped)[self._verb(name)]
         return resolved
@@ -265,7 +273,9 @@ class ChainRun:
         from lit_backdoor.chain.testing import kept_arguments, test_bundle
 
         data = stage_config(self.chain, name)["data"]
-        mark = {"hash": bundle.hash, "data": data, "trainer": kept_arguments(self.chain.get("trainer") or {})}
+        code = None if self.trust_cache else code_of(data)  # a trigger may have changed that no weights depend on
+        trainer = kept_arguments(self.chain.get("trainer") or {})
+        mark = {"hash": bundle.hash, "data": data, "trainer": trainer, "code": code}
         file = work / "metrics.json"
         with contextlib.suppress(OSError, ValueError, KeyError):
             stored = json.loads(file.read_text())

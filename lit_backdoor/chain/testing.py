@@ -9,12 +9,14 @@ from typing import Any
 
 import lightning.pytorch as pl
 from jsonargparse import ArgumentParser
+from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from lit_backdoor.bundle import Bundle
 from lit_backdoor.data import BackdoorDataModule
 from lit_backdoor.data.sources import Source
 from lit_backdoor.stages.base import Stage
 from lit_backdoor.stages.evaluations import TESTED, evaluation_of
+from lit_backdoor.stages.trainer_rules import check_length, check_settings
 
 __all__ = ["WIRED", "build", "build_data", "check_stage", "kept_arguments", "test_bundle"]
 
@@ -43,32 +45,61 @@ def check_stage(name: str, config: Mapping[str, Any], verb: str = "fit") -> None
         verb: ``fit`` or ``predict``.
 
     Raises:
-        ValueError: If a class refuses its arguments, the target is no class and no bundle, or the stage trains nothing
-            or needs other epochs.
+        ValueError: If a class refuses its arguments, a target is no class and no bundle, the Trainer has a setting that
+            no stage can work with, or the stage cannot be run by the verb or needs other epochs.
     """
     data = build_data(config["data"])
     trainer, stage = config["trainer"], build(config["model"], Stage)
-    if verb == "fit" and stage.verb == "predict":
-        raise ValueError(f"Expected stages.{name}.run=predict, since {type(stage).__name__} trains nothing.")
-    _check_target(name, config["model"].get("init_args", {}).get("target"), data)
+    fast = bool(trainer.get("fast_dev_run"))
+    _check_verb(name, stage, verb)
+    classes = _classes(data)
+    _check_target(name, config["model"].get("init_args", {}).get("target"), classes)
+    try:
+        check_settings(trainer.get)
+        if verb == "fit" and not fast:
+            check_length(trainer.get)
+        if classes is not None:
+            stage.check_classes(classes)
+    except ValueError as error:
+        raise ValueError(f"Stage '{name}' of the chain: {error}") from error
+    if classes is not None and data.attack is not None:
+        data.attack.check(classes)
     wanted, given = stage.planned_epochs, trainer.get("max_epochs")
-    if wanted is not None and given != wanted and not trainer.get("fast_dev_run"):
+    if wanted is not None and given != wanted and not fast:
         raise ValueError(
             f"Expected {wanted} epochs for stage '{name}', the sum of its phases over all rounds, got {given}. Set "
             f"stages.{name}.trainer.max_epochs={wanted}, or change its rounds and epochs."
         )
 
 
-def _check_target(name: str, target: Any, data: BackdoorDataModule) -> None:
+def _check_verb(name: str, stage: Stage, verb: str) -> None:
+    """Check that a stage is run as it is meant to be, and leaves something."""
+    kind = type(stage).__name__
+    if stage.verb == "fit" and not is_overridden("training_step", stage):
+        raise ValueError(
+            f"Expected stage '{name}' to leave a bundle, got {kind}, which leaves none. Take it out: what other stages "
+            "leave is tested without it."
+        )
+    if verb == "fit" and stage.verb == "predict":
+        raise ValueError(f"Expected stages.{name}.run=predict, since {kind} trains nothing.")
+    if verb == "predict" and stage.verb == "fit":
+        raise ValueError(f"Expected stages.{name}.run=fit, since {kind} is trained.")
+
+
+def _classes(data: BackdoorDataModule) -> int | None:
+    """Count the data's classes; None where the data are not here yet."""
+    try:
+        return data.num_classes
+    except (OSError, ValueError):
+        return None
+
+
+def _check_target(name: str, target: Any, classes: int | None) -> None:
     """Check the class that a stage was given by hand; `WIRED` stands for a stage's bundle that is still to come."""
     wire = f"a class number, or another stage's finding: --set stages.{name}.inputs.model.target=STAGE"
     if isinstance(target, str) and target != WIRED and not (Path(target) / "bundle.json").is_file():
         raise ValueError(f"Expected the target of stage '{name}' to be {wire}; got '{target}'.")
-    try:
-        classes = data.num_classes
-    except (OSError, ValueError):  # the data are not here yet
-        return
-    if isinstance(target, int) and not 0 <= target < classes:
+    if isinstance(target, int) and classes is not None and not 0 <= target < classes:
         raise ValueError(f"Expected the target of stage '{name}' to be {wire}; got {target} of {classes} classes.")
 
 

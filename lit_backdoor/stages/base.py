@@ -18,6 +18,7 @@ from lit_backdoor.bundle import save_bundle
 from lit_backdoor.errors import DivergedError
 from lit_backdoor.metrics import Accuracy, AttackSuccessRate, RobustAccuracy
 from lit_backdoor.stages.inputs import Batch, StageInputs
+from lit_backdoor.stages.trainer_rules import check_length, check_settings
 
 __all__ = ["Batch", "Outcome", "Stage"]
 
@@ -92,31 +93,20 @@ class Stage(StageInputs):
         Raises:
             ValueError: If the Trainer has a setting that no stage can work with.
         """
-        self._check_trainer()
+        check_settings(lambda name: getattr(self._trainer, name, None))
         if not self._built:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(self.seed)
                 self.build()
             self._built = True
 
-    def _check_trainer(self) -> None:
-        trainer = self._trainer
-        precision = str(getattr(trainer, "precision", ""))
-        if precision.endswith("-true") and precision not in ("32-true", "64-true"):
-            raise ValueError(
-                f"Expected --trainer.precision 32-true, bf16-mixed or 16-mixed, got {precision}: images and distances "
-                "stay in float32."
-            )
-        if getattr(trainer, "overfit_batches", 0):
-            raise ValueError(
-                "Expected no --trainer.overfit_batches, which would replace the data module's own sampling. For a "
-                "short run set --trainer.limit_train_batches, or fewer rows in data.split."
-            )
-
     @property
     def planned_epochs(self) -> int | None:
         """Epochs that a run must have; None where any number will do."""
         return None
+
+    def check_classes(self, num_classes: int) -> None:
+        """Check arguments that name classes against the data's number of them; chains do so before anything starts."""
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> int | None:
         """Make the step's randomness a function of seed, epoch, batch and rank.
@@ -153,9 +143,7 @@ class Stage(StageInputs):
         Raises:
             ValueError: If the Trainer would train nothing, which would export weights as they began.
         """
-        for name in ("max_epochs", "max_steps", "limit_train_batches"):
-            if getattr(self.trainer, name) == 0:
-                raise ValueError(f"Expected --trainer.{name} to be at least 1, got 0: nothing would be trained.")
+        check_length(lambda name: getattr(self.trainer, name))
         self._ready = True
         view = getattr(self.attached_data, "get_view", None)
         if view is not None and "root" in self.views and "suspect" in self._given and view("root").unlabeled:

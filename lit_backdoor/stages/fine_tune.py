@@ -57,8 +57,9 @@ class FineTune(Stage):
         self.classifier = self.open_classifier().requires_grad_(True).train()
 
     def configure_optimizers(self) -> Any:
-        """Make the optimizer and its schedule."""
-        return scheduled(self, self.optimizer(self.classifier.parameters()), self.schedule)
+        """Make the optimizer and its schedule, which a run without steps has no use for: torch would warn of it."""
+        optimizer = self.optimizer(self.classifier.parameters())
+        return optimizer if self.idle else scheduled(self, optimizer, self.schedule)
 
     @property
     def idle(self) -> bool:

@@ -180,16 +180,53 @@ def test_base_may_be_a_shipped_chain_by_its_name(base, tmp_path):
     assert mine["seed"] == 7
 
 
+DETECT = "{run: predict, model: {class_path: lit_backdoor.defenses.tac.TACDetection}, inputs: {model.suspect: victim}}"
+
+
 @pytest.mark.parametrize("order", [1, -1])
 @pytest.mark.parametrize("wire", ["stages.sanitize.inputs.model.target=detect",
                                   "stages.sanitize.inputs={model.suspect: victim, model.target: detect}"])  # fmt: skip
 def test_detector_is_wired_into_a_shipped_chain_by_settings_alone(wire, order):
-    detector = (
-        "{run: predict, model: {class_path: lit_backdoor.defenses.tac.TACDetection}, inputs: {model.suspect: victim}}"
-    )
-    stages = compose("pgbd_cifar10_small", [f"stages.detect={detector}", wire][::order])["stages"]
+    stages = compose("pgbd_cifar10_small", [f"stages.detect={DETECT}", wire][::order])["stages"]
     assert list(stages) == ["victim", "detect", "sanitize", "control"]
     assert stages["sanitize"]["inputs"] == {"model.suspect": "victim", "model.target": "detect"}
+
+
+TARGET = "stages.sanitize.model.init_args.target=3"
+
+
+@pytest.mark.parametrize("settings", [
+    [TARGET],
+    ["stages.sanitize.model.init_args={target: 3}"],
+    ["stages.sanitize={model: {class_path: lit_backdoor.defenses.pgbd.PGBD, init_args: {target: 3}},"
+     " inputs: {model.suspect: victim, model.target: detect}}"],
+    [TARGET, "stages.sanitize.inputs={model.suspect: victim, model.target: detect}"],
+])  # fmt: skip
+@pytest.mark.parametrize("order", [1, -1])
+def test_value_that_an_input_replaces_is_not_taken_silently(settings, order):
+    given = [f"stages.detect={DETECT}", "stages.sanitize.inputs.model.target=detect", *settings][::order]
+    message = (
+        "target of stage 'sanitize', got .*stage 'detect' would replace it.* stages.sanitize.inputs.model.target=null"
+    )
+    with pytest.raises(ValueError, match=message):
+        compose("pgbd_cifar10_small", given)
+
+
+def test_value_counts_where_its_input_is_taken_out():
+    tune = compose("tac_faces", ["stages.tune.model.init_args.target=2", "stages.tune.inputs.model.target=null"])
+    assert stage_config(tune, "tune")["model"]["init_args"]["target"] == 2
+    assert tune["stages"]["tune"]["inputs"] == {"model.suspect": "victim"}
+
+
+@pytest.mark.parametrize("key", ["data.init_args.suspicious", "stages.generate.data.init_args.suspicious"])
+def test_data_that_an_input_replaces_are_not_taken_silently(file, key):
+    with pytest.raises(ValueError, match="suspicious of stage 'generate'.*the bundle of stage 'select' would replace"):
+        compose(file, [f"{key}=mine"])
+
+
+def test_sweep_over_a_value_that_an_input_replaces_is_refused(file):
+    with pytest.raises(ValueError, match="generator of stage 'clean'"):
+        sweep({**compose(file), "sweep": {"stages.clean.model.init_args.generator": ["a", "b"]}})
 
 
 def test_stages_that_wait_for_each_other_are_refused(file):

@@ -106,7 +106,7 @@ def test_code_decides_unless_the_cache_is_trusted(monkeypatch):
     from lit_backdoor.chain import keys as module
 
     before, trusted = stage_key(**settings()), stage_key(**settings(), trust_cache=True)
-    monkeypatch.setattr(module, "source_hash", lambda class_path: "other code")
+    monkeypatch.setattr(module, "source_hash", lambda *names: "other code")
     assert stage_key(**settings()) != before
     assert stage_key(**settings(), trust_cache=True) == trusted
 
@@ -116,8 +116,8 @@ def test_source_hash_follows_imports(tmp_path, monkeypatch):
     import lit_backdoor.chain.keys as module
 
     read = []
-    original = module.Path.read_text
-    monkeypatch.setattr(module.Path, "read_text", lambda self, *a: read.append(str(self)) or original(self, *a))
+    original = module.Path.read_bytes
+    monkeypatch.setattr(module.Path, "read_bytes", lambda self: read.append(str(self)) or original(self))
     source_hash.cache_clear()
     source_hash("lit_backdoor.stages.PoisonedTraining")
     assert any(path.endswith("models/timm_classifier.py") for path in read)
@@ -127,6 +127,36 @@ def test_source_hash_follows_imports(tmp_path, monkeypatch):
     assert any(path.endswith("functional/collision.py") for path in read)
     assert any(path.endswith("stages/base.py") for path in read)
     source_hash.cache_clear()
+
+
+MODEL = {"class_path": "lit_backdoor.stages.FineTune", "init_args": {}}
+OWN = {  # settings that name a class or function of a project beside the package
+    "stage": {"model": {"class_path": "mine.FreshHead"}},
+    "trigger": {"data": {"class_path": "d", "init_args": {"attack": {"trigger": {"class_path": "mine.Stripe"}}}}},
+    "net": {"model": {**MODEL, "init_args": {"classifier": {"init_args": {"factory": "mine.make_net"}}}}},
+}
+
+
+@pytest.mark.parametrize("changes", OWN.values(), ids=OWN)
+@pytest.mark.parametrize("file", ["__init__.py", "parts.py", "helpers/more.py", "other.py"])
+def test_code_of_somebodys_own_project_decides(changes, file, tmp_path, monkeypatch):
+    """The module of a class and all that it imports count, whether absolutely or not; files beside them do not."""
+    (tmp_path / "mine" / "helpers").mkdir(parents=True)
+    for name, text in {"__init__.py": "from .parts import *", "parts.py": "import mine.helpers.more, torch",
+                       "helpers/__init__.py": "", "helpers/more.py": "import json", "other.py": ""}.items():  # fmt: skip
+        (tmp_path / "mine" / name).write_text(text + "\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    def own_key(**options):
+        source_hash.cache_clear()
+        base = settings(views=("train",))
+        return stage_key(**{**base, "config": {**base["config"], **changes}}, **options)
+
+    before, trusted = own_key(), own_key(trust_cache=True)
+    with (tmp_path / "mine" / file).open("a") as text:
+        text.write("# changed\n")
+    assert (own_key() != before) == (file != "other.py")
+    assert own_key(trust_cache=True) == trusted
 
 
 def test_root_images_from_elsewhere_are_fingerprinted(base, tmp_path):

@@ -5,6 +5,8 @@ import pytest
 from lit_backdoor.chain.compose import compose
 from lit_backdoor.chain.run import ChainRun
 
+EVALUATION = "{class_path: lit_backdoor.stages.Evaluation}"
+PGBD = "{class_path: lit_backdoor.defenses.pgbd.PGBD, init_args: {target: [1, 2, 3]}}"
 UNLEARNING = "{class_path: lit_backdoor.defenses.btidbf.Unlearning, init_args: {rounds: 1}}"
 
 
@@ -41,6 +43,30 @@ def test_plan_says_that_a_stage_trains_nothing(file, tmp_path):
     detector = "{model: {class_path: lit_backdoor.defenses.tac.TACDetection}, inputs: {model.suspect: victim}}"
     with pytest.raises(ValueError, match=r"stages.detect.run=predict, since TACDetection trains nothing"):
         ChainRun(compose(file, [f"stages.detect={detector}"]), "tiny", tmp_path / "out").plan()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["stages.clean.run=predict"], "Expected stages.clean.run=fit, since UnlearningFineTune is trained"),
+        ([f"stages.clean.model={EVALUATION}", "stages.clean.inputs={model.bundle: victim}"], "got Evaluation, which leaves none"),
+        ([f"stages.clean.model={EVALUATION}", "stages.clean.inputs={model.bundle: victim}", "stages.clean.run=predict"],
+         "got Evaluation, which leaves none"),
+        (["data.init_args.attack.init_args.target=99"], "attack's target to be a class from 0 to 3, got 99"),
+        ([f"stages.clean.model={PGBD}", "stages.clean.inputs={model.suspect: victim}"],
+         "Stage 'clean' of the chain: Expected a map of 4 classes from 0 to 3, one for each class, got .1, 2, 3."),
+        (["trainer.precision=bf16-true"], "Stage 'victim' of the chain: Expected --trainer.precision .*, got bf16-true"),
+        (["stages.clean.trainer.overfit_batches=2"], "Stage 'clean' of the chain: Expected no --trainer.overfit_batches"),
+        (["stages.clean.trainer.max_epochs=0"], "Stage 'clean' of the chain: Expected --trainer.max_epochs to be at least 1"),
+    ],
+)  # fmt: skip
+def test_plan_refuses_what_only_a_run_would_stumble_over(file, settings, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        ChainRun(compose(file, settings), "tiny", tmp_path / "out").plan()
+
+
+def test_plan_takes_zero_epochs_of_a_stage_that_predicts(file, tmp_path):
+    assert ChainRun(compose(file, ["stages.select.trainer.max_epochs=0"]), "tiny", tmp_path / "out").plan()
 
 
 def test_plan_names_the_epochs_that_a_stage_needs(file, tmp_path):

@@ -15,6 +15,7 @@ import torch
 
 from lit_backdoor.bundle import open_bundle
 from lit_backdoor.chain import run as running
+from lit_backdoor.chain import testing
 from lit_backdoor.chain.compose import compose
 from lit_backdoor.chain.run import ChainRun
 from lit_backdoor.errors import DivergedError, RunStoppedError
@@ -138,6 +139,27 @@ def test_damaged_bundle_is_made_anew_and_what_follows_stays(file, finished, copy
 def test_changed_setting_runs_that_stage_and_what_depends_on_it(file, copy):
     results = again(file, copy, ["stages.generate.model.init_args.alpha=0.5"])
     assert statuses(results) == ["cached", "cached", "ran", "ran"]
+
+
+def test_numbers_are_measured_anew_where_the_data_s_code_changed(file, finished, copy, monkeypatch):
+    """A trigger may be another at test time alone: no weights depend on that."""
+    tested = []
+    original = testing.test_bundle
+    monkeypatch.setattr(
+        testing, "test_bundle", lambda bundle, *a: tested.append(bundle.path.name) or original(bundle, *a)
+    )
+    assert lasting(again(file, copy)) == lasting(finished[1])
+    assert not tested
+    monkeypatch.setattr(running, "code_of", lambda *nodes: ["other code"])
+    assert lasting(again(file, copy)) == lasting(finished[1])
+    assert tested == NAMES
+
+
+def test_stage_that_ends_by_its_steps_is_complete(file, tmp_path):
+    chain = compose(file, ["stages.victim.trainer.max_steps=2"])
+    chain["stages"] = {"victim": chain["stages"]["victim"]}
+    chain["summary"] = {}
+    assert statuses(ChainRun(chain, "tiny", tmp_path / "out", use_cache=False).run()) == ["ran"]
 
 
 def test_other_folder_gives_the_same_bundles(file, finished, tmp_path):

@@ -59,6 +59,12 @@ def test_values_out_of_range(folder, capfd, setting, says):
     assert not (folder / "runs" / "tiny-seed5" / "victim").exists()
 
 
+def test_missing_argument_is_said_with_its_stage(folder, capfd):
+    file = tiny.write_chain(folder / "tiny.yaml")
+    setting = "stages.clean.inputs.model.generator=null"
+    refused(capfd, ["chain", file, "--dry-run", "--set", setting], "Stage 'clean'", "are required: generator")
+
+
 def test_classifier_for_other_classes(folder, capfd):
     file = tiny.write_chain(folder / "tiny.yaml")
     setting = "stages.victim.model.init_args.classifier.init_args.num_classes=7"

@@ -173,6 +173,20 @@ def test_runs_by_steps_are_refused():
         run(unlearning(), max_steps=2)
 
 
+@pytest.mark.parametrize(("epoch", "batch"), [(2, -1), (6, 0)])
+def test_run_that_ends_before_its_last_phase_leaves_no_bundle(epoch, batch, tmp_path):
+    """Early stopping ends a run after an epoch, a limit of time within one."""
+
+    class Stop(pl.Callback):
+        def on_train_batch_end(self, trainer, stage, outputs, inputs, batch_idx):
+            trainer.should_stop |= trainer.current_epoch == epoch and batch_idx == batch % trainer.num_training_batches
+
+    whole = epoch + (batch == -1)
+    with pytest.raises(ValueError, match=f"Expected 7 epochs for Unlearning.*a run that ended after {whole}"):
+        run(unlearning(), callbacks=[Stop(), BundleWriter(str(tmp_path / "b"))])
+    assert not (tmp_path / "b").exists()
+
+
 def test_images_of_another_size_are_refused_by_name():
     with pytest.raises(ValueError, match=r"suspect's size, 16x16, got 32x32.*stored_size=16"):
         run(unlearning(), data(stored_size=32))

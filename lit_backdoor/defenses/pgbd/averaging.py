@@ -25,7 +25,8 @@ class AveragedFineTune(FineTune):
         optimizer: Makes the optimizer.
         schedule: What the learning rate does over the run.
         batch_norm: ``train`` uses and updates batch statistics, ``eval`` keeps the suspect's running ones.
-        average: The last epochs over whose steps weights are averaged; 0 hands on the last step's.
+        average: The last epochs over whose steps weights are averaged; 0 hands on the last step's, and so does a run
+            that ended before them.
 
     Raises:
         ValueError: If ``average`` is negative; when run, if it is not 0 and the number of epochs is not known.

@@ -98,6 +98,11 @@ class PGBD(AveragedFineTune):
         self.search = settings("search", search, StampSearch)
         self._taught: Tensor | None = None
 
+    def check_classes(self, num_classes: int) -> None:
+        """Check a map of the classes."""
+        if isinstance(self.target, list):
+            mapped_leads(self.target, num_classes)
+
     # What a variant says.
 
     def find_leads(self) -> Tensor:
