@@ -23,6 +23,6 @@ def mapped_leads(leads: Sequence[int], num_classes: int) -> Tensor:
     """
     if len(leads) != num_classes or not all(type(lead) is int and 0 <= lead < num_classes for lead in leads):
         raise ValueError(
-            f"Expected a map of {num_classes} classes, ints from 0 to {num_classes - 1}, one for each class: {leads}."
+            f"Expected a map of {num_classes} classes from 0 to {num_classes - 1}, one for each class, got {leads}."
         )
     return torch.tensor([leads], dtype=torch.long)
