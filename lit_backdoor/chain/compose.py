@@ -49,11 +49,11 @@ def compose(name: str, settings: Iterable[str] = (), seed: int | None = None) ->
         chain["seed"] = seed
     expand_attack(chain["data"]["init_args"])
     check_names(chain)
-    _check_heard(chain, pairs)
+    _check_replaced(chain, pairs)
     return chain
 
 
-def _check_heard(chain: Mapping[str, Any], pairs: Iterable[tuple[str, Any]]) -> None:
+def _check_replaced(chain: Mapping[str, Any], pairs: Iterable[tuple[str, Any]]) -> None:
     """Refuse a value that was set and would count for nothing, since the stage gets another one's bundle there.
 
     A value in a file may stand there, so that a variant can wire an input into it.
@@ -212,7 +212,7 @@ def variant_of(chain: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[st
     variant = _settled(_with_sections(variant, "a variant of the sweep"))
     expand_attack(variant["data"]["init_args"])
     check_names(variant)
-    _check_heard(variant, settings.items())
+    _check_replaced(variant, settings.items())
     return variant
 
 
