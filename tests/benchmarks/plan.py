@@ -158,6 +158,7 @@ PAPER = {
     ST: {  # the same
         "badnets": "85.4/86.6 → 83.6/0.6", "blend": "86.9/96.2 → 73.5/2.8", "sig": "92.9/89.0 → 89.9/7.5",
     },
+    ADAPTIVE: {"badnets": "88.2/98.1 → 88.6/0.3"},
     "pgbd_faces": {"sunglasses": "93.3/86.2 → 71.7/5.0"},  # on pictures of other people
     "pgbd_nt_faces": {"sunglasses": "93.3/86.2 → 63.3/1.7"},
 }  # fmt: skip
