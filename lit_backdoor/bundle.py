@@ -217,8 +217,8 @@ def _read_info(folder: Path) -> dict[str, Any]:
         raise ValueError(f"Expected bundle format {FORMAT}, got {stated!r} in {folder}. Make it with this version.")
     whole = all(isinstance(info.get(name), kind) for name, kind in _SHAPE.items()) and {"model", "attack"} <= set(info)
     whole = whole and all(isinstance(name, str) for name in info["tied"].values())
-    whole = whole and all(isinstance(s, dict) and isinstance(s.get("path"), str) for s in info["inputs"].values())
-    if not whole or not all(isinstance(source.get("hash"), str) for source in info["inputs"].values()):
+    noted = whole and all(isinstance(source, dict) for source in info["inputs"].values())
+    if not noted or not all(isinstance(s.get(k), str) for s in info["inputs"].values() for k in ("hash", "path")):
         raise ValueError(damaged)
     if info["kind"] not in KINDS:
         raise unknown("kind of bundle", info["kind"], KINDS)

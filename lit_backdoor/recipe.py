@@ -100,6 +100,12 @@ def recipe(value: Recorded) -> dict[str, Any]:
 _trust: ContextVar[tuple[str, ...] | None] = ContextVar("_trust", default=None)
 
 
+# How a class answers arguments of a wrong type, or a net of a size that no memory holds.
+_REFUSALS = (
+    TypeError, AttributeError, LookupError, ArithmeticError, AssertionError, RuntimeError, MemoryError,
+)  # fmt: skip
+
+
 def rebuild(described: Any, trust: Iterable[str] | None = ()) -> Any:
     """Build the object that `recipe` described, from a source that need not be trusted.
 
@@ -139,16 +145,7 @@ def _rebuild(node: Any) -> Any:
         return cls(**{key: _rebuild(item) for key, item in given.items()})
     except RecursionError:
         raise
-    except (
-        TypeError,
-        AttributeError,
-        LookupError,
-        ArithmeticError,
-        AssertionError,
-        RuntimeError,
-        MemoryError,
-    ) as error:
-        # of a wrong type, or a net of a size that no memory holds
+    except _REFUSALS as error:
         raise ValueError(f"'{node['class_path']}' could not be built with its recorded arguments: {error}") from error
 
 

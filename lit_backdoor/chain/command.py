@@ -9,7 +9,8 @@ import logging
 import re
 import shlex
 import warnings
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -71,25 +72,19 @@ def sweep(chain: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
     for key, values in axes.items():
         if any(value in values[:place] for place, value in enumerate(values)):
             raise ValueError(f"Expected each value of the sweep over '{key}' once, got {values!r}.")
-    variants: dict[str, dict[str, Any]] = {}
+    variants, labels = [], Counter[str]()
     for chosen in itertools.product(*axes.values()):
         settings = {str(key): value for key, value in zip(axes, chosen, strict=True)}
         label = ",".join(f"{key.rpartition('.')[2]}={_short(value)}" for key, value in settings.items())
-        variants[next(name for name in _names(label) if name not in variants)] = variant_of(chain, settings)
-    return list(variants.items())
+        labels[label] += 1  # values may be written alike
+        variants.append((label if labels[label] == 1 else f"{label},{labels[label]}", variant_of(chain, settings)))
+    return variants
 
 
 def _short(value: Any) -> str:
     """Write a value as part of a folder's name: of something described at length the class alone."""
     named = value.get("class_path") if isinstance(value, Mapping) else None
     return re.sub(r"[^\w.+-]+", "_", str(named).rpartition(".")[2] if named else str(value))[:60]
-
-
-def _names(label: str) -> Iterator[str]:
-    """Give a label, and for values that are written alike the same with numbers."""
-    yield label
-    for number in itertools.count(2):
-        yield f"{label},{number}"
 
 
 def _data(chain: Mapping[str, Any]) -> BackdoorDataModule:

@@ -15,7 +15,7 @@ from lit_backdoor.bundle import Bundle
 from lit_backdoor.data import BackdoorDataModule
 from lit_backdoor.data.sources import Source
 from lit_backdoor.stages.base import Stage
-from lit_backdoor.stages.evaluations import TESTED, evaluation_of
+from lit_backdoor.stages.evaluation_by_kind import TESTED, evaluation_of
 from lit_backdoor.stages.trainer_rules import check_length, check_settings
 
 __all__ = ["WIRED", "build", "build_data", "check_stage", "kept_arguments", "test_bundle"]

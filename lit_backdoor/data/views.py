@@ -175,10 +175,8 @@ def _root_of(source: Source, names: tuple[str, ...]) -> View:
     """
     view, theirs = _clean("root", source.train()), source.class_names
     labeled = int((view.label >= 0).sum())
-    same = theirs == names or (
-        theirs == numbers(len(theirs)) and names == numbers(len(names)) and int(view.label.max()) < len(names)
-    )
-    if labeled and not same:
+    numbered = theirs == numbers(len(theirs)) and names == numbers(len(names))
+    if labeled and theirs != names and not (numbered and bool((view.label < len(names)).all())):
         warnings.warn(
             f"data.root_source has other classes than data.source: its {labeled} labels are discarded, and the suspect "
             "of each stage labels its rows. To keep them give both the same class_names.",

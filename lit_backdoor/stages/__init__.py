@@ -9,7 +9,7 @@ from lit_backdoor.stages.evaluation import (
     SelectionEvaluation,
     TriggerEvaluation,
 )
-from lit_backdoor.stages.evaluations import evaluation_of
+from lit_backdoor.stages.evaluation_by_kind import evaluation_of
 from lit_backdoor.stages.export import BundleWriter
 from lit_backdoor.stages.fine_tune import FineTune, UnlearningFineTune
 from lit_backdoor.stages.generator_training import GeneratorTraining

@@ -18,6 +18,7 @@ from lit_backdoor.stages.inputs import Takes
 from lit_backdoor.triggers import Role
 
 __all__ = [
+    "BundleEvaluation",
     "DetectorEvaluation",
     "Evaluation",
     "GeneratorEvaluation",
@@ -52,7 +53,23 @@ class Evaluation(Stage):
         return self.net(images)  # type: ignore[no-any-return]
 
 
-class GeneratorEvaluation(Evaluation):
+class BundleEvaluation(Evaluation):
+    """Test what is no suspect itself, as its suspect sees it.
+
+    Args:
+        bundle: Path of a bundle of the kind that the subclass takes.
+    """
+
+    def __init__(self, bundle: str) -> None:
+        super().__init__(bundle)
+
+    def open_suspect_of(self, bundle: Bundle) -> None:
+        """Open the suspect that a bundle was made from."""
+        self.given(suspect=str(input_of(bundle, "suspect").path))
+        self.net = Frozen(self.open_classifier())
+
+
+class GeneratorEvaluation(BundleEvaluation):
     """Test a generator against the suspect it was trained on, which its bundle names: DoF.
 
     Args:
@@ -61,9 +78,6 @@ class GeneratorEvaluation(Evaluation):
 
     takes: ClassVar[Takes] = {**Stage.takes, "bundle": ("generator",)}
 
-    def __init__(self, bundle: str) -> None:
-        super().__init__(bundle)
-
     def metrics(self) -> dict[str, Metric]:
         """Measure DoF."""
         return {"dof": DegreeOfFeatureCollisions()}
@@ -71,16 +85,14 @@ class GeneratorEvaluation(Evaluation):
     def build(self) -> None:
         """Open the generator and its suspect."""
         self.generator = Frozen(self.open("bundle"))
-        source = input_of(self._sources["bundle"], "suspect")
-        self.given(suspect=str(source.path))
-        self.net = Frozen(self.open_classifier())
+        self.open_suspect_of(self._sources["bundle"])
 
     def evaluate(self, batch: Batch, metrics: Any) -> list[str]:
         """Compare logits on triggered and generated images (ATClean, Eq. 6), over all test rows."""
         return update_dof(batch, metrics["dof"], self.net, self.generator)
 
 
-class TriggerEvaluation(Evaluation):
+class TriggerEvaluation(BundleEvaluation):
     """Compare a recovered trigger with the attack's, seen by the suspect it was inverted from: FD, and the target.
 
     FD is over the test images that count in ASR. ``target_found`` says whether the class that the inversion names is
@@ -92,9 +104,6 @@ class TriggerEvaluation(Evaluation):
 
     takes: ClassVar[Takes] = {**Stage.takes, "bundle": ("trigger",)}
 
-    def __init__(self, bundle: str) -> None:
-        super().__init__(bundle)
-
     def metrics(self) -> dict[str, Metric]:
         """Measure FD."""
         return {"feature_distance": FeatureDistance()}
@@ -102,8 +111,7 @@ class TriggerEvaluation(Evaluation):
     def build(self) -> None:
         """Open the trigger and its suspect."""
         self.trigger = Frozen(self.open("bundle"))
-        self.given(suspect=str(input_of(self._sources["bundle"], "suspect").path))
-        self.net = Frozen(self.open_classifier())
+        self.open_suspect_of(self._sources["bundle"])
 
     def evaluate(self, batch: Batch, metrics: Any) -> list[str]:
         """Compare features of truly triggered images and of those with the recovered trigger."""
@@ -128,7 +136,7 @@ def update_feature_distance(batch: Batch, metric: Metric, suspect: Classifier, t
     return ["feature_distance"]
 
 
-class SelectionEvaluation(Evaluation):
+class SelectionEvaluation(BundleEvaluation):
     """Compare a selection with the attack's plan: precision, recall and F1 of poisoned rows.
 
     Args:
@@ -136,9 +144,6 @@ class SelectionEvaluation(Evaluation):
     """
 
     takes: ClassVar[Takes] = {**Stage.takes, "bundle": ("selection",)}
-
-    def __init__(self, bundle: str) -> None:
-        super().__init__(bundle)
 
     def metrics(self) -> dict[str, Metric]:
         """Measure precision, recall, F1."""

@@ -18,7 +18,7 @@ from lit_backdoor.models import Classifier
 from lit_backdoor.stages.base import Batch, Outcome, Stage
 from lit_backdoor.triggers import AllToOne, Attack, OneOf, Trigger
 
-__all__ = ["TargetDetection", "TargetReport", "read_report", "targets_given"]
+__all__ = ["TargetDetection", "TargetReport", "judges_another", "read_report", "targets_given"]
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,12 @@ def targets_given(stage: Stage, value: int | str, num_classes: int) -> tuple[int
         if not all(c is None or type(c) is int for c in flagged):
             raise ValueError(f"Expected {bundle.path} to name its target by a class number, got {named!r}.")
         found = tuple(c for c in flagged if c is not None)
-        _warn_of_another_suspect(stage, bundle)
+        if judges_another(stage, bundle):
+            warnings.warn(
+                f"The class that {type(stage).__name__} takes from {bundle.path} was found on another suspect than its "
+                "own. If that is not meant, detect on the one that is to be cleaned.",
+                stacklevel=2,
+            )
     for target in found:
         if not 0 <= target < num_classes:
             raise ValueError(f"Expected a target class from 0 to {num_classes - 1}, got {target}.")
@@ -172,15 +177,10 @@ def read_report(bundle: Bundle) -> TargetReport:
     return TargetReport(statistic, scores, found, dict(bundle.numbers))
 
 
-def _warn_of_another_suspect(stage: Stage, bundle: Bundle) -> None:
-    """Warn where a detector judged another suspect than the one that is to be cleaned."""
+def judges_another(stage: Stage, bundle: Bundle) -> bool:
+    """Say whether a report is about another suspect than the stage's, as far as both are known by their bundles."""
     judged, own = bundle.info["inputs"].get("suspect"), stage._sources.get("suspect")
-    if judged is not None and own is not None and judged["hash"] != own.hash:
-        warnings.warn(
-            f"The class that {type(stage).__name__} takes from {bundle.path} was found on another suspect than "
-            f"{own.path}. If that is not meant, detect on the one that is to be cleaned.",
-            stacklevel=3,
-        )
+    return judged is not None and own is not None and judged["hash"] != own.hash
 
 
 def _warn_of_another(stage: Stage, target: int) -> None:

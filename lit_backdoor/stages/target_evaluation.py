@@ -13,14 +13,14 @@ from lit_backdoor.metrics import FeatureDistance, TacFidelity
 from lit_backdoor.models import Frozen
 from lit_backdoor.models.latents import latents_and_logits
 from lit_backdoor.stages.base import Batch, Stage
-from lit_backdoor.stages.evaluation import Evaluation, input_of, update_feature_distance
+from lit_backdoor.stages.evaluation import BundleEvaluation, update_feature_distance
 from lit_backdoor.stages.inputs import Takes
 from lit_backdoor.stages.target_detection import read_report
 
 __all__ = ["PerturbationEvaluation", "TargetEvaluation"]
 
 
-class TargetEvaluation(Evaluation):
+class TargetEvaluation(BundleEvaluation):
     """Compare the classes that a detector flags with the attack's, and the trigger that it inverted, if it did: FD.
 
     ``target_found`` says whether the attack's class is flagged and no other, ``target_top`` whether it is the most
@@ -33,9 +33,6 @@ class TargetEvaluation(Evaluation):
 
     takes: ClassVar[Takes] = {**Stage.takes, "bundle": ("targets",)}
 
-    def __init__(self, bundle: str) -> None:
-        super().__init__(bundle)
-
     def metrics(self) -> dict[str, Metric]:
         """Measure FD; it is not logged where no trigger was inverted."""
         return {"feature_distance": FeatureDistance()}
@@ -47,8 +44,7 @@ class TargetEvaluation(Evaluation):
         self.trigger = None
         if self.report.info["model"] is not None:
             self.trigger = Frozen(self.report.build())
-            self.given(suspect=str(input_of(self.report, "suspect").path))
-            self.net = Frozen(self.open_classifier())
+            self.open_suspect_of(self.report)
 
     def logits(self, images: Tensor) -> Tensor:
         """Refuse: there is no classifier in a report."""
@@ -87,8 +83,7 @@ class PerturbationEvaluation(TargetEvaluation):
         found = self.report.tensors().get("perturbations")
         if found is None:
             raise ValueError(f"Expected a report with perturbations, such as TAC's, got {self.report.path} without.")
-        self.given(suspect=str(input_of(self.report, "suspect").path))
-        self.net = Frozen(self.open_classifier())
+        self.open_suspect_of(self.report)
         self.fidelity = TacFidelity(found)
 
     def evaluate(self, batch: Batch, metrics: Any) -> list[str]:

@@ -14,7 +14,7 @@ from lit_backdoor.metrics import DegreeOfFeatureCollisions, FeatureDistance
 from lit_backdoor.report.sections.gallery import _alike
 from lit_backdoor.stages import Evaluation, PoisonedTraining
 from lit_backdoor.stages.evaluation import update_feature_distance
-from lit_backdoor.stages.evaluations import evaluation_of
+from lit_backdoor.stages.evaluation_by_kind import evaluation_of
 from lit_backdoor.stages.generator_training import update_dof
 
 

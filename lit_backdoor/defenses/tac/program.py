@@ -13,6 +13,7 @@ from lit_backdoor.models import Classifier
 from lit_backdoor.models.base import evaluating
 from lit_backdoor.models.latents import latents_and_logits
 from lit_backdoor.stages import Stage
+from lit_backdoor.stages.target_detection import judges_another
 
 __all__ = ["Program", "perturbations_given", "root_latents"]
 
@@ -86,23 +87,23 @@ def perturbations_given(stage: Stage, classifier: Classifier) -> Tensor | None:
         Float32 ``[C, d]``.
 
     Raises:
-        ValueError: If they were found on another suspect.
+        ValueError: If they were found on another suspect, have another shape or are not finite.
     """
     bundle = stage._sources.get("target")
     found = bundle.tensors().get("perturbations") if bundle is not None else None
-    expected = tuple(classifier.final_linear.weight.shape)
-    own = stage._sources.get("suspect")
-    judged = bundle.info["inputs"].get("suspect") if bundle is not None and found is not None else None
-    if bundle is not None and own is not None and judged is not None and judged["hash"] != own.hash:
+    if bundle is None or found is None:
+        return None
+    if judges_another(stage, bundle):
         raise ValueError(
-            f"Expected perturbations of the suspect {own.path}, got those of another one in {bundle.path}. Detect on "
-            "the suspect that is to be cleaned, or give the target as a number."
+            f"Expected perturbations of the suspect {stage._sources['suspect'].path}, got those of another one in "
+            f"{bundle.path}. Detect on the suspect that is to be cleaned, or give the target as a number."
         )
-    if bundle is not None and found is not None and tuple(found.shape) != expected:
+    expected = tuple(classifier.final_linear.weight.shape)
+    if tuple(found.shape) != expected:
         raise ValueError(
             f"Expected perturbations {list(expected)} as the suspect's final layer has it, got {list(found.shape)} in "
             f"{bundle.path}. Detect on the suspect that is to be cleaned."
         )
-    if found is not None and not found.isfinite().all():
-        raise ValueError(f"Expected finite perturbations in {bundle.path if bundle else 'the bundle'}. Detect anew.")
+    if not found.isfinite().all():
+        raise ValueError(f"Expected finite perturbations in {bundle.path}, got NaN or infinity. Detect anew.")
     return found
