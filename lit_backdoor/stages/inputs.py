@@ -72,7 +72,8 @@ class StageInputs(pl.LightningModule):
         """Take a net that was given: build it from its bundle, or copy the object, which stays as it is.
 
         Raises:
-            ValueError: If the bundle is of a kind that does not serve, or a report that comes without a trigger.
+            ValueError: If what was given is neither, or the bundle is of a kind that does not serve, or a report that
+                comes without a trigger.
         """
         value = self._given[name]
         if isinstance(value, nn.Module):

@@ -62,7 +62,8 @@ class PGBD(AveragedFineTune):
         search: Search of stamps, under which every batch comes a second time (ours); None for none (paper).
 
     Raises:
-        ValueError: If an option or a class is unknown; when run, if the root set has no image of a target class.
+        ValueError: If an option or a class is unknown, or the weight is negative; when run, if the root set has no
+            image of a target class, or the layer to freeze is not the one that gives the logits.
     """
 
     leads: Tensor

@@ -28,13 +28,14 @@ class TACDetection(TargetDetection):
     trigger-activated changes, beside the report.
 
     Unlike in the paper the norms are of another program than the perturbations: the maximum over images, which hangs
-    on a few of them, gives the better changes, and a quantile the norms that can be compared between classes.
+    on a few of them, gives the better changes, and a quantile the norms that can be compared between classes. Classes
+    that images are sent to as they are, whose norm is zero, are left out.
 
     Args:
         suspect: Path of a suspect bundle, or a classifier; frozen.
         program: How perturbations are computed; default `Program`.
-        judged: How those are whose norms are judged; default that with a quantile of 1 - .5 / C: of C classes of equal
-            size half of one may be left behind. The paper: as ``program``.
+        judged: How those are whose norms are judged; default that with a quantile of 1 - .5 / C (of C classes of equal
+            size half of one may be left behind) and the slack of ``program``. The paper: as ``program``.
         level: Level of the test, in (0, 1).
 
     Raises:
