@@ -15,7 +15,7 @@ from lit_backdoor.stages.base import Batch, Stage
 from lit_backdoor.stages.generator_training import update_dof
 from lit_backdoor.stages.input_detection import InputDetection
 from lit_backdoor.stages.inputs import Takes
-from lit_backdoor.triggers import Role
+from lit_backdoor.triggers import Role, stamped_by
 
 __all__ = [
     "BundleEvaluation",
@@ -115,7 +115,7 @@ class TriggerEvaluation(BundleEvaluation):
 
     def evaluate(self, batch: Batch, metrics: Any) -> list[str]:
         """Compare features of truly triggered images and of those with the recovered trigger."""
-        return update_feature_distance(batch, metrics["feature_distance"], self.net.module, self.trigger)
+        return update_feature_distance(batch, metrics["feature_distance"], self.net.module, self.trigger.module)
 
     def on_test_epoch_end(self) -> None:
         """Compare the named class with the attack's."""
@@ -131,7 +131,7 @@ def update_feature_distance(batch: Batch, metric: Metric, suspect: Classifier, t
     """
     if "original" not in batch:  # the clean view, or a trigger that is not stamped
         return []
-    recovered = suspect.features(trigger(batch["original"]))
+    recovered = suspect.features(stamped_by(trigger, batch["original"], batch["index"]))
     metric.update(recovered.float(), suspect.features(batch["image"]).float(), batch["valid"] & batch["eligible"])
     return ["feature_distance"]
 
