@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 
 from lit_backdoor.bundle import Bundle, open_bundle
-from lit_backdoor.metrics import DegreeOfFeatureCollisions, FeatureDistance, SelectionScores
+from lit_backdoor.metrics import DegreeOfFeatureCollisions, FeatureDistance, selection_scores
 from lit_backdoor.models import Classifier, Frozen
 from lit_backdoor.stages.base import Batch, Stage
 from lit_backdoor.stages.generator_training import update_dof
@@ -152,7 +152,6 @@ class SelectionEvaluation(BundleEvaluation):
     def build(self) -> None:
         """Open the selection."""
         self.selected = open_bundle(str(self._given["bundle"]), self.takes["bundle"]).tensors()["indices"]
-        self.scores = SelectionScores()
 
     def logits(self, images: Tensor) -> Tensor:
         """Refuse: there is no classifier in a selection."""
@@ -167,8 +166,8 @@ class SelectionEvaluation(BundleEvaluation):
         if self.data.attack is None:
             return
         questioned = self.data.get_view("questioned")
-        self.scores.update(torch.isin(questioned.index, self.selected), questioned.role == Role.POISON)
-        for name, value in self.scores.compute().items():
+        found = selection_scores(torch.isin(questioned.index, self.selected), questioned.role == Role.POISON)
+        for name, value in found.items():
             self.log(f"test/selection_{name}", value)
 
 
