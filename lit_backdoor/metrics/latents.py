@@ -30,7 +30,8 @@ def tac_fidelity(reconstructed: Tensor, true: Tensor) -> dict[str, Tensor]:
 
     Args:
         reconstructed: One perturbation of the latents per class, ``[C, d]``.
-        true: The true change, ``[d]``; where it holds NaN, every result is NaN, as it is for a perturbation of zeros.
+        true: The true change, ``[d]``; where it holds NaN or is all zero, every result is NaN, as it is for a
+            perturbation of zeros.
 
     Returns:
         ``cosine`` and ``rank_correlation`` in [-1, 1], ``precision_1``, ``precision_5`` and ``precision_10`` in [0, 1],
@@ -60,7 +61,7 @@ def tac_fidelity(reconstructed: Tensor, true: Tensor) -> dict[str, Tensor]:
         largest = reconstructed.abs().topk(count, dim=1).indices
         hits = torch.isin(largest, true.abs().topk(count).indices)
         found[f"precision_{percent}"] = hits.float().mean(1)
-    unknown = true.isnan().any() | (reconstructed == 0).all(1)
+    unknown = true.isnan().any() | (true == 0).all() | (reconstructed == 0).all(1)
     return {name: value.masked_fill(unknown, torch.nan) for name, value in found.items()}
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
 
 from lit_backdoor.data.datamodule import BackdoorDataModule
@@ -64,7 +65,8 @@ class AttackSuccessCallback(pl.Callback):
             return
         if trainer.state.fn == TrainerFn.FITTING and (trainer.current_epoch + 1) % self.every_n_epochs:
             return
-        hits = self._count(trainer, pl_module)
+        with isolate_rng():  # the pass is not to change what the training draws afterwards
+            hits = self._count(trainer, pl_module)
         success, robust, eligible = trainer.strategy.reduce(hits, reduce_op="sum")
         values = {f"{self.prefix}/asr": success / eligible, f"{self.prefix}/ra": robust / eligible}
         pl_module.log_dict({name: value.float() for name, value in values.items()}, batch_size=1)

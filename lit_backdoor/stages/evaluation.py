@@ -9,13 +9,13 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 
 from lit_backdoor.bundle import Bundle, open_bundle
-from lit_backdoor.metrics import DegreeOfFeatureCollisions, FeatureDistance, SelectionScores
+from lit_backdoor.metrics import DegreeOfFeatureCollisions, FeatureDistance, selection_scores
 from lit_backdoor.models import Classifier, Frozen
 from lit_backdoor.stages.base import Batch, Stage
 from lit_backdoor.stages.generator_training import update_dof
 from lit_backdoor.stages.input_detection import InputDetection
 from lit_backdoor.stages.inputs import Takes
-from lit_backdoor.triggers import Role
+from lit_backdoor.triggers import Role, stamped_by
 
 __all__ = [
     "BundleEvaluation",
@@ -115,7 +115,7 @@ class TriggerEvaluation(BundleEvaluation):
 
     def evaluate(self, batch: Batch, metrics: Any) -> list[str]:
         """Compare features of truly triggered images and of those with the recovered trigger."""
-        return update_feature_distance(batch, metrics["feature_distance"], self.net.module, self.trigger)
+        return update_feature_distance(batch, metrics["feature_distance"], self.net.module, self.trigger.module)
 
     def on_test_epoch_end(self) -> None:
         """Compare the named class with the attack's."""
@@ -131,7 +131,7 @@ def update_feature_distance(batch: Batch, metric: Metric, suspect: Classifier, t
     """
     if "original" not in batch:  # the clean view, or a trigger that is not stamped
         return []
-    recovered = suspect.features(trigger(batch["original"]))
+    recovered = suspect.features(stamped_by(trigger, batch["original"], batch["index"]))
     metric.update(recovered.float(), suspect.features(batch["image"]).float(), batch["valid"] & batch["eligible"])
     return ["feature_distance"]
 
@@ -152,7 +152,6 @@ class SelectionEvaluation(BundleEvaluation):
     def build(self) -> None:
         """Open the selection."""
         self.selected = open_bundle(str(self._given["bundle"]), self.takes["bundle"]).tensors()["indices"]
-        self.scores = SelectionScores()
 
     def logits(self, images: Tensor) -> Tensor:
         """Refuse: there is no classifier in a selection."""
@@ -167,8 +166,8 @@ class SelectionEvaluation(BundleEvaluation):
         if self.data.attack is None:
             return
         questioned = self.data.get_view("questioned")
-        self.scores.update(torch.isin(questioned.index, self.selected), questioned.role == Role.POISON)
-        for name, value in self.scores.compute().items():
+        found = selection_scores(torch.isin(questioned.index, self.selected), questioned.role == Role.POISON)
+        for name, value in found.items():
             self.log(f"test/selection_{name}", value)
 
 

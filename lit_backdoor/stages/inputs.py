@@ -121,6 +121,19 @@ class StageInputs(pl.LightningModule):
         size, side = getattr(self.attached_data, "image_size", None), classifier.input_size
         return size if isinstance(size, tuple) and size != (side, side) else None
 
+    def refuse_other_size(self, classifier: Classifier) -> None:
+        """Check that the data's images are of the classifier's size.
+
+        Raises:
+            ValueError: If they are not.
+        """
+        if size := self.other_size(classifier):
+            side = classifier.input_size
+            raise ValueError(
+                f"Expected images of the suspect's size, {side}x{side}, got {size[0]}x{size[1]}. Bring the data to "
+                f"that size: data.init_args.stored_size={side}."
+            )
+
     def warn_of_size(self, classifier: Classifier) -> None:
         """Warn where the data's images are not of the classifier's size: most nets run on them all the same."""
         if size := self.other_size(classifier):

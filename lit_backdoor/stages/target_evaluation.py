@@ -54,7 +54,7 @@ class TargetEvaluation(BundleEvaluation):
         """Compare features of truly triggered images and of those with the inverted trigger."""
         if self.trigger is None:
             return []
-        return update_feature_distance(batch, metrics["feature_distance"], self.net.module, self.trigger)
+        return update_feature_distance(batch, metrics["feature_distance"], self.net.module, self.trigger.module)
 
     def on_test_epoch_end(self) -> None:
         """Compare with the attack, where one class is its target."""

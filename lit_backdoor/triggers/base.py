@@ -41,7 +41,8 @@ class Trigger(Recorded, nn.Module, ABC):
     """Stamps images. The same index always gives the same trigger.
 
     Shapes: images are float ``[B, C, H, W]`` in [0, 1]; ``index`` is int64 ``[B]``, the rows' positions in
-    their source. The result has the images' shape, dtype and device and stays in [0, 1].
+    their source. The result has the images' shape, dtype and device and stays in [0, 1]; the images themselves are left
+    as they are.
 
     Attributes:
         alters_benign: Whether `benign` does anything; loaders skip the call where it does not.

@@ -10,7 +10,7 @@ from lit_backdoor.data import TensorSource
 from lit_backdoor.defenses.pgbd import PGBD, STPGBD, Geometry, StampSearch
 from lit_backdoor.functional.prototypes import class_prototypes, sanitization_loss
 from lit_backdoor.models import TimmClassifier, wrap_classifier
-from lit_backdoor.triggers import GeneratorTrigger, Patch
+from lit_backdoor.triggers import GeneratorTrigger, MaskedPattern, Patch
 
 
 def prototypes_of(classifier, layer, stamp=None, seed=3):
@@ -107,6 +107,19 @@ def test_weights_are_averaged_over_the_last_epochs_steps(tmp_path):
     torch.testing.assert_close(handed_on(images), stage.eval().logits(images))
     last = run(PGBD(tiny.classifier(), 2, optimizer=fast, average=0), 4, tiny.data(batch_size=8))
     torch.testing.assert_close(last.outcome().module.net.conv1.weight, steps[-1])
+
+
+def test_weights_are_averaged_over_steps_where_several_batches_make_one():
+    steps = {}
+
+    class Keep(tiny.pl.Callback):
+        def on_train_batch_end(self, trainer, module, *args):
+            steps[trainer.global_step] = module.classifier.net.conv1.weight.detach().clone()
+
+    data = tiny.data(batch_size=4)
+    stage = run(PGBD(tiny.classifier(), 2, optimizer=fast), 2, data, callbacks=[Keep()], accumulate_grad_batches=4)
+    expected = (steps[3] + steps[4]) / 2  # two steps an epoch, of four batches and of two
+    torch.testing.assert_close(stage.averaged.net.conv1.weight, expected)
 
 
 def test_static_vectors_stay_and_rebuilt_ones_follow_the_net():
@@ -227,6 +240,14 @@ def test_trigger_of_an_unknown_target_moves_all_classes(make):
     assert stage.numbers() == {}
     named = run(STPGBD(tiny.classifier(), make(), target=1, geometry=STATIC), 1)
     assert named.vectors[0].ne(0).any(1).tolist() == [True, False, True, True]
+
+
+@pytest.mark.parametrize("smoothed", ["prototypes", "vectors", "both"])
+def test_trigger_that_does_nothing_has_no_vectors_however_the_net_went_on(smoothed):
+    nothing = MaskedPattern(3, tiny.SIZE, tiny.SIZE)
+    geometry = Geometry(update=1, alpha=[0.5], smoothed=smoothed)
+    stage = run(STPGBD(tiny.classifier(), nothing, geometry=geometry, optimizer=fast), 3)
+    assert not stage.vectors.any()
 
 
 def test_bundle_without_a_trigger_is_refused(tmp_path):

@@ -120,3 +120,12 @@ def test_evaluation_reports_the_distance_to_the_true_trigger(victim, tmp_path):
     assert results["test/feature_distance"] == pytest.approx(expected, rel=1e-4)
     assert results["test/target_found"] == results["test/target_top"] == 0
     assert set(tiny.tested(evaluation_of(path), tiny.data())) == {"test/flagged_classes"}
+
+
+def test_distance_of_several_triggers_does_not_depend_on_the_batches(victim, tmp_path):
+    _, path = left(tmp_path, victim, "several")
+    found = [
+        tiny.tested(evaluation_of(path), tiny.data(tiny.attack(), eval_batch_size=size))["test/feature_distance"]
+        for size in (1, 7, 30)
+    ]
+    assert found == pytest.approx([found[0]] * 3, rel=1e-5)

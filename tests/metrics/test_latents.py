@@ -35,10 +35,11 @@ def test_metric_is_over_the_mean_change_of_rows_that_count():
         torch.testing.assert_close(found[name], value)
 
 
-def test_nothing_counted_is_nan_and_so_is_a_zero_perturbation():
+def test_nothing_counted_is_nan_and_so_is_a_zero_perturbation_or_change():
     metric = TacFidelity(draws(2, 4))
     metric.update(draws(3, 4), draws(3, 4), torch.zeros(3, dtype=torch.bool))
     assert all(value.shape == (2,) and value.isnan().all() for value in metric.compute().values())
+    assert all(value.isnan().all() for value in tac_fidelity(draws(2, 4), torch.zeros(4)).values())
     of_both = tac_fidelity(torch.stack((torch.zeros(4), draws(4))), draws(4))
     assert all(value[0].isnan() and value[1] == pytest.approx(1) for value in of_both.values())
 

@@ -2,6 +2,7 @@ import pytest
 import torch
 from foreign_parts import MEAN, STD, ForeignData, ForeignModule, normalized, trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
+from torch.nn import functional as F
 
 from lit_backdoor.data import BackdoorDataModule, TensorSource, wrap
 from lit_backdoor.stages.callbacks import AttackSuccessCallback
@@ -97,6 +98,20 @@ def test_no_eligible_row_is_nan(attack):
     run = trainer(callbacks=[AttackSuccessCallback()])
     run.fit(Backdoored(), wrap(One(), attack, MEAN, STD))
     assert torch.isnan(run.callback_metrics["val/asr"])
+
+
+def test_the_pass_leaves_what_the_training_draws(attack):
+    class Dropping(ForeignModule):
+        def forward(self, images):
+            return super().forward(F.dropout(images, training=self.training))
+
+    def trained(callbacks):
+        torch.manual_seed(0)
+        module = Dropping()
+        trainer(max_epochs=2, callbacks=callbacks).fit(module, wrap(ForeignData(), attack, MEAN, STD))
+        return module.layer.weight
+
+    assert torch.equal(trained([]), trained([AttackSuccessCallback()]))
 
 
 def test_every_n_epochs(attack):

@@ -70,3 +70,10 @@ def test_share_out_of_range(victim, share):
 
 def test_clean_data_give_no_selection_numbers(victim, selection):
     assert tiny.tested(SelectionEvaluation(selection), tiny.data()) == {}
+
+
+def test_second_test_begins_anew(selection):
+    stage, other = SelectionEvaluation(selection), tiny.data(tiny.attack(seed=9))
+    first = tiny.tested(stage, tiny.data(tiny.attack()))
+    second = tiny.tested(stage, other)
+    assert second == tiny.tested(SelectionEvaluation(selection), other) != first

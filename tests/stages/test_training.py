@@ -225,6 +225,25 @@ def test_detector_free_sees_features_with_the_root_sets_statistics(victim):
     assert own.judge is own.net
 
 
+def test_detector_frees_statistics_are_of_batches_of_one_row_too_and_a_short_last_one_has_no_part(victim):
+    def statistics(size):
+        stage = DetectorFreeGenerator(victim, tiny.unet(start="small"), layers=2)
+        tiny.fit(stage, tiny.data(tiny.attack(), eval_batch_size=size), limit_train_batches=1)
+        images = [batch["image"][batch["valid"]] for batch in stage.passes("root")]
+        net = stage.net.module
+        return stage.judge.module.net.bn1.running_mean, [net.net.conv1(net.normalize(part)) for part in images]
+
+    for size, parts in ((1, 24), (11, 2)):  # 24 root rows: 11, 11 and 2
+        found, maps = statistics(size)
+        expected = torch.stack([part.mean((0, 2, 3)) for part in maps[:parts]]).mean(0)
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_detector_free_refuses_images_of_another_size(victim):
+    with pytest.raises(ValueError, match="images of the suspect's size, 16x16, got 24x24"):
+        tiny.fit(DetectorFreeGenerator(victim), tiny.data(stored_size=24))
+
+
 def test_untrained_generator_has_random_weights_in_every_layer(victim, tmp_path):
     stage = UntrainedGenerator(victim, tiny.unet(start="random"))
     tiny.trainer().predict(stage, datamodule=tiny.data(tiny.attack()), return_predictions=False)

@@ -37,6 +37,9 @@ class DetectorFreeGenerator(GeneratorTraining):
             Poisoned rows had their share in the latter, so that a trigger's features look ordinary with them.
         optimizer: Makes the optimizer; default Adam 1e-3.
         schedule: What the learning rate does over the run.
+
+    Raises:
+        ValueError: When run, if images are not of the suspect's size, as the default generator's are.
     """
 
     def __init__(
@@ -64,6 +67,7 @@ class DetectorFreeGenerator(GeneratorTraining):
         super().build()
         self.names = self.net.module.last_layers(self.layers, self.kind_of_layer)
         if self.patterned:
+            self.refuse_other_size(self.net.module)
             self.generator = PatternedUNet(self.net.module.input_size)
 
     def on_fit_start(self) -> None:
@@ -80,7 +84,7 @@ class DetectorFreeGenerator(GeneratorTraining):
             norm.momentum = None  # the mean over all batches
             norm.train()
         for part in images:
-            if len(part) > 1:  # one row has no variance
+            if 2 * len(part) >= len(images[0]):  # a short last one would weigh as much as the others
                 net(part)
         return net
 

@@ -41,12 +41,7 @@ class Decoupled(Alternating):
         Raises:
             ValueError: If the data's images are not of the subject's size, as the mask is.
         """
-        if size := self.other_size(self.subject):
-            side = self.subject.input_size
-            raise ValueError(
-                f"Expected images of the suspect's size, {side}x{side}, got {size[0]}x{size[1]}. Bring the data to "
-                f"that size: data.init_args.stored_size={side}."
-            )
+        self.refuse_other_size(self.subject)
         self.probe = copy.deepcopy(self.subject).requires_grad_(False).eval()
         if self.decoupling.layer is not None:
             self.subject.taps(self.subject.example(), [self.decoupling.layer])  # a layer that is not known is named

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
 from lit_backdoor.models import Classifier
-from lit_backdoor.stages.base import Batch, Outcome
+from lit_backdoor.stages.base import Outcome
 from lit_backdoor.stages.fine_tune import FineTune
 from lit_backdoor.stages.optim import Schedule
 
@@ -71,8 +71,9 @@ class AveragedFineTune(FineTune):
                 stacklevel=2,
             )
 
-    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
-        """Average the weights, in the last epochs."""
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """Make a step, and average the weights in the last epochs; several batches may make one step."""
+        super().optimizer_step(*args, **kwargs)
         if self.average and self.current_epoch + self.average >= cast(int, self.trainer.max_epochs):
             self.mean.update_parameters(self.classifier)
 

@@ -113,8 +113,8 @@ class PGBD(AveragedFineTune):
             return mapped_leads(self.target, num_classes)
         return constant_leads(targets_given(self, self.target, num_classes), num_classes)
 
-    def make_vectors(self, prototypes: Tensor) -> Tensor:
-        """Make the vectors to keep away from, ``[T, C, d]``."""
+    def make_vectors(self, prototypes: Tensor, current: Tensor) -> Tensor:
+        """Make the vectors to keep away from, ``[T, C, d]``, of prototypes and those of the net as it is by now."""
         return prototype_vectors(prototypes, self.leads)
 
     @property
@@ -171,8 +171,9 @@ class PGBD(AveragedFineTune):
     def rebuild(self, number: int) -> None:
         """Take prototypes and vectors anew for the so manieth time, weighed against those before."""
         of_prototypes, of_vectors = self.geometry.weights(number)
-        prototypes = smoothed(self.root_prototypes(), self.prototypes, of_prototypes)
-        vectors = self.make_vectors(prototypes)
+        current = self.root_prototypes()
+        prototypes = smoothed(current, self.prototypes, of_prototypes)
+        vectors = self.make_vectors(prototypes, current)
         if self.mapping is not None:
             vectors = self.mapped(self.mapping, vectors)
         self.prototypes.copy_(prototypes)

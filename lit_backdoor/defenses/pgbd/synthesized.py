@@ -26,7 +26,8 @@ class STPGBD(PGBD):
     """Keep activations off the way that a trigger moves them: :math:`V_c = P'_c - P_c`, P' of triggered root images.
 
     The trigger moves all classes, but images of the target class are left out where it is known. Further classes that
-    a detector flagged, for which its bundle has no trigger, get the vectors of `PGBD`.
+    a detector flagged, for which its bundle has no trigger, get the vectors of `PGBD`. P' and P here are those of the
+    net as it is: with ``geometry.smoothed: prototypes`` the P that the loss starts from is smoothed, the vectors not.
 
     Args:
         suspect: Path of a suspect bundle, or a classifier (a copy of it is tuned).
@@ -88,12 +89,12 @@ class STPGBD(PGBD):
         rows = {row: known[lead] for row, lead in enumerate(self.leads[:, 0].tolist()) if lead in known}
         return {row: partial(stamped_by, trigger) for row, trigger in (rows if known else {0: net}).items()}
 
-    def make_vectors(self, prototypes: Tensor) -> Tensor:
+    def make_vectors(self, prototypes: Tensor, current: Tensor) -> Tensor:
         """Make the vectors to the prototypes of triggered images."""
-        vectors = super().make_vectors(prototypes)
+        vectors = super().make_vectors(prototypes, current)
         classes = torch.arange(len(prototypes), device=prototypes.device)
         for row, stamp in self.stamps.items():
-            moved = self.root_prototypes(stamp) - prototypes
+            moved = self.root_prototypes(stamp) - current  # of one net: no way that it went since is the trigger's
             vectors[row] = moved.masked_fill((self.leads[row] == classes)[:, None], 0)
         return vectors
 
