@@ -244,7 +244,7 @@ class Stage(StageInputs):
                 attack=getattr(datamodule, "attack", None),
                 inputs={
                     name: {"hash": bundle.hash, "path": Path(os.path.relpath(bundle.path, path)).as_posix()}
-                    for name, bundle in self._sources.items()
+                    for name, bundle in self.sources.items()
                 },
                 key=key,
                 meta={

@@ -146,7 +146,7 @@ class UnlearningFineTune(FineTune):
         given = self._given["generator"]
         report = open_bundle(given, self.takes["generator"]) if isinstance(given, str | PathLike) else None
         if report is not None and report.kind == "targets" and report.numbers.get("target_class") is None:
-            self._sources["generator"], self.maker = report, None
+            self.sources["generator"], self.maker = report, None
         else:
             self.maker = Frozen(self.open("generator"))
 
@@ -172,6 +172,6 @@ class UnlearningFineTune(FineTune):
 
     def outcome(self) -> Outcome:
         """Hand on the tuned classifier, and the class that was unlearned, where a detector named it or found none."""
-        source = self._sources.get("generator")
+        source = self.sources.get("generator")
         named = source.numbers if source is not None and source.kind == "targets" else {}
         return Outcome(self.classifier, numbers={k: named[k] for k in ("target_class",) if k in named})

@@ -66,7 +66,7 @@ class NTPGBD(PGBD):
         """Make room for one target, and find the classes that have turns."""
         self.turns = list(range(self.classifier.num_classes))
         if self.candidates is not None:
-            bundle = self._sources["candidates"] = open_bundle(self.candidates, self.takes["candidates"])
+            bundle = self.sources["candidates"] = open_bundle(self.candidates, self.takes["candidates"])
             statistic = read_report(bundle).statistic
             if len(statistic) != len(self.turns):
                 reported = len(statistic)
