@@ -24,7 +24,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from lit_backdoor import __version__
-from lit_backdoor.errors import first_lines, unknown
+from lit_backdoor.errors import first_lines, one_of
 from lit_backdoor.recipe import Recorded, rebuild, recipe
 
 __all__ = ["FORMAT", "KINDS", "Bundle", "open_bundle", "save_bundle"]
@@ -135,8 +135,7 @@ def save_bundle(
         ValueError: If the kind is unknown or the module cannot be written down.
         OSError: If the disk is full or not writable; nothing is left behind and an older bundle stays.
     """
-    if kind not in KINDS:
-        raise unknown("kind of bundle", kind, KINDS)
+    one_of("kind of bundle", kind, KINDS)
     if module is not None and not isinstance(module, Recorded):
         raise ValueError(
             f"Expected a net that remembers how it was made (a Classifier, UNet or other Recorded module), got "
@@ -220,8 +219,7 @@ def _read_info(folder: Path) -> dict[str, Any]:
     noted = whole and all(isinstance(source, dict) for source in info["inputs"].values())
     if not noted or not all(isinstance(s.get(k), str) for s in info["inputs"].values() for k in ("hash", "path")):
         raise ValueError(damaged)
-    if info["kind"] not in KINDS:
-        raise unknown("kind of bundle", info["kind"], KINDS)
+    one_of("kind of bundle", info["kind"], KINDS)
     return info
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from lit_backdoor.errors import unknown
+from lit_backdoor.errors import one_of
 
 __all__ = ["cache_folder", "config_folder", "find_config", "list_configs", "read_config"]
 
@@ -43,9 +43,7 @@ def find_config(kind: str, name: str) -> Path:
             return Path(name)
         raise ValueError(f"Expected a file at '{name}', found none.")
     known = list_configs(kind)
-    if name not in known:
-        raise unknown(kind.removesuffix("s"), name, known)
-    return known[name]
+    return known[one_of(kind.removesuffix("s"), name, known)]
 
 
 def read_config(kind: str, path: Path) -> Any:

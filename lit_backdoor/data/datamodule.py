@@ -18,7 +18,7 @@ from lit_backdoor.data.sources.base import Source
 from lit_backdoor.data.split import Split
 from lit_backdoor.data.stamping import on_device, plant, resized
 from lit_backdoor.data.views import VIEWS, View, plan_views, selected_view
-from lit_backdoor.errors import unknown
+from lit_backdoor.errors import one_of
 from lit_backdoor.triggers.base import Attack, Role, Trigger
 from lit_backdoor.triggers.named import named_attack
 
@@ -103,7 +103,7 @@ class BackdoorDataModule(pl.LightningDataModule):
         self.view = [view] if isinstance(view, str) else view
         self.root_source = root_source
         for name in self.view or ():
-            _check_view(name)
+            one_of("view", name, VIEWS)
         self._lent: Trigger | None = None
         self._views: dict[str, View] = {}
 
@@ -201,7 +201,7 @@ class BackdoorDataModule(pl.LightningDataModule):
             ValueError: If there is no such view, or it has no rows here; says why.
         """
         self.setup()
-        _check_view(name)
+        one_of("view", name, VIEWS)
         if name == "suspicious" and name not in self._views:
             self._views[name] = selected_view(self._views["questioned"], self.suspicious, self.attack, self.num_classes)
         if name == "triggered" and name not in self._views:
@@ -331,11 +331,6 @@ class BackdoorDataModule(pl.LightningDataModule):
         if dist.is_available() and dist.is_initialized():
             return dist.get_world_size(), dist.get_rank()
         return (1, 0) if self.trainer is None else (self.trainer.world_size, self.trainer.global_rank)
-
-
-def _check_view(name: str) -> None:
-    if name not in VIEWS:
-        raise unknown("view", name, VIEWS)
 
 
 def _as_is(batch: Any) -> Any:

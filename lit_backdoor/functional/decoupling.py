@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lit_backdoor.errors import unknown
+from lit_backdoor.errors import one_of
 from lit_backdoor.functional.precision import full
 
 __all__ = [
@@ -65,11 +65,8 @@ def error(x: Tensor, y: Tensor, norm: str = "l2") -> Tensor:
     Raises:
         ValueError: If the norm is another one.
     """
-    if norm == "l2":
-        return F.mse_loss(full(x), full(y))
-    if norm == "l1":
-        return F.l1_loss(full(x), full(y))
-    raise unknown("norm", norm, ("l1", "l2"))
+    measure = F.mse_loss if one_of("norm", norm, ("l1", "l2")) == "l2" else F.l1_loss
+    return measure(full(x), full(y))
 
 
 class Inversion(NamedTuple):
@@ -146,9 +143,7 @@ def tau_to_pixels(tau: float, std: Sequence[float], norm: str = "l2") -> float:
         ValueError: If ``tau`` is not positive or the norm is unknown.
     """
     _check_tau(tau)
-    if norm not in ("l1", "l2"):
-        raise unknown("norm", norm, ("l1", "l2"))
-    power = 2 if norm == "l2" else 1
+    power = 2 if one_of("norm", norm, ("l1", "l2")) == "l2" else 1
     return tau * sum(float(value) ** power for value in std) / len(std)
 
 

@@ -12,14 +12,12 @@ from torch.optim import Adam, Optimizer
 
 from lit_backdoor.defenses.btidbf.inverting import Generator, Inverting
 from lit_backdoor.defenses.btidbf.settings import Decoupling, Inversion, Span
-from lit_backdoor.errors import check_share, unknown
+from lit_backdoor.errors import check_share, one_of
 from lit_backdoor.functional.decoupling import error
 from lit_backdoor.models import Classifier, Frozen, Purified, UNet
 from lit_backdoor.stages.base import Batch, Outcome
 
 __all__ = ["Purification"]
-
-_LESSONS = ("all", "part")
 
 
 class Purification(Inverting):
@@ -78,11 +76,9 @@ class Purification(Inverting):
             rounds,
             ("purify", purify_epochs),
         )
-        if lesson not in _LESSONS:
-            raise unknown("lesson", lesson, _LESSONS)
         self.given(suspect=suspect)
         self._purifier = purifier
-        self.lesson = lesson
+        self.lesson = one_of("lesson", lesson, ("all", "part"))
         self.part = check_share("the share of generated images", share, closed=True)
         self.lr = lr
         self.noise = noise

@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 
 from lit_backdoor.defenses.btidbf.inverting import Generator, Inverting
 from lit_backdoor.defenses.btidbf.settings import Decoupling, Inversion, Span
-from lit_backdoor.errors import check_share, unknown
+from lit_backdoor.errors import check_share, one_of
 from lit_backdoor.functional.decoupling import error, unlearning_loss
 from lit_backdoor.models import Classifier
 from lit_backdoor.models.base import batch_norms
@@ -66,10 +66,8 @@ class Unlearning(Inverting):
             rounds,
             ("unlearn", unlearn_epochs),
         )
-        if lesson not in ("all", "part"):
-            raise unknown("lesson", lesson, ("all", "part"))
         self.given(suspect=suspect)
-        self.lesson = lesson
+        self.lesson = one_of("lesson", lesson, ("all", "part"))
         self.part = check_share("the share of generated images", share, closed=True)
         self.optimizer = optimizer
         self.batch_norm = batch_norm
