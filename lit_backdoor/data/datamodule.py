@@ -58,7 +58,7 @@ class BackdoorDataModule(pl.LightningDataModule):
             than the source's, its labels are -1 until `set_root_labels`, and each stage's suspect gives its own.
 
     Raises:
-        ValueError: If a size is not positive, or a view or the attack's name is unknown.
+        ValueError: If a size is not positive, or a view, the attack's name or the augmentation is unknown.
     """
 
     takes: ClassVar[Mapping[str, tuple[str, ...]]] = {"suspicious": ("selection",)}  # bundles, as stages have it
@@ -94,6 +94,8 @@ class BackdoorDataModule(pl.LightningDataModule):
         self.split = split or Split()
         self.attack = named_attack(attack) if isinstance(attack, str) else attack
         self.augment = CropFlip() if augment == "crop_flip" else augment
+        if not (self.augment is None or isinstance(self.augment, Augment)):
+            raise ValueError(f"Expected data.augment to be 'crop_flip', an Augment or None, got {augment!r}.")
         self.batch_size = batch_size
         self.eval_batch_size = eval_batch_size
         self.num_workers = num_workers

@@ -120,6 +120,9 @@ class UnlearningFineTune(FineTune):
         optimizer: Makes the optimizer; default Adam 1e-4, ATClean's for CIFAR-10.
         schedule: What the learning rate does over the run.
         batch_norm: ``train`` uses and updates batch statistics, ``eval`` keeps the suspect's running ones.
+
+    Raises:
+        ValueError: If an option is unknown.
     """
 
     takes: ClassVar[Takes] = {
@@ -138,7 +141,7 @@ class UnlearningFineTune(FineTune):
     ) -> None:
         super().__init__(suspect, optimizer, schedule, batch_norm)
         self.given(generator=generator)
-        self.mix = mix
+        self.mix = one_of("mix", mix, ("generated", "mixed", "both"))
 
     def build(self) -> None:
         """Open the suspect and the generator."""

@@ -10,6 +10,7 @@ from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
 from torch.nn import functional as F
 
+from lit_backdoor.errors import one_of
 from lit_backdoor.models import Classifier, Frozen, PatternedUNet, UNet
 from lit_backdoor.models.base import batch_norms
 from lit_backdoor.stages.base import Batch
@@ -37,6 +38,9 @@ class DetectorFreeGenerator(GeneratorTraining):
             Poisoned rows had their share in the latter, so that a trigger's features look ordinary with them.
         optimizer: Makes the optimizer; default Adam 1e-3.
         schedule: What the learning rate does over the run.
+
+    Raises:
+        ValueError: If an option is unknown.
     """
 
     def __init__(
@@ -57,7 +61,7 @@ class DetectorFreeGenerator(GeneratorTraining):
         self.layers = layers
         self.kind_of_layer = kind_of_layer
         self.decay = decay
-        self.statistics = statistics
+        self.statistics = one_of("statistics", statistics, ("root", "suspect"))
 
     def build(self) -> None:
         """Open the suspect, find its last layers and make the generator."""

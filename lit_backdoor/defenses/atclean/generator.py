@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchmetrics import Metric
 
+from lit_backdoor.errors import one_of
 from lit_backdoor.functional.collision import DISTANCES, locate_loss
 from lit_backdoor.metrics import DegreeOfFeatureCollisions
 from lit_backdoor.models import Classifier, Frozen, UNet
@@ -40,7 +41,7 @@ class CollisionGenerator(GeneratorTraining):
         schedule: What the learning rate does over the run.
 
     Raises:
-        ValueError: If the distance is unknown or compares rows that have no partners here.
+        ValueError: If the distance or the schedule is unknown.
     """
 
     def __init__(
@@ -58,7 +59,7 @@ class CollisionGenerator(GeneratorTraining):
     ) -> None:
         super().__init__(suspect, generator, optimizer, schedule)
         self.alpha = alpha
-        self.distance = DISTANCES[distance]
+        self.distance = DISTANCES[one_of("distance", distance, DISTANCES)]
         self.layers = layers
         self.kind_of_layer = kind_of_layer
         self.decay = decay

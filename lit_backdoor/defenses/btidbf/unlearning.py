@@ -70,7 +70,7 @@ class Unlearning(Inverting):
         self.lesson = one_of("lesson", lesson, ("all", "part"))
         self.part = check_share("the share of generated images", share, closed=True)
         self.optimizer = optimizer
-        self.batch_norm = batch_norm
+        self.batch_norm = one_of("batch_norm", batch_norm, ("train", "eval"))
 
     @property
     def subject(self) -> Classifier:
