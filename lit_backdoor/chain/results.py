@@ -17,6 +17,7 @@ import torchvision
 
 from lit_backdoor import __version__
 from lit_backdoor.bundle import Bundle
+from lit_backdoor.chain.folders import write_whole
 from lit_backdoor.metrics import dem, der
 
 __all__ = ["StageResult", "collect"]
@@ -86,9 +87,7 @@ def collect(chain: Mapping[str, Any], name: str, out: Path, stages: Sequence[Sta
         "summary": _summary(chain.get("summary") or {}, {stage.name: stage.metrics for stage in stages}),
     }
     results = dict(json_ready(results))
-    part = out / f".results.json.{os.getpid()}.part"
-    part.write_text(json.dumps(results, indent=1, allow_nan=False) + "\n")
-    part.rename(out / "results.json")
+    write_whole(out / "results.json", json.dumps(results, indent=1, allow_nan=False) + "\n")
     return results
 
 
