@@ -26,6 +26,7 @@ __all__ = [
     "mask_loss",
     "occlusions",
     "pieces",
+    "replace_share",
     "soft_mask",
     "tau_to_pixels",
     "unlearning_loss",
@@ -205,6 +206,22 @@ def adaptive_loss(
     benign = loss(features * mask, target)
     trigger = loss(features * (1 - mask), target) + loss(triggered_features * (1 - mask), attack_label)
     return normal + benign + trigger
+
+
+def replace_share(images: Tensor, generated: Tensor, share: float) -> Tensor:
+    """Replace random rows of a batch by their generated images: the share, rounded down, and one more, as the release.
+
+    Args:
+        images: x in [0, 1], ``[B, C, H, W]``.
+        generated: G(x), of the same shape.
+        share: In (0, 1].
+
+    Returns:
+        Images of x's type, ``[B, C, H, W]``. Draws come from torch's global generator of the CPU.
+    """
+    count = min(len(images), int(share * len(images) + 1))
+    rows = torch.randperm(len(images))[:count].to(images.device)
+    return images.index_copy(0, rows, generated.to(images.dtype)[rows])
 
 
 def pieces(images: Tensor, generated: Tensor, grid: int = 4, strongest: float = 2.0) -> Tensor:

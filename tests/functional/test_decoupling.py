@@ -11,6 +11,7 @@ from lit_backdoor.functional.decoupling import (
     mask_loss,
     occlusions,
     pieces,
+    replace_share,
     soft_mask,
     tau_to_pixels,
     unlearning_loss,
@@ -150,6 +151,14 @@ def test_adaptive_loss_equals_eq_7_to_10(case):
         for inputs, labels in [(h, y), (t, label), (h * m, y), (h * (1 - m), y), (t * (1 - m), label)]
     )
     torch.testing.assert_close(adaptive_loss(head, h, t, m, y, label), expected)
+
+
+@pytest.mark.parametrize(("share", "count"), [(0.1, 1), (0.5, 4), (1.0, 6)])
+def test_replaced_rows_are_a_random_share_of_the_batch(case, share, count):
+    found = replace_share(case["images"], case["generated"].double(), share)
+    replaced = (found == case["generated"]).flatten(1).all(1)
+    assert int(replaced.sum()) == count
+    torch.testing.assert_close(found[~replaced], case["images"][~replaced], rtol=0, atol=0)
 
 
 def test_pieces_are_squares_of_the_trigger_at_one_strength_per_image():

@@ -13,7 +13,7 @@ from torch.optim import Adam, Optimizer
 from lit_backdoor.defenses.btidbf.inverting import Generator, Inverting
 from lit_backdoor.defenses.btidbf.settings import Decoupling, Inversion, Span
 from lit_backdoor.errors import check_share, one_of
-from lit_backdoor.functional.decoupling import error
+from lit_backdoor.functional.decoupling import error, replace_share
 from lit_backdoor.models import Classifier, Frozen, Purified, UNet
 from lit_backdoor.stages.base import Batch, Outcome
 
@@ -130,9 +130,7 @@ class Purification(Inverting):
         if self.lesson != "part":
             purified = self.restoration(batch, generated, features)
             return purified + self.benign_weight * self.restoration(batch, images, features)
-        count = min(len(images), int(self.part * len(images) + 1))
-        rows = torch.randperm(len(images))[:count].to(images.device)
-        return self.restoration(batch, images.index_copy(0, rows, generated[rows]), features)
+        return self.restoration(batch, replace_share(images, generated, self.part), features)
 
     def triggered(self, images: Tensor) -> Tensor:
         """Give the images that the purifier is to restore."""
