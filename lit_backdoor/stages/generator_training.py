@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import Any, ClassVar, get_args
 
 import torch
@@ -57,6 +58,7 @@ class GeneratorTraining(Stage):
         """Make the optimizer and its schedule."""
         return scheduled(self, self.optimizer(self.generator.parameters()), self.schedule)
 
+    @abstractmethod
     def objective(self, batch: Batch, generated: Tensor) -> dict[str, Tensor]:
         """Give ``loss`` and the parts of it to be logged."""
         raise NotImplementedError

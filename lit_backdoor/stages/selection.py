@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -69,6 +70,7 @@ class SuspiciousSelection(Stage):
         """Classify by the suspect."""
         return self.net(images)  # type: ignore[no-any-return]
 
+    @abstractmethod
     def score(self, batch: Batch) -> Tensor:
         """Score rows, float ``[B]``; low is suspicious."""
         raise NotImplementedError

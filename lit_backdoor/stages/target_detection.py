@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from abc import abstractmethod
 from dataclasses import dataclass, field
 from operator import index
 from os import PathLike
@@ -85,6 +86,7 @@ class TargetDetection(Stage):
         """Do nothing with test images: the report is about the suspect."""
         return []
 
+    @abstractmethod
     def report(self) -> TargetReport:
         """Judge the classes, once training or prediction is over; the same in every process."""
         raise NotImplementedError
