@@ -145,14 +145,14 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 
 def section(parent: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     """Give a part of a chain that may be missing or empty, but is nothing other than a mapping."""
-    section = parent.get(name)
-    if section is not None and not isinstance(section, Mapping):
-        raise ValueError(f"Expected '{name}' in the chain to be a section of keys and values, got {section!r}.")
-    return section or {}
+    found = parent.get(name)
+    if found is not None and not isinstance(found, Mapping):
+        raise ValueError(f"Expected '{name}' in the chain to be a section of keys and values, got {found!r}.")
+    return found or {}
 
 
 def known(what: str, given: Iterable[Any], names: Iterable[str]) -> None:
-    """Refuse the first name that is not among the known ones; ``what`` says of what it is the name.
+    """Refuse the first name that is not among the known ones; ``what`` says what the names stand for.
 
     Raises:
         ValueError: With the nearest known name.

@@ -57,7 +57,7 @@ class FineTune(Stage):
         self.classifier = self.open_classifier().requires_grad_(True).train()
 
     def configure_optimizers(self) -> Any:
-        """Make the optimizer and its schedule, which a run without steps has no use for: torch would warn of it."""
+        """Make the optimizer and its schedule; an idle run has none: torch would warn of no step."""
         optimizer = self.optimizer(self.classifier.parameters())
         return optimizer if self.idle else scheduled(self, optimizer, self.schedule)
 

@@ -114,7 +114,10 @@ class LocalGradientAscentTraining(PoisonedTraining):
 
 
 class FloodingTraining(LocalGradientAscentTraining):
-    """The same by flooding: abs(loss - gamma) + gamma (Ishida et al. 2020), BackdoorBench's default for ABL."""
+    """Training that keeps the loss near ``gamma`` by flooding, BackdoorBench's default for ABL.
+
+    Ishida et al. 2020: abs(loss - gamma) + gamma. Arguments as in `LocalGradientAscentTraining`.
+    """
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Flooding, on the mean loss of the batch."""

@@ -95,8 +95,8 @@ class SuspiciousSelection(Stage):
 class LowestLoss(SuspiciousSelection):
     """Keep the rows that the suspect fits best: poisoned rows are learned first (ATClean, step 2; ABL).
 
-    The loss is taken from the trained suspect in eval mode, without augmentation. Feed it what
-    `LocalGradientAscentTraining` left for ABL's own order of things.
+    The loss is taken from the trained suspect in eval mode, without augmentation. For ABL's own procedure, give it the
+    suspect that `LocalGradientAscentTraining` left.
     """
 
     def score(self, batch: Batch) -> Tensor:

@@ -25,8 +25,7 @@ __all__ = [
     "Trigger",
 ]
 
-
-_STREAM = 0x706C616E
+_STREAM = 0x706C616E  # "plan" in ASCII, added to the seed of a plan
 
 
 class Role(IntEnum):

@@ -36,7 +36,7 @@ class CollisionGenerator(GeneratorTraining):
         layers: How many of the last layers are compared.
         kind_of_layer: ``conv`` layers, or ``block`` s, which transformers need.
         decay: Weight of a layer over that of the next later one. Paper: .1.
-        cache_rows: At most so many suspicious rows are kept; the lowest losses come first.
+        cache_rows: Largest number of suspicious rows whose features are kept, the first ones of the selection.
         optimizer: Makes the optimizer; default Adam 1e-3.
         schedule: What the learning rate does over the run.
 

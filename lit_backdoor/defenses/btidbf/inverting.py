@@ -103,7 +103,7 @@ class Inverting(Decoupled):
         return self.generators[self.chosen]
 
     def trained_in(self, number: int) -> Sequence[nn.Module]:
-        """Give the generators that a round trains, counted from 0."""
+        """Give the generators that a round trains; rounds are counted from 0."""
         return [self.generator] if number else list(self.generators)
 
     def optimizers_by_phase(self) -> Mapping[str, Optimizer]:

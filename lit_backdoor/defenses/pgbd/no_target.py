@@ -26,9 +26,9 @@ class NTPGBD(PGBD):
     Args:
         suspect: Path of a suspect bundle, or a classifier (a copy of it is tuned).
         interval: Epochs of each turn. Paper: 3 for CIFAR-10, 1 for many classes.
-        candidates: Path of a bundle of kind ``targets``: only its most suspicious classes have turns, the first first;
-            classes that it has no number on have none.
-        top: How many of the candidates; the paper's top k.
+        candidates: Path of a bundle of kind ``targets``: only its most suspicious classes have turns, the most
+            suspicious first. Classes that its detector found no number for have none.
+        top: How many of the candidates have turns; the paper's top k.
         **options: Further arguments of `PGBD`, but its target.
 
     Raises:

@@ -169,7 +169,11 @@ class PGBD(AveragedFineTune):
             self.rebuild(0 if first else self.current_epoch // self.gap)
 
     def rebuild(self, number: int) -> None:
-        """Take prototypes and vectors anew for the so manieth time, weighed against those before."""
+        """Compute prototypes and vectors anew and weigh them against those before.
+
+        Args:
+            number: How many rebuildings came before this one.
+        """
         of_prototypes, of_vectors = self.geometry.weights(number)
         prototypes = smoothed(self.root_prototypes(), self.prototypes, of_prototypes)
         vectors = self.make_vectors(prototypes)

@@ -80,7 +80,7 @@ class STPGBD(PGBD):
 
     @property
     def stamps(self) -> dict[int, Stamp]:
-        """What puts a trigger on images, by the row of its target; the first row's where that is not said."""
+        """What puts a trigger on images, by the row of `leads` it belongs to; the first where no bundle says so."""
         net, bundle = self.maker.module, self.sources.get("trigger")
         triggers = list(net.triggers) if isinstance(net, OneOf) else [net]
         of = read_report(bundle).flagged if bundle is not None and bundle.kind == "targets" else ()

@@ -25,7 +25,7 @@ class Program:
     Attributes:
         margin: By how much the class's logit must win, in units of logits.
         quantile: Share of the root images that must be sent over each border, in (0, 1]; 1 is the maximum over images.
-        slack: Price of a unit by which the gain on another class falls short; None for none falling short.
+        slack: Price of each unit of logits by which the gain on another class falls short; None lets none fall short.
 
     Raises:
         ValueError: If a number is out of range.
