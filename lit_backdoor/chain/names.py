@@ -126,7 +126,10 @@ def load_class(class_path: Any) -> Any:
     try:
         module = importlib.import_module(module_name)
     except (ImportError, ValueError) as error:
-        raise ValueError(f"Cannot import the class '{class_path}': {error}. Expected package.module.Class.") from error
+        raise ValueError(
+            f"Cannot import the class '{class_path}': {error}. Expected package.module.Class; for a module of this "
+            "folder start with PYTHONPATH=. lit-backdoor …"
+        ) from error
     if not hasattr(module, name):
         raise unknown(f"class in {module_name}", name, [n for n in dir(module) if n[:1].isupper()])
     return getattr(module, name)
