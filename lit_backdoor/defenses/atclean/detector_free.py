@@ -21,9 +21,9 @@ __all__ = ["DetectorFreeGenerator"]
 
 
 class DetectorFreeGenerator(GeneratorTraining):
-    """Train without suspicious samples: move the features of root images as far as a small change of pixels can.
+    """Train a generator without suspicious samples: move features of root images as far as small changes of pixels can.
 
-    ATClean, Sec. 5, gives the idea, not the formula. Here: minimize -log of the relative feature distance
+    ATClean, Sec. 5, gives the idea, not the formula. Minimized is here -log of the relative feature distance
     sum_k decay^(k-1) |phi_k(B(x)) - phi_k(x)|^2 / |phi_k(x)|^2, plus a hinge that holds MSE(x, B(x)) below ``bound``.
 
     Args:

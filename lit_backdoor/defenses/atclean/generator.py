@@ -22,11 +22,12 @@ __all__ = ["CollisionGenerator", "UntrainedGenerator"]
 
 
 class CollisionGenerator(GeneratorTraining):
-    """Minimize MSE(x, B(x)) + alpha * locate(B(x), suspicious) over root images x (ATClean, Eq. 1-3, Alg. 1).
+    """Train a generator whose images collide with suspicious samples in the suspect's last layers (ATClean, Alg. 1).
 
-    The suspect's last layers see generated root images and suspicious samples; their features' distance is weighted
-    by decay^(k-1) for the k-th last layer. Features of suspicious samples are computed once. Deviations from the
-    paper: each layer's distance is normalized by itself (see `functional.collision`), pixels are in [0, 1].
+    Minimized is MSE(x, B(x)) + alpha * locate(B(x), suspicious) over root images x (Eq. 1-3). The suspect's last layers
+    see generated root images and suspicious samples; the distance of their features is weighted by decay^(k-1) for the
+    k-th last layer. Features of suspicious samples are computed once. Deviations from the paper: each layer's distance
+    is normalized by itself (see `functional.collision`), pixels are in [0, 1].
 
     Args:
         suspect: Path of a suspect bundle, or a classifier; frozen in eval mode.

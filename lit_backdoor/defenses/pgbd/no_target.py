@@ -18,10 +18,10 @@ __all__ = ["NTPGBD"]
 
 
 class NTPGBD(PGBD):
-    """Take each class for the target in turn, for some epochs each, over and over; also against all-to-all attacks.
+    """PGBD without a known target: take each class for it in turn; also against all-to-all attacks.
 
-    Prototypes and vectors are rebuilt at every switch; ``geometry.update`` is not used. A class that the root set lacks
-    has no turn, with a warning.
+    A turn lasts some epochs, and turns are repeated. Prototypes and vectors are rebuilt at every switch;
+    ``geometry.update`` is not used. A class that the root set lacks has no turn, with a warning.
 
     Args:
         suspect: Path of a suspect bundle, or a classifier (a copy of it is tuned).

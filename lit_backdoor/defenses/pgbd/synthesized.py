@@ -23,10 +23,11 @@ __all__ = ["STPGBD"]
 
 
 class STPGBD(PGBD):
-    """Keep activations off the way that a trigger moves them: :math:`V_c = P'_c - P_c`, P' of triggered root images.
+    """PGBD with a synthesized trigger: keep activations off the way that the trigger moves them.
 
-    The trigger moves all classes, but images of the target class are left out where it is known. Further classes that
-    a detector flagged, for which its bundle has no trigger, get the vectors of `PGBD`.
+    The vectors are :math:`V_c = P'_c - P_c`, with the prototypes P' of triggered root images. The trigger moves all
+    classes, but images of the target class are left out where it is known. Further classes that a detector flagged, for
+    which its bundle has no trigger, get the vectors of `PGBD`.
 
     Args:
         suspect: Path of a suspect bundle, or a classifier (a copy of it is tuned).
