@@ -30,6 +30,7 @@ __all__ = [
     "mean_distance",
     "mmd2",
     "pool_features",
+    "relative_change",
 ]
 
 BANDWIDTHS = (0.25, 0.5, 1.0, 2.0, 4.0)
@@ -207,4 +208,19 @@ def locate_loss(
             f"Expected outputs of the same layers for both batches, got {len(generated)} and {len(suspicious)} layers."
         )
     terms = [decay**k * distance(x, y) for k, (x, y) in enumerate(zip(generated, suspicious, strict=True))]
+    return torch.stack(terms).sum()
+
+
+def relative_change(moved: Sequence[Tensor], original: Sequence[Tensor], decay: float = 0.1) -> Tensor:
+    r"""Weighted sum of how far layers' outputs moved, each relative to its own size (ATClean, Sec. 5).
+
+    .. math:: \sum_k \lambda^{k-1} \frac{\lVert \phi_k(B(x)) - \phi_k(x) \rVert^2}{\lVert \phi_k(x) \rVert^2}
+
+    Args:
+        moved: Outputs of the k-th last layers for changed images, k = 1 (the last layer) first.
+        original: The same for the images as they were.
+        decay: Weight lambda of a layer over that of the next later one, >= 0.
+    """
+    pairs = [(full(new), full(old)) for new, old in zip(moved, original, strict=True)]
+    terms = [decay**k * F.mse_loss(new, old) / old.pow(2).mean() for k, (new, old) in enumerate(pairs)]
     return torch.stack(terms).sum()

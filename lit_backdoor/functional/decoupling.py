@@ -21,6 +21,7 @@ __all__ = [
     "Inversion",
     "adaptive_loss",
     "error",
+    "hinged_loss",
     "inversion_loss",
     "lost_confidence",
     "mask_loss",
@@ -132,6 +133,24 @@ def inversion_loss(
     bounded = (image <= tau) & (benign <= feature_bound)
     # a choice on the device: no wait for its value, and every rank's graph holds the same parameters
     return Inversion(torch.where(bounded, benign_weight * benign - backdoor, image), image, benign, backdoor, bounded)
+
+
+def hinged_loss(parts: Inversion, tau: float, benign_weight: float = 0.01) -> Tensor:
+    r"""Objective of the backdoor generator whose bound is a hinge, not a branch (ours).
+
+    .. math:: 10 \max(0,\ d(x, x') / \tau - 1) + \omega\, d(h \odot m, h' \odot m)
+        - \log d(h \odot (1 - m), h' \odot (1 - m))
+
+    The parts keep their balance however little the features change: the logarithm's gradient does not depend on their
+    scale.
+
+    Args:
+        parts: The errors, of `inversion_loss`.
+        tau: Bound on the image error, > 0, as there.
+        benign_weight: Weight omega of the benign error.
+    """
+    beyond = 10 * F.relu(parts.image / tau - 1)
+    return beyond + benign_weight * parts.benign - torch.log(parts.backdoor + 1e-6)
 
 
 def tau_to_pixels(tau: float, std: Sequence[float], norm: str = "l2") -> float:

@@ -10,6 +10,7 @@ from lit_backdoor.functional.collision import (
     mean_distance,
     mmd2,
     pool_features,
+    relative_change,
 )
 
 
@@ -179,3 +180,9 @@ def test_locate_loss_refuses_uneven_layers():
     tap = torch.zeros(2, 3)
     with pytest.raises(ValueError, match="1 and 2 layers"):
         locate_loss([tap], [tap, tap])
+
+
+def test_relative_change_weighs_each_layer_by_its_own_size():
+    original = [torch.full((2, 3), 2.0), torch.full((2, 3, 4, 4), 10.0)]
+    moved = [torch.full((2, 3), 3.0).bfloat16(), torch.full((2, 3, 4, 4), 0.0)]
+    assert relative_change(moved, original, decay=0.5).item() == pytest.approx(1 / 4 + 0.5)

@@ -7,6 +7,7 @@ from torch import nn
 from lit_backdoor.functional.decoupling import (
     adaptive_loss,
     error,
+    hinged_loss,
     inversion_loss,
     mask_loss,
     occlusions,
@@ -151,6 +152,15 @@ def test_adaptive_loss_equals_eq_7_to_10(case):
         for inputs, labels in [(h, y), (t, label), (h * m, y), (h * (1 - m), y), (t * (1 - m), label)]
     )
     torch.testing.assert_close(adaptive_loss(head, h, t, m, y, label), expected)
+
+
+@pytest.mark.parametrize("tau", [1e-3, 10.0])
+def test_hinge_counts_only_what_is_beyond_the_bound(case, tau):
+    names = ("images", "generated", "features", "generated_features", "mask")
+    parts = inversion_loss(*(case[name] for name in names), tau=tau)
+    image, benign, backdoor = (float(part) for part in (parts.image, parts.benign, parts.backdoor))
+    expected = 10 * max(0, image / tau - 1) + 0.5 * benign - np.log(backdoor + 1e-6)
+    assert hinged_loss(parts, tau, benign_weight=0.5).item() == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize(("share", "count"), [(0.1, 1), (0.5, 4), (1.0, 6)])

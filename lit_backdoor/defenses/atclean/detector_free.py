@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lit_backdoor.errors import one_of
+from lit_backdoor.functional.collision import relative_change
 from lit_backdoor.models import Classifier, Frozen, PatternedUNet, UNet
 from lit_backdoor.models.base import batch_norms
 from lit_backdoor.stages.base import Batch
@@ -95,8 +96,7 @@ class DetectorFreeGenerator(GeneratorTraining):
         moved = self.judge.module.taps(generated, self.names)
         with torch.no_grad():
             original = self.judge.module.taps(images, self.names)
-        pairs = [(moved[name].float(), original[name].float()) for name in self.names]
-        terms = [self.decay**k * F.mse_loss(new, old) / old.pow(2).mean() for k, (new, old) in enumerate(pairs)]
-        divergence = torch.stack(terms).sum()
+        new, old = ([taps[name] for name in self.names] for taps in (moved, original))
+        divergence = relative_change(new, old, self.decay)
         hinge = 10 * F.relu(mse / self.bound - 1)
         return {"loss": hinge - torch.log(divergence + 1e-6), "mse": mse, "divergence": divergence}
