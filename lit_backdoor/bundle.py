@@ -24,10 +24,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from lit_backdoor import __version__
-from lit_backdoor.errors import first_lines, unknown
+from lit_backdoor.errors import first_lines, one_of
 from lit_backdoor.recipe import Recorded, rebuild, recipe
 
-__all__ = ["FORMAT", "KINDS", "Bundle", "open_bundle", "save_bundle"]
+__all__ = ["FORMAT", "KINDS", "Bundle", "json_ready", "open_bundle", "save_bundle"]
 
 FORMAT = 1
 KINDS = ("suspect", "generator", "trigger", "detector", "decoder", "selection", "targets")
@@ -135,8 +135,7 @@ def save_bundle(
         ValueError: If the kind is unknown or the module cannot be written down.
         OSError: If the disk is full or not writable; nothing is left behind and an older bundle stays.
     """
-    if kind not in KINDS:
-        raise unknown("kind of bundle", kind, KINDS)
+    one_of("kind of bundle", kind, KINDS)
     if module is not None and not isinstance(module, Recorded):
         raise ValueError(
             f"Expected a net that remembers how it was made (a Classifier, UNet or other Recorded module), got "
@@ -152,7 +151,7 @@ def save_bundle(
         "version": __version__,
         "model": recipe(module) if module is not None else None,
         "attack": recipe(attack) if attack is not None else None,
-        "numbers": _without_nan(dict(numbers or {})),
+        "numbers": json_ready(dict(numbers or {})),
         "inputs": dict(inputs or {}),
         "key": key,
         "tied": tied,
@@ -205,6 +204,15 @@ def open_bundle(path: str | Path, kind: str | tuple[str, ...] | None = None) -> 
     return Bundle(folder, info["kind"], info["hash"], info)
 
 
+def json_ready(value: Any) -> Any:
+    """Replace NaN and infinity, which JSON cannot say, by None, also inside lists and mappings."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): json_ready(item) for key, item in value.items()}
+    return [json_ready(item) for item in value] if isinstance(value, list | tuple) else value
+
+
 def _read_info(folder: Path) -> dict[str, Any]:
     """Read ``bundle.json`` and check its shape, which a hash cannot: who altered it may have hashed it anew."""
     damaged = f"The bundle {folder} is damaged: {_JSON} is truncated or was altered. Make it anew."
@@ -220,8 +228,7 @@ def _read_info(folder: Path) -> dict[str, Any]:
     noted = whole and all(isinstance(source, dict) for source in info["inputs"].values())
     if not noted or not all(isinstance(s.get(k), str) for s in info["inputs"].values() for k in ("hash", "path")):
         raise ValueError(damaged)
-    if info["kind"] not in KINDS:
-        raise unknown("kind of bundle", info["kind"], KINDS)
+    one_of("kind of bundle", info["kind"], KINDS)
     return info
 
 
@@ -247,15 +254,6 @@ def _replace(part: Path, target: Path) -> None:
         shutil.rmtree(old, ignore_errors=True)
     else:
         part.rename(target)
-
-
-def _without_nan(value: Any) -> Any:
-    """Replace numbers that do not exist by None, which JSON can say."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {str(key): _without_nan(item) for key, item in value.items()}
-    return [_without_nan(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _hash(info: Mapping[str, Any]) -> str:

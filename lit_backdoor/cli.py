@@ -13,8 +13,13 @@ from lit_backdoor import __version__
 
 __all__ = ["main"]
 
-_LIGHTNING = ("fit", "validate", "test", "predict")
-_LISTED = ("attacks", "defenses", "datasets", "models", "chains")
+_LIGHTNING = {  # handed on to LightningCLI
+    "fit": "train one stage",
+    "validate": "measure a checkpoint of a stage: --ckpt_path FILE",
+    "test": "measure what a stage left: --bundle DIR",
+    "predict": "run a stage that trains nothing, such as a selection or a detector",
+}
+_LISTED = ("attacks", "defenses", "stages", "datasets", "models", "chains")
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -77,7 +82,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="lit-backdoor",
         description="Backdoor attacks on image classifiers, and defenses against them.",
-        epilog="fit, validate, test and predict run one stage: lit-backdoor fit --config FILE; see fit --help.",
+        epilog="Start with: lit-backdoor demo. Each command says more: lit-backdoor chain --help.",
     )
     parser.add_argument("--version", action="version", version=f"lit-backdoor {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
@@ -86,26 +91,37 @@ def _parser() -> argparse.ArgumentParser:
     demo.set_defaults(
         run=_chain, name="demo", settings=[], launcher=None, no_cache=True, trust_cache=False, dry_run=False
     )
-    chain = commands.add_parser("chain", help="run a chain of stages, by name or file")
+    chain = commands.add_parser(
+        "chain",
+        help="run a chain of stages, by name or file",
+        epilog="For example: lit-backdoor chain atclean_cifar10_small --set data.init_args.attack=blend --seed 2",
+    )
     chain.set_defaults(run=_chain)
     chain.add_argument("name", metavar="NAME|FILE", help="a shipped chain (lit-backdoor list chains) or a YAML file")
     for command in (demo, chain):
-        command.add_argument("--out", type=Path, help="folder to write; default runs/NAME-seedN")
-        command.add_argument("--seed", type=int, help="seed of split, poison plan, weights and order")
+        command.add_argument("--out", metavar="DIR", type=Path, help="folder to write; default runs/NAME-seedN")
+        command.add_argument("--seed", metavar="N", type=int, help="seed of split, poison plan, weights and order")
     chain.add_argument(
-        "--set", dest="settings", metavar="a.b.c=value", action="append", default=[], help="set a key of the chain"
+        "--set",
+        dest="settings",
+        metavar="a.b.c=value",
+        action="append",
+        default=[],
+        help="set a key of the chain; may be given several times",
     )
-    chain.add_argument("--launcher", help='start stages on several devices: "torchrun --nproc-per-node 8", "srun …"')
+    chain.add_argument(
+        "--launcher", metavar="COMMAND", help='start stages on several devices: "torchrun --nproc-per-node 8", "srun …"'
+    )
     chain.add_argument("--no-cache", action="store_true", help="train victims anew instead of taking cached ones")
     chain.add_argument("--trust-cache", action="store_true", help="take results of other versions of the code as well")
     chain.add_argument("--dry-run", action="store_true", help="check everything and print the plan")
 
-    listing = commands.add_parser("list", help="what there is: attacks, defenses, datasets, models, chains")
+    listing = commands.add_parser("list", help="what there is: " + ", ".join(_LISTED))
     listing.set_defaults(run=_list)
-    listing.add_argument("what", nargs="?", choices=_LISTED)
+    listing.add_argument("what", nargs="?", choices=_LISTED, help="one of them; all without it")
 
-    for name, text in zip(_LIGHTNING, ("train one stage", "validate", "test, or --bundle DIR", "predict"), strict=True):
-        commands.add_parser(name, help=f"{text}, by LightningCLI", add_help=False)
+    for name, text in _LIGHTNING.items():
+        commands.add_parser(name, help=text, add_help=False)
     return parser
 
 

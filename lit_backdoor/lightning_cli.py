@@ -25,7 +25,7 @@ __all__ = ["BackdoorCLI"]
 _USAGE = {
     verb: {
         "usage": f"lit-backdoor {verb} [--config FILE] [--trainer.… --model.… --data.…]",
-        "epilog": "Stages for --model: lit-backdoor list defenses, and those of lit_backdoor.stages. Arguments of one: "
+        "epilog": "Stages for --model: lit-backdoor list stages, lit-backdoor list defenses. Arguments of one: "
         f"lit-backdoor {verb} --model.help CLASS_PATH",
     }
     for verb in ("fit", "validate", "test", "predict")

@@ -1,4 +1,4 @@
-"""Where the configuration files are: in the wheel beside the package, or at the top of a checkout."""
+"""Where files are that no argument names: the shipped configurations, and the cache."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any
 
 import yaml
 
-from lit_backdoor.errors import unknown
+from lit_backdoor.errors import one_of
 
 __all__ = ["cache_folder", "config_folder", "find_config", "list_configs", "read_config"]
 
 
 def config_folder() -> Path:
-    """Give the folder of the shipped configurations.
+    """Give the folder of the shipped configurations: in the wheel beside the package, or at the top of a checkout.
 
     Raises:
         FileNotFoundError: If the installation lacks it.
@@ -43,9 +43,7 @@ def find_config(kind: str, name: str) -> Path:
             return Path(name)
         raise ValueError(f"Expected a file at '{name}', found none.")
     known = list_configs(kind)
-    if name not in known:
-        raise unknown(kind.removesuffix("s"), name, known)
-    return known[name]
+    return known[one_of(kind.removesuffix("s"), name, known)]
 
 
 def read_config(kind: str, path: Path) -> Any:
@@ -61,6 +59,6 @@ def read_config(kind: str, path: Path) -> Any:
 
 
 def cache_folder() -> Path:
-    """Give the folder of things worth keeping between runs: ``LIT_BACKDOOR_CACHE``, or one in the user's cache."""
-    named = os.environ.get("LIT_BACKDOOR_CACHE")
-    return Path(named) if named else Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "lit_backdoor"
+    """Give the folder of what is kept between runs: ``$LIT_BACKDOOR_CACHE``, else one in the user's cache folder."""
+    users = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(os.environ.get("LIT_BACKDOOR_CACHE") or f"{users}/lit_backdoor").expanduser()

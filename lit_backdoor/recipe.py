@@ -100,7 +100,7 @@ def recipe(value: Recorded) -> dict[str, Any]:
 _trust: ContextVar[tuple[str, ...] | None] = ContextVar("_trust", default=None)
 
 
-# How a class answers arguments of a wrong type, or a net of a size that no memory holds.
+# What a class raises that is given arguments of a wrong type, or asked for a net too large for the memory.
 _REFUSALS = (
     TypeError, AttributeError, LookupError, ArithmeticError, AssertionError, RuntimeError, MemoryError,
 )  # fmt: skip

@@ -87,3 +87,13 @@ def purification(**options):
 def run(stage, datamodule=None, **options):
     trainer(stage.planned_epochs, **options).fit(stage, datamodule=datamodule or data())
     return stage
+
+
+def feature_distance(trigger):
+    net, module = suspect().eval(), data()
+    total = []
+    with torch.no_grad():
+        for batch in module.triggered_batches(torch.device("cpu")):
+            difference = net.features(trigger(batch["original"])) - net.features(batch["image"])
+            total.append(difference.square().flatten(1).mean(1)[batch["eligible"] & batch["valid"]])
+    return float(torch.cat(total).mean())

@@ -5,6 +5,7 @@ import torch
 
 from lit_backdoor.bundle import save_bundle
 from lit_backdoor.defenses.pgbd import Geometry
+from lit_backdoor.functional.prototypes import class_prototypes
 
 STATIC = Geometry(update=0)
 
@@ -31,3 +32,16 @@ def lacking(label):
     view = module.get_view("root")
     view.label[view.label == label] = (label + 1) % tiny.CLASSES
     return module
+
+
+def prototypes_of(classifier, layer, stamp=None, seed=3):
+    """Prototypes of the tiny root set, by hand."""
+    module = tiny.data()
+    images, labels = [], []
+    for batch in module.loader("root", shuffle=False):
+        batch = module.images(batch)
+        images.append(batch["image"] if stamp is None else stamp(batch["image"]))
+        labels.append(batch["label"])
+    with torch.no_grad():
+        tapped = classifier.eval().taps(torch.cat(images), [layer])[layer]
+    return class_prototypes(tapped, torch.cat(labels), tiny.CLASSES, seed=seed)

@@ -42,11 +42,25 @@ def compose(name: str, settings: Iterable[str] = (), seed: int | None = None) ->
         if not sign:
             raise ValueError(f"Expected --set a.b.c=value, got '{text}'.")
         pairs.append((key, _parse(value, text)))
+    if seed is not None:
+        pairs.append(("seed", seed))
+    return _with_settings(chain, pairs, "the chain with its settings")
+
+
+def variant_of(chain: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Give a chain with other values, as a sweep has them.
+
+    Raises:
+        ValueError: If a key or a name is not known, or a value is one that an input replaces.
+    """
+    return _with_settings(copy.deepcopy(dict(chain)), list(settings.items()), "a variant of the sweep")
+
+
+def _with_settings(chain: dict[str, Any], pairs: list[tuple[str, Any]], what: str) -> dict[str, Any]:
+    """Set keys of a chain, expand its attack and check every name in it."""
     for key, value in sorted(pairs, key=lambda pair: pair[0].count(".")):  # parents first, so order does not matter
         set_value(chain, key, value)
-    chain = _settled(_with_sections(chain, "the chain with its settings"))
-    if seed is not None:
-        chain["seed"] = seed
+    chain = _settled(_with_sections(chain, what))
     expand_attack(chain["data"]["init_args"])
     check_names(chain)
     _check_replaced(chain, pairs)
@@ -198,22 +212,6 @@ def expand_attack(data: dict[str, Any]) -> None:
     attack = data.get("attack")
     if isinstance(attack, str):
         data["attack"] = read_config("attacks", find_config("attacks", attack))
-
-
-def variant_of(chain: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Give a chain with other values, as a sweep has them.
-
-    Raises:
-        ValueError: If a key or a name is not known, or a value is one that an input replaces.
-    """
-    variant = copy.deepcopy(dict(chain))
-    for key, value in settings.items():
-        set_value(variant, key, value)
-    variant = _settled(_with_sections(variant, "a variant of the sweep"))
-    expand_attack(variant["data"]["init_args"])
-    check_names(variant)
-    _check_replaced(variant, settings.items())
-    return variant
 
 
 def _parse(value: str, text: str) -> Any:

@@ -15,6 +15,7 @@ from rich.table import Table
 import lit_backdoor.data.sources
 import lit_backdoor.defenses
 import lit_backdoor.models
+import lit_backdoor.stages
 from lit_backdoor.presets import list_configs
 from lit_backdoor.stages import Stage
 
@@ -22,11 +23,12 @@ __all__ = ["print_list"]
 
 
 def print_list(kinds: Iterable[str]) -> None:
-    """Print a table for each of ``attacks``, ``defenses``, ``datasets``, ``models``, ``chains``."""
+    """Print a table for each of ``attacks``, ``defenses``, ``stages``, ``datasets``, ``models``, ``chains``."""
     finders = {
         "attacks": lambda: _configs("attacks"),
         "chains": lambda: _configs("chains"),
         "defenses": lambda: _classes(lit_backdoor.defenses, Stage),
+        "stages": lambda: _classes(lit_backdoor.stages, Stage),
         "datasets": lambda: _classes(lit_backdoor.data.sources, lit_backdoor.data.sources.Source),
         "models": lambda: _classes(lit_backdoor.models, lit_backdoor.models.Classifier),
     }
@@ -52,14 +54,19 @@ def _configs(kind: str) -> list[tuple[str, str]]:
 
 
 def _classes(package: ModuleType, base: type) -> list[tuple[str, str]]:
-    found = {}
-    for info in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
-        module = importlib.import_module(info.name)
-        for name in getattr(module, "__all__", ()):
-            value = getattr(module, name)
-            if inspect.isclass(value) and issubclass(value, base) and not inspect.isabstract(value):
-                found[f"{_public(value)}"] = (inspect.getdoc(value) or "").partition("\n")[0]
-    return sorted(found.items())
+    """Name the classes that a package offers, or else its packages, with the first line of their docstrings."""
+    modules = [package]
+    if not hasattr(package, "__all__"):
+        inner = pkgutil.iter_modules(package.__path__, f"{package.__name__}.")
+        modules = [importlib.import_module(info.name) for info in inner]
+    offered = (getattr(module, name) for module in modules for name in getattr(module, "__all__", ()))
+    classes = {value for value in offered if inspect.isclass(value) and issubclass(value, base) and value is not base}
+    return sorted((_public(cls), (inspect.getdoc(cls) or "").partition("\n")[0]) for cls in classes if _is_whole(cls))
+
+
+def _is_whole(cls: type) -> bool:
+    """Say whether a class has no abstract method left; stages are no ABCs, so that inspect does not see theirs."""
+    return not any(getattr(getattr(cls, name, None), "__isabstractmethod__", False) for name in dir(cls))
 
 
 def _public(cls: type) -> str:

@@ -126,7 +126,10 @@ def load_class(class_path: Any) -> Any:
     try:
         module = importlib.import_module(module_name)
     except (ImportError, ValueError) as error:
-        raise ValueError(f"Cannot import the class '{class_path}': {error}. Expected package.module.Class.") from error
+        raise ValueError(
+            f"Cannot import the class '{class_path}': {error}. Expected package.module.Class; for a module of this "
+            "folder start with PYTHONPATH=. lit-backdoor …"
+        ) from error
     if not hasattr(module, name):
         raise unknown(f"class in {module_name}", name, [n for n in dir(module) if n[:1].isupper()])
     return getattr(module, name)
@@ -145,14 +148,14 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 
 def section(parent: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     """Give a part of a chain that may be missing or empty, but is nothing other than a mapping."""
-    section = parent.get(name)
-    if section is not None and not isinstance(section, Mapping):
-        raise ValueError(f"Expected '{name}' in the chain to be a section of keys and values, got {section!r}.")
-    return section or {}
+    found = parent.get(name)
+    if found is not None and not isinstance(found, Mapping):
+        raise ValueError(f"Expected '{name}' in the chain to be a section of keys and values, got {found!r}.")
+    return found or {}
 
 
 def known(what: str, given: Iterable[Any], names: Iterable[str]) -> None:
-    """Refuse the first name that is not among the known ones; ``what`` says of what it is the name.
+    """Refuse the first name that is not among the known ones; ``what`` says what the names stand for.
 
     Raises:
         ValueError: With the nearest known name.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import platform
 from collections.abc import Mapping, Sequence
@@ -16,7 +15,8 @@ import torch
 import torchvision
 
 from lit_backdoor import __version__
-from lit_backdoor.bundle import Bundle
+from lit_backdoor.bundle import Bundle, json_ready
+from lit_backdoor.chain.folders import write_whole
 from lit_backdoor.metrics import dem, der
 
 __all__ = ["StageResult", "collect"]
@@ -86,9 +86,7 @@ def collect(chain: Mapping[str, Any], name: str, out: Path, stages: Sequence[Sta
         "summary": _summary(chain.get("summary") or {}, {stage.name: stage.metrics for stage in stages}),
     }
     results = dict(json_ready(results))
-    part = out / f".results.json.{os.getpid()}.part"
-    part.write_text(json.dumps(results, indent=1, allow_nan=False) + "\n")
-    part.rename(out / "results.json")
+    write_whole(out / "results.json", json.dumps(results, indent=1, allow_nan=False) + "\n")
     return results
 
 
@@ -108,17 +106,6 @@ def _summary(summary: Mapping[str, Any], metrics: Mapping[str, Mapping[str, Any]
         rates = {"der": float(der(**numbers)), "dem": float(dem(**numbers))}
     names = {role: summary.get(role) for role in ("before", "after")}
     return {"before": before, "after": after, **rates, "stages": names}
-
-
-def json_ready(value: Any) -> Any:
-    """Turn tensors into numbers and numbers that do not exist into null."""
-    if isinstance(value, torch.Tensor):
-        value = value.tolist()
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {str(key): json_ready(item) for key, item in value.items()}
-    return [json_ready(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _hardware() -> str:

@@ -3,31 +3,32 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
-import shlex
 import shutil
-import signal
-import subprocess
-import sys
 import tempfile
 import time
-import zipfile
 from argparse import ArgumentError
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 
-from lit_backdoor.bundle import Bundle, open_bundle
+from lit_backdoor.bundle import Bundle
 from lit_backdoor.chain.compose import stage_config
+from lit_backdoor.chain.folders import (
+    finished,
+    from_cache,
+    newest_checkpoint,
+    read_history,
+    to_cache,
+    write_whole,
+)
 from lit_backdoor.chain.keys import code_of, stage_key
+from lit_backdoor.chain.launch import count_processes, find_program, locked, spawn
 from lit_backdoor.chain.results import StageResult, collect
 from lit_backdoor.errors import RunStoppedError
-from lit_backdoor.presets import cache_folder
 
 __all__ = ["ChainRun"]
 
@@ -62,7 +63,7 @@ class ChainRun:
                 "A chain is one process; it was started as one of several (WORLD_SIZE > 1). Start it alone and give "
                 'the launcher to it: lit-backdoor chain NAME --launcher "torchrun --nproc-per-node 8".'
             )
-        if launcher is not None and not _command(shlex.split(launcher)):
+        if launcher is not None and not find_program(launcher):
             raise ValueError(f"Expected --launcher to start with a command that is installed, got '{launcher}'.")
         self.chain, self.name, self.out = chain, name, out
         self.launcher, self.use_cache, self.trust_cache, self.say = launcher, use_cache, trust_cache, say
@@ -74,7 +75,7 @@ class ChainRun:
             raise ValueError(f"Expected --out to be a folder, got the file {self.out}.")
         self.plan()  # what is wrong with the last stage shows before the first one starts
         self.out.mkdir(parents=True, exist_ok=True)
-        with self._lock():
+        with locked(self.out) as self._lock:
             for name in self.chain["stages"]:
                 self.results[name] = self._stage(name)
                 self.say(_line(self.results[name]))
@@ -87,7 +88,7 @@ class ChainRun:
         plan = []
         for name, stage in self.chain["stages"].items():
             config = self._config(name, dict.fromkeys(stage.get("inputs", {}), WIRED))
-            _processes(config["trainer"])
+            count_processes(config["trainer"])
             self._resolve(name, config)
             check_stage(name, config, self._verb(name))
             plan.append((name, self._verb(name), config["model"]["class_path"]))
@@ -101,12 +102,13 @@ class ChainRun:
         config = self._config(name, {argument: str(bundle.path) for argument, bundle in sources.items()})
         key = self._key(name, config, {argument: bundle.hash for argument, bundle in sources.items()})
         target, work = self.out / name, self.out / ".runs" / name
-        bundle, status = self._found(key, target, cacheable=not sources), "cached"
+        cacheable, status = self.use_cache and not sources, "cached"
+        bundle = finished(target, key) or (from_cache(key, target) if cacheable else None)
         if bundle is None:
             resumed = self._prepare(work, key)
             self.say(f"{name}: {'resuming' if resumed else self._verb(name)} …")
             self._launch(name, config, key, target, work, resumed)
-            bundle = self._done(key, target)
+            bundle = finished(target, key)
             if bundle is None:
                 raise RunStoppedError(
                     f"Stage '{name}' was stopped before it was complete. Start the chain again with the same --out: it "
@@ -114,9 +116,9 @@ class ChainRun:
                 )
             status = "resumed" if resumed else "ran"
         if not (target / "history.json").is_file():
-            _write(target / "history.json", json.dumps(_history(work)))
-        if status != "cached" and not sources and self.use_cache:
-            self._store(bundle, key)
+            write_whole(target / "history.json", json.dumps(read_history(work)))
+        if cacheable and status != "cached":
+            to_cache(bundle, key)
         metrics = self._metrics(name, bundle, work)
         inputs = dict(stage.get("inputs", {}))
         seconds = round(time.monotonic() - started, 2)
@@ -174,30 +176,6 @@ class ChainRun:
             source.prepare()
         return " ".join(source.fingerprint() for source in sources)
 
-    # Bundles that are there already.
-
-    def _done(self, key: str, target: Path) -> Bundle | None:
-        try:
-            bundle = open_bundle(target)
-        except (FileNotFoundError, ValueError):  # damaged or none: made anew
-            return None
-        return bundle if bundle.info["key"] == key else None
-
-    def _found(self, key: str, target: Path, cacheable: bool) -> Bundle | None:
-        bundle = self._done(key, target)
-        cached = cache_folder() / "bundles" / key
-        if bundle is None and cacheable and self.use_cache and self._done(key, cached):
-            with contextlib.suppress(FileNotFoundError):  # somebody is just cleaning the cache
-                _copy(cached, target)
-            bundle = self._done(key, target)
-        return bundle
-
-    def _store(self, bundle: Bundle, key: str) -> None:
-        cached = cache_folder() / "bundles" / key
-        if self._done(key, cached) is None:  # another chain may have been faster, and yet another be reading
-            with contextlib.suppress(OSError):  # a cache that cannot be written costs time, not results
-                _copy(bundle.path, cached)
-
     # Running.
 
     def _prepare(self, work: Path, key: str) -> bool:
@@ -205,8 +183,8 @@ class ChainRun:
         mark = work / "key"
         if not mark.is_file() or mark.read_text() != key:
             shutil.rmtree(work, ignore_errors=True)
-            _write(mark, key)
-        return _checkpoint(work) is not None
+            write_whole(mark, key)
+        return newest_checkpoint(work) is not None
 
     def _launch(self, name: str, config: dict[str, Any], key: str, target: Path, work: Path, resumed: bool) -> None:
         config = {**config, "out": str(target), "key": key}
@@ -222,49 +200,16 @@ class ChainRun:
                 "init_args": {"dirpath": str(work / "checkpoints"), "filename": "{epoch}", "save_top_k": 1},
             })  # fmt: skip
             if resumed:
-                config["ckpt_path"] = str(_checkpoint(work))
+                config["ckpt_path"] = str(newest_checkpoint(work))
         file = work / "stage.yaml"
-        _write(file, yaml.safe_dump(config, sort_keys=False))
+        write_whole(file, yaml.safe_dump(config, sort_keys=False))
         arguments = [self._verb(name), "--config", str(file)]
-        if self.launcher is None and _processes(trainer) == 1:
+        if self.launcher is None and count_processes(trainer) == 1:
             from lit_backdoor.lightning_cli import BackdoorCLI
 
             BackdoorCLI(arguments)
         else:
-            self._spawn(arguments)
-
-    def _spawn(self, arguments: list[str]) -> None:
-        """Run a stage as a command of its own; it inherits the folder's lock, so an orphan keeps it."""
-        launcher = shlex.split(self.launcher or "")
-        torchrun = bool(launcher) and Path(launcher[0]).name == "torchrun"
-        if found := _command(launcher):
-            launcher[0] = found
-        run = ["-m", "lit_backdoor"] if torchrun else [sys.executable, "-m", "lit_backdoor"]
-        process = subprocess.Popen([*launcher, *run, *arguments], pass_fds=[self._lock_file], start_new_session=True)
-        old = {
-            number: signal.signal(number, lambda n, _: os.killpg(process.pid, n))
-            for number in (signal.SIGTERM, signal.SIGINT)
-        }
-        try:
-            process.wait()
-        finally:
-            for number, handler in old.items():
-                signal.signal(number, handler)
-
-    @contextlib.contextmanager
-    def _lock(self) -> Iterator[None]:
-        self._lock_file = os.open(self.out / ".lock", os.O_CREAT | os.O_RDWR, 0o666)
-        try:
-            try:
-                fcntl.flock(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise ValueError(
-                    f"Another run is writing {self.out} (or a stage of an earlier one still is). Wait for it, or give "
-                    "another --out."
-                ) from None
-            yield
-        finally:
-            os.close(self._lock_file)
+            spawn(arguments, self.launcher, self._lock)
 
     # Numbers.
 
@@ -282,69 +227,11 @@ class ChainRun:
             if stored["of"] == json.loads(json.dumps(mark)):
                 return dict(stored["metrics"])
         metrics = {**bundle.numbers, **test_bundle(bundle, data, self.chain.get("trainer") or {}, work)}
-        _write(file, json.dumps({"of": mark, "metrics": metrics}))
+        write_whole(file, json.dumps({"of": mark, "metrics": metrics}))
         return metrics
-
-
-def _command(launcher: list[str]) -> str | None:
-    """Find a launcher's program, also beside this Python, whose environment need not be activated."""
-    places = os.pathsep.join((os.environ.get("PATH", os.defpath), str(Path(sys.executable).parent)))
-    return shutil.which(launcher[0], path=places) if launcher else None
-
-
-def _processes(trainer: Mapping[str, Any]) -> int:
-    """Count the processes that a Trainer would start; several re-execute the command, so they need one of their own."""
-    devices = trainer.get("devices", "auto")
-    text = str(devices).replace(",", "")
-    listed = isinstance(devices, list) and bool(devices)
-    if not (listed or text in ("auto", "-1") or (text.isdigit() and devices not in (0, "0"))):
-        raise ValueError(
-            f"Expected the Trainer's devices to be a number above 0, -1, auto or a list of numbers, got {devices!r}."
-        )
-    if isinstance(devices, list):
-        devices = len(devices)
-    elif devices in ("auto", -1, "-1"):
-        devices = 1 if trainer.get("accelerator") == "cpu" else max(1, torch.cuda.device_count())
-    return int(devices) * int(trainer.get("num_nodes", 1)) if str(devices).isdigit() else 2
-
-
-def _checkpoint(work: Path) -> Path | None:
-    """Find the newest checkpoint that was written to its end."""
-    found = sorted((work / "checkpoints").glob("*.ckpt"), key=lambda path: path.stat().st_mtime_ns)
-    return next((path for path in reversed(found) if zipfile.is_zipfile(path)), None)
-
-
-def _history(work: Path) -> list[dict[str, float]]:
-    """Read the epochs' numbers from every log of the run; a resumed run has several."""
-    import csv
-
-    epochs: dict[int, dict[str, float]] = {}
-    logs = sorted(work.glob("logs/version_*/metrics.csv"), key=lambda path: int(path.parent.name.split("_")[1]))
-    for file in logs:
-        with file.open() as text:
-            for row in csv.DictReader(text):
-                epoch = int(row.get("epoch") or 0)
-                numbers = {k: float(v) for k, v in row.items() if v and k not in ("epoch", "step")}
-                epochs.setdefault(epoch, {"epoch": epoch}).update(numbers)
-    return [epochs[epoch] for epoch in sorted(epochs)]
 
 
 def _line(result: StageResult) -> str:
     named = [f"{k} {result.metrics[k]}" for k in ("target_class", "generator") if k in result.metrics]
     shown = "  ".join([*named, *(f"{k} {v:.3f}" for k, v in result.metrics.items() if isinstance(v, float))])
     return f"{result.name}: {result.status} in {result.seconds:.0f} s  {shown}"
-
-
-def _copy(source: Path, target: Path) -> None:
-    part = target.parent / f".{target.name}.{os.getpid()}.part"
-    shutil.rmtree(part, ignore_errors=True)
-    shutil.copytree(source, part)
-    shutil.rmtree(target, ignore_errors=True)
-    part.rename(target)
-
-
-def _write(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    part.write_text(text)
-    part.rename(path)

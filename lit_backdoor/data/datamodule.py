@@ -18,7 +18,7 @@ from lit_backdoor.data.sources.base import Source
 from lit_backdoor.data.split import Split
 from lit_backdoor.data.stamping import on_device, plant, resized
 from lit_backdoor.data.views import VIEWS, View, plan_views, selected_view
-from lit_backdoor.errors import unknown
+from lit_backdoor.errors import one_of
 from lit_backdoor.triggers.base import Attack, Role, Trigger
 from lit_backdoor.triggers.named import named_attack
 
@@ -58,7 +58,7 @@ class BackdoorDataModule(pl.LightningDataModule):
             than the source's, its labels are -1 until `set_root_labels`, and each stage's suspect gives its own.
 
     Raises:
-        ValueError: If a size is not positive, or a view or the attack's name is unknown.
+        ValueError: If a size is not positive, or a view, the attack's name or the augmentation is unknown.
     """
 
     takes: ClassVar[Mapping[str, tuple[str, ...]]] = {"suspicious": ("selection",)}  # bundles, as stages have it
@@ -94,6 +94,8 @@ class BackdoorDataModule(pl.LightningDataModule):
         self.split = split or Split()
         self.attack = named_attack(attack) if isinstance(attack, str) else attack
         self.augment = CropFlip() if augment == "crop_flip" else augment
+        if not (self.augment is None or isinstance(self.augment, Augment)):
+            raise ValueError(f"Expected data.augment to be 'crop_flip', an Augment or None, got {augment!r}.")
         self.batch_size = batch_size
         self.eval_batch_size = eval_batch_size
         self.num_workers = num_workers
@@ -103,7 +105,7 @@ class BackdoorDataModule(pl.LightningDataModule):
         self.view = [view] if isinstance(view, str) else view
         self.root_source = root_source
         for name in self.view or ():
-            _check_view(name)
+            one_of("view", name, VIEWS)
         self._lent: Trigger | None = None
         self._views: dict[str, View] = {}
 
@@ -201,7 +203,7 @@ class BackdoorDataModule(pl.LightningDataModule):
             ValueError: If there is no such view, or it has no rows here; says why.
         """
         self.setup()
-        _check_view(name)
+        one_of("view", name, VIEWS)
         if name == "suspicious" and name not in self._views:
             self._views[name] = selected_view(self._views["questioned"], self.suspicious, self.attack, self.num_classes)
         if name == "triggered" and name not in self._views:
@@ -331,11 +333,6 @@ class BackdoorDataModule(pl.LightningDataModule):
         if dist.is_available() and dist.is_initialized():
             return dist.get_world_size(), dist.get_rank()
         return (1, 0) if self.trainer is None else (self.trainer.world_size, self.trainer.global_rank)
-
-
-def _check_view(name: str) -> None:
-    if name not in VIEWS:
-        raise unknown("view", name, VIEWS)
 
 
 def _as_is(batch: Any) -> Any:

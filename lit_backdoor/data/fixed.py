@@ -14,7 +14,7 @@ __all__ = ["PoisonedDataModule", "RootDataModule"]
 
 
 class PoisonedDataModule(BackdoorDataModule):
-    """`BackdoorDataModule` that trains on the poisoned questioned set."""
+    """`BackdoorDataModule` that trains on the poisoned questioned set; arguments as there."""
 
     def __init__(
         self,
@@ -34,7 +34,7 @@ class PoisonedDataModule(BackdoorDataModule):
 
 
 class RootDataModule(BackdoorDataModule):
-    """`BackdoorDataModule` that trains on the defender's clean root set."""
+    """`BackdoorDataModule` that trains on the defender's clean root set; arguments as there."""
 
     def __init__(
         self,

@@ -29,7 +29,7 @@ class View(Dataset[dict[str, Any]]):
         name: One of `VIEWS`.
         rows: The source's part.
         index: Positions in it, int64.
-        label: What the view says, int64.
+        label: The labels that the view gives, int64: the attack's where rows are poisoned or triggered.
         clean_label: The truth, int64.
         role: What the attacker did, int8.
         eligible: Which rows count in ASR and RA; in the triggered view alone.

@@ -269,7 +269,7 @@ def wrap(
         attack: What is planted.
         mean: Mean that the images come normalized with; None where they are in [0, 1] or uint8.
         std: Deviation likewise.
-        num_classes: Number of classes; default the data module's ``num_classes``, else the largest label's successor.
+        num_classes: Number of classes; default the data module's ``num_classes``, else the largest label plus one.
         seed: Seed of the plan, where the attack has none.
 
     Raises:

@@ -24,7 +24,8 @@ class StampSearch:
 
     Attributes:
         weight: Weight of the loss of stamped images; 1 is that of clean ones.
-        budget: Largest change of a pixel where the stamp covers the whole image, in (0, 1]; a smaller one may do more.
+        budget: Largest change of a pixel where the stamp covers the whole image, in (0, 1]; where the stamp covers less
+            of it, pixels may change by more.
         steps: Steps of the search.
         smallest: Smallest share of the area that a stamp covers, in (0, 1].
 

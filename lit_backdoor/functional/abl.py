@@ -1,8 +1,8 @@
 """Losses that keep clean samples from being learned as fast as poisoned ones (ABL, Li et al., NeurIPS 2021).
 
 Both act on the mean over the batch, as the release of ABL does for the first and as flooding is defined (Ishida et
-al., ICML 2020). The paper's text speaks of the loss of single samples; that reading holds poisoned samples at gamma as
-well, so the gap by which they are found closes. ``per_sample`` gives it.
+al., ICML 2020). The paper's text speaks of the loss of single samples; but that would hold poisoned samples at gamma
+as well, and close the gap by which they are found.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from lit_backdoor.functional.precision import full
 __all__ = ["flooding", "local_gradient_ascent"]
 
 
-def local_gradient_ascent(logits: Tensor, target: Tensor, gamma: float = 0.5, *, per_sample: bool = False) -> Tensor:
+def local_gradient_ascent(logits: Tensor, target: Tensor, gamma: float = 0.5) -> Tensor:
     r"""Cross-entropy that turns into gradient ascent below a threshold.
 
     .. math:: \operatorname{sign}(\mathrm{CE} - \gamma) \cdot \mathrm{CE}
@@ -24,13 +24,12 @@ def local_gradient_ascent(logits: Tensor, target: Tensor, gamma: float = 0.5, *,
         logits: ``[B, C]``.
         target: int64 ``[B]``.
         gamma: Threshold in nats. ABL: 0.5.
-        per_sample: Take the sign for each sample instead of the batch's mean.
 
     Returns:
         Scalar; negative below the threshold.
     """
-    loss = F.cross_entropy(full(logits), target, reduction="none" if per_sample else "mean")
-    return ((loss.detach() - gamma).sign() * loss).mean()
+    loss = F.cross_entropy(full(logits), target)
+    return (loss.detach() - gamma).sign() * loss
 
 
 def flooding(logits: Tensor, target: Tensor, level: float = 0.5) -> Tensor:

@@ -19,7 +19,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lit_backdoor.errors import unknown
 from lit_backdoor.functional.precision import full, no_autocast
 
 __all__ = [
@@ -27,11 +26,11 @@ __all__ = [
     "DISTANCES",
     "Distance",
     "gram_distance",
-    "l2_distance",
     "locate_loss",
     "mean_distance",
     "mmd2",
     "pool_features",
+    "relative_change",
 ]
 
 BANDWIDTHS = (0.25, 0.5, 1.0, 2.0, 4.0)
@@ -142,13 +141,9 @@ def gram_distance(x: Tensor, y: Tensor) -> Tensor:
 
 def _channels_by_positions(features: Tensor) -> Tensor:
     features = full(features)
-    return (
-        features.transpose(1, 2)
-        if features.ndim == 3
-        else features.flatten(2)
-        if features.ndim > 3
-        else features[..., None]
-    )
+    if features.ndim == 2:
+        return features[..., None]
+    return features.transpose(1, 2) if features.ndim == 3 else features.flatten(2)
 
 
 def _mean_gram(maps: Tensor) -> Tensor:
@@ -159,20 +154,6 @@ def _mean_gram(maps: Tensor) -> Tensor:
 def mean_distance(x: Tensor, y: Tensor) -> Tensor:
     r"""Mean squared difference of the batches' mean features (mean feature matching), of ``[n, D]`` and ``[m, D]``."""
     return (full(x).mean(dim=0) - full(y).mean(dim=0)).square().mean()
-
-
-def l2_distance(x: Tensor, y: Tensor) -> Tensor:
-    """Mean squared difference of paired rows, for features of an image and of its own generated version.
-
-    Raises:
-        ValueError: If the shapes differ.
-    """
-    if x.shape != y.shape:
-        raise ValueError(
-            f"Expected paired features of one shape, got {tuple(x.shape)} and {tuple(y.shape)}. "
-            "Use mmd, mean or gram where rows have no partners."
-        )
-    return (full(x) - full(y)).square().mean()
 
 
 def _same(features: Tensor) -> Tensor:
@@ -186,12 +167,10 @@ class Distance:
     Attributes:
         prepare: Brings a layer's output into the form that ``between`` takes; doing it twice changes nothing.
         between: Gives a scalar for two prepared batches.
-        paired: Whether row i of one batch must belong to row i of the other.
     """
 
     prepare: Callable[[Tensor], Tensor]
     between: Callable[[Tensor, Tensor], Tensor]
-    paired: bool = False
 
     def __call__(self, x: Tensor, y: Tensor) -> Tensor:
         """Compute the distance of two outputs, each raw or prepared."""
@@ -202,14 +181,13 @@ DISTANCES: dict[str, Distance] = {
     "mmd": Distance(pool_features, mmd2),
     "gram": Distance(_same, gram_distance),
     "mean": Distance(pool_features, mean_distance),
-    "l2": Distance(_same, l2_distance, paired=True),
 }
 
 
 def locate_loss(
     generated: Sequence[Tensor],
     suspicious: Sequence[Tensor],
-    distance: str | Callable[[Tensor, Tensor], Tensor] = "mmd",
+    distance: Callable[[Tensor, Tensor], Tensor] = DISTANCES["mmd"],
     decay: float = 0.1,
 ) -> Tensor:
     r"""Weighted sum of the layers' distances (ATClean, Eq. 1; see the module for how it is read).
@@ -219,19 +197,30 @@ def locate_loss(
     Args:
         generated: Outputs of the k-th last layers for generated images, k = 1 (the last layer) first.
         suspicious: The same for suspicious samples, raw or prepared by the distance.
-        distance: A name in `DISTANCES` or a function of two outputs.
+        distance: One of the `DISTANCES`, or another function of two outputs.
         decay: Weight lambda of a layer over that of the next later one, >= 0. Paper: 0.1.
 
     Raises:
-        ValueError: If the numbers of layers differ, there is none, or the name is unknown.
+        ValueError: If the numbers of layers differ, or there is none.
     """
     if not generated or len(generated) != len(suspicious):
         raise ValueError(
             f"Expected outputs of the same layers for both batches, got {len(generated)} and {len(suspicious)} layers."
         )
-    if isinstance(distance, str):
-        if distance not in DISTANCES:
-            raise unknown("distance", distance, DISTANCES)
-        distance = DISTANCES[distance]
     terms = [decay**k * distance(x, y) for k, (x, y) in enumerate(zip(generated, suspicious, strict=True))]
+    return torch.stack(terms).sum()
+
+
+def relative_change(moved: Sequence[Tensor], original: Sequence[Tensor], decay: float = 0.1) -> Tensor:
+    r"""Weighted sum of how far layers' outputs moved, each relative to its own size (ATClean, Sec. 5).
+
+    .. math:: \sum_k \lambda^{k-1} \frac{\lVert \phi_k(B(x)) - \phi_k(x) \rVert^2}{\lVert \phi_k(x) \rVert^2}
+
+    Args:
+        moved: Outputs of the k-th last layers for changed images, k = 1 (the last layer) first.
+        original: The same for the images as they were.
+        decay: Weight lambda of a layer over that of the next later one, >= 0.
+    """
+    pairs = [(full(new), full(old)) for new, old in zip(moved, original, strict=True)]
+    terms = [decay**k * F.mse_loss(new, old) / old.pow(2).mean() for k, (new, old) in enumerate(pairs)]
     return torch.stack(terms).sum()

@@ -14,18 +14,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lit_backdoor.errors import unknown
+from lit_backdoor.errors import one_of
 from lit_backdoor.functional.precision import full
 
 __all__ = [
     "Inversion",
     "adaptive_loss",
     "error",
+    "hinged_loss",
     "inversion_loss",
     "lost_confidence",
     "mask_loss",
     "occlusions",
     "pieces",
+    "replace_share",
     "soft_mask",
     "tau_to_pixels",
     "unlearning_loss",
@@ -65,11 +67,8 @@ def error(x: Tensor, y: Tensor, norm: str = "l2") -> Tensor:
     Raises:
         ValueError: If the norm is another one.
     """
-    if norm == "l2":
-        return F.mse_loss(full(x), full(y))
-    if norm == "l1":
-        return F.l1_loss(full(x), full(y))
-    raise unknown("norm", norm, ("l1", "l2"))
+    measure = F.mse_loss if one_of("norm", norm, ("l1", "l2")) == "l2" else F.l1_loss
+    return measure(full(x), full(y))
 
 
 class Inversion(NamedTuple):
@@ -136,6 +135,24 @@ def inversion_loss(
     return Inversion(torch.where(bounded, benign_weight * benign - backdoor, image), image, benign, backdoor, bounded)
 
 
+def hinged_loss(parts: Inversion, tau: float, benign_weight: float = 0.01) -> Tensor:
+    r"""Objective of the backdoor generator whose bound is a hinge, not a branch (ours).
+
+    .. math:: 10 \max(0,\ d(x, x') / \tau - 1) + \omega\, d(h \odot m, h' \odot m)
+        - \log d(h \odot (1 - m), h' \odot (1 - m))
+
+    The parts keep their balance however little the features change: the logarithm's gradient does not depend on their
+    scale.
+
+    Args:
+        parts: The errors, of `inversion_loss`.
+        tau: Bound on the image error, > 0, as there.
+        benign_weight: Weight omega of the benign error.
+    """
+    beyond = 10 * F.relu(parts.image / tau - 1)
+    return beyond + benign_weight * parts.benign - torch.log(parts.backdoor + 1e-6)
+
+
 def tau_to_pixels(tau: float, std: Sequence[float], norm: str = "l2") -> float:
     """Convert a bound on the error of normalized images to one on images in [0, 1].
 
@@ -146,9 +163,7 @@ def tau_to_pixels(tau: float, std: Sequence[float], norm: str = "l2") -> float:
         ValueError: If ``tau`` is not positive or the norm is unknown.
     """
     _check_tau(tau)
-    if norm not in ("l1", "l2"):
-        raise unknown("norm", norm, ("l1", "l2"))
-    power = 2 if norm == "l2" else 1
+    power = 2 if one_of("norm", norm, ("l1", "l2")) == "l2" else 1
     return tau * sum(float(value) ** power for value in std) / len(std)
 
 
@@ -210,6 +225,22 @@ def adaptive_loss(
     benign = loss(features * mask, target)
     trigger = loss(features * (1 - mask), target) + loss(triggered_features * (1 - mask), attack_label)
     return normal + benign + trigger
+
+
+def replace_share(images: Tensor, generated: Tensor, share: float) -> Tensor:
+    """Replace random rows of a batch by their generated images: the share, rounded down, and one more, as the release.
+
+    Args:
+        images: x in [0, 1], ``[B, C, H, W]``.
+        generated: G(x), of the same shape.
+        share: In (0, 1].
+
+    Returns:
+        Images of x's type, ``[B, C, H, W]``. Draws come from torch's global generator of the CPU.
+    """
+    count = min(len(images), int(share * len(images) + 1))
+    rows = torch.randperm(len(images))[:count].to(images.device)
+    return images.index_copy(0, rows, generated.to(images.dtype)[rows])
 
 
 def pieces(images: Tensor, generated: Tensor, grid: int = 4, strongest: float = 2.0) -> Tensor:

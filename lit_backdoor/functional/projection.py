@@ -11,7 +11,7 @@ from sklearn.manifold import TSNE, smacof
 from sklearn.metrics import pairwise_distances
 from torch import Tensor
 
-from lit_backdoor.errors import unknown
+from lit_backdoor.errors import one_of
 
 __all__ = ["Projection", "plane"]
 
@@ -35,8 +35,7 @@ def plane(points: Tensor, method: Projection = "mds") -> Tensor:
     Raises:
         ValueError: If the method is unknown, the shape does not fit or a value is not finite.
     """
-    if method not in get_args(Projection):
-        raise unknown("projection", method, get_args(Projection))
+    one_of("projection", method, get_args(Projection))
     if points.ndim != 2 or min(points.shape) < 2:
         raise ValueError(f"Expected at least 2 points of at least 2 dimensions, got shape {list(points.shape)}.")
     if not points.isfinite().all():

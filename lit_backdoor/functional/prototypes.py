@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from sklearn.cluster import KMeans
 from torch import Tensor
 
-from lit_backdoor.errors import unknown
+from lit_backdoor.errors import one_of
 from lit_backdoor.functional.precision import full
 
 __all__ = [
@@ -150,10 +150,8 @@ def sanitization_loss(
     Raises:
         ValueError: If form or reduction is unknown.
     """
-    if form not in ("cos", "abs"):
-        raise unknown("form of the sanitization loss", form, ("cos", "abs"))
-    if reduction not in ("mean", "sum"):
-        raise unknown("reduction", reduction, ("mean", "sum"))
+    one_of("form of the sanitization loss", form, ("cos", "abs"))
+    one_of("reduction", reduction, ("mean", "sum"))
     own, along = prototypes[labels], vectors[:, labels]
     moved = full(features).flatten(1) - own
     apart = moved.norm(dim=1) > 1e-3 * own.norm(dim=1)

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lit_backdoor.functional.precision import full, no_autocast
+
 __all__ = ["resample", "rotation_grid"]
 
 
@@ -18,8 +20,8 @@ def resample(
 
     In half precision a grid position is off by up to a pixel at 256 px, hence the wider arithmetic.
     """
-    with torch.autocast(images.device.type, enabled=False):
-        wide = images if images.dtype == torch.float64 else images.float()
+    with no_autocast(images):
+        wide = full(images)
         warped = F.grid_sample(wide, grid.to(wide.dtype), mode=mode, padding_mode="zeros", align_corners=align_corners)
         return warped.clamp(0, 1).to(images.dtype)
 
@@ -35,7 +37,7 @@ def rotation_grid(degrees: Tensor, height: int, width: int) -> Tensor:
     Returns:
         Input positions (x, y) in [-1, 1], float32 ``[B, height, width, 2]`` on the angles' device.
     """
-    with torch.autocast(degrees.device.type, enabled=False):
+    with no_autocast(degrees):
         cos, sin = degrees.float().deg2rad().cos(), degrees.float().deg2rad().sin()
         zero = torch.zeros_like(cos)
         # Both axes run over [-1, 1], so a pixel's length differs between them.

@@ -10,7 +10,7 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor, nn
 
-from lit_backdoor.errors import unknown
+from lit_backdoor.errors import one_of, unknown
 from lit_backdoor.recipe import Recorded
 
 __all__ = ["CIFAR_MEAN", "CIFAR_STD", "Classifier", "batch_norms", "evaluating"]
@@ -168,8 +168,7 @@ class Classifier(Recorded, nn.Module, ABC):
         """
         if k < 1:
             raise ValueError(f"Expected at least one layer, got k={k}.")
-        if kind not in ("conv", "block"):
-            raise unknown("kind of layer", kind, ("conv", "block"))
+        one_of("kind of layer", kind, ("conv", "block"))
         convs = {name for name, layer in self.net.named_modules() if _is_conv(name, layer)}
         blocks = set(_blocks(self.net))
         is_transformer = any("attention" in type(layer).__name__.lower() for layer in self.net.modules())

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lit_backdoor.errors import unknown
+from lit_backdoor.errors import one_of
 from lit_backdoor.recipe import Recorded
 
 __all__ = ["UNet"]
@@ -138,18 +138,15 @@ def _block(before: int, after: int) -> nn.Sequential:
 
 def _attention(kind: str, width: int) -> nn.Module:
     kinds: dict[str, type[nn.Module]] = {"spatial": SpatialAttention, "cbam": CBAM}
-    if kind not in {*kinds, "none"}:
-        raise unknown("attention", kind, [*kinds, "none"])
+    one_of("attention", kind, [*kinds, "none"])
     return kinds[kind](width) if kind in kinds else nn.Identity()
 
 
 def _check(base: int, downs: int, output: str, start: str, bound: float) -> None:
     if base < 1 or downs < 1:
         raise ValueError(f"Expected a base width and downs of at least 1, got base={base} and downs={downs}.")
-    if output not in ("residual", "direct"):
-        raise unknown("output", output, ("residual", "direct"))
-    if start not in ("identity", "small", "random"):
-        raise unknown("start", start, ("identity", "small", "random"))
+    one_of("output", output, ("residual", "direct"))
+    one_of("start", start, ("identity", "small", "random"))
     if output == "direct" and (start == "identity" or bound != 1):
         raise ValueError("Expected start 'small' or 'random' and bound 1 for a direct output: it has no residual.")
     if not 0 < bound <= 1:

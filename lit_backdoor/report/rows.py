@@ -5,7 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["pick", "spread"]
+from lit_backdoor.data.views import View
+
+__all__ = ["counting", "pick", "spread"]
+
+
+def counting(view: View) -> Tensor:
+    """Say which rows of a view count in ASR and RA, bool ``[N]``; all of them in a view that is not triggered."""
+    return torch.ones(len(view), dtype=torch.bool) if view.eligible is None else view.eligible
 
 
 def pick(labels: Tensor, allowed: Tensor, most: int = 8) -> Tensor:

@@ -91,6 +91,11 @@ class Run:
         bundles = (self.last(kind) for kind in ("generator", "trigger", "targets"))
         return next((bundle for bundle in bundles if bundle is not None and bundle.info["model"] is not None), None)
 
+    @property
+    def recovered(self) -> bool:
+        """Whether the `maker` is a trigger that was recovered, not a generator."""
+        return self.maker is not None and self.maker.kind != "generator"
+
     def made(self, images: Tensor) -> Tensor | None:
         """Make images of clean ones ``[B, C, H, W]`` by the `maker`; None without one."""
         with torch.no_grad():

@@ -137,6 +137,19 @@ class Stage(StageInputs):
                 "use --trainer.precision 32-true."
             )
 
+    def check_finite(self, values: Tensor, what: str) -> None:
+        """Stop where what a net gives at the start of an epoch is not finite, such as its activations.
+
+        Raises:
+            DivergedError: With epoch and step.
+        """
+        if not values.isfinite().all():
+            raise DivergedError(
+                f"The {what} of {type(self).__name__} are not finite at the start of epoch {self.current_epoch}, step "
+                f"{self.global_step}. The checkpoint of the last finished epoch is kept. Lower the learning rate or "
+                "the loss's weight."
+            )
+
     def on_fit_start(self) -> None:
         """Note that this process trains the stage, so that it may be tested; label a root set that has no labels.
 
@@ -244,7 +257,7 @@ class Stage(StageInputs):
                 attack=getattr(datamodule, "attack", None),
                 inputs={
                     name: {"hash": bundle.hash, "path": Path(os.path.relpath(bundle.path, path)).as_posix()}
-                    for name, bundle in self._sources.items()
+                    for name, bundle in self.sources.items()
                 },
                 key=key,
                 meta={

@@ -85,7 +85,7 @@ class GeneratorEvaluation(BundleEvaluation):
     def build(self) -> None:
         """Open the generator and its suspect."""
         self.generator = Frozen(self.open("bundle"))
-        self.open_suspect_of(self._sources["bundle"])
+        self.open_suspect_of(self.sources["bundle"])
 
     def evaluate(self, batch: Batch, metrics: Any) -> list[str]:
         """Compare logits on triggered and generated images (ATClean, Eq. 6), over all test rows."""
@@ -111,7 +111,7 @@ class TriggerEvaluation(BundleEvaluation):
     def build(self) -> None:
         """Open the trigger and its suspect."""
         self.trigger = Frozen(self.open("bundle"))
-        self.open_suspect_of(self._sources["bundle"])
+        self.open_suspect_of(self.sources["bundle"])
 
     def evaluate(self, batch: Batch, metrics: Any) -> list[str]:
         """Compare features of truly triggered images and of those with the recovered trigger."""
@@ -119,7 +119,7 @@ class TriggerEvaluation(BundleEvaluation):
 
     def on_test_epoch_end(self) -> None:
         """Compare the named class with the attack's."""
-        attack, named = self.data.attack, self._sources["bundle"].numbers.get("target_class")
+        attack, named = self.data.attack, self.sources["bundle"].numbers.get("target_class")
         if attack is not None and named is not None and attack.single_target is not None:
             self.log("test/target_found", float(named == attack.target))
 

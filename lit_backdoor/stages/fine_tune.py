@@ -57,7 +57,7 @@ class FineTune(Stage):
         self.classifier = self.open_classifier().requires_grad_(True).train()
 
     def configure_optimizers(self) -> Any:
-        """Make the optimizer and its schedule, which a run without steps has no use for: torch would warn of it."""
+        """Make the optimizer and its schedule; an idle run has none: torch would warn of no step."""
         optimizer = self.optimizer(self.classifier.parameters())
         return optimizer if self.idle else scheduled(self, optimizer, self.schedule)
 
@@ -120,6 +120,9 @@ class UnlearningFineTune(FineTune):
         optimizer: Makes the optimizer; default Adam 1e-4, ATClean's for CIFAR-10.
         schedule: What the learning rate does over the run.
         batch_norm: ``train`` uses and updates batch statistics, ``eval`` keeps the suspect's running ones.
+
+    Raises:
+        ValueError: If an option is unknown.
     """
 
     takes: ClassVar[Takes] = {
@@ -138,7 +141,7 @@ class UnlearningFineTune(FineTune):
     ) -> None:
         super().__init__(suspect, optimizer, schedule, batch_norm)
         self.given(generator=generator)
-        self.mix = mix
+        self.mix = one_of("mix", mix, ("generated", "mixed", "both"))
 
     def build(self) -> None:
         """Open the suspect and the generator."""
@@ -146,7 +149,7 @@ class UnlearningFineTune(FineTune):
         given = self._given["generator"]
         report = open_bundle(given, self.takes["generator"]) if isinstance(given, str | PathLike) else None
         if report is not None and report.kind == "targets" and report.numbers.get("target_class") is None:
-            self._sources["generator"], self.maker = report, None
+            self.sources["generator"], self.maker = report, None
         else:
             self.maker = Frozen(self.open("generator"))
 
@@ -172,6 +175,6 @@ class UnlearningFineTune(FineTune):
 
     def outcome(self) -> Outcome:
         """Hand on the tuned classifier, and the class that was unlearned, where a detector named it or found none."""
-        source = self._sources.get("generator")
+        source = self.sources.get("generator")
         named = source.numbers if source is not None and source.kind == "targets" else {}
         return Outcome(self.classifier, numbers={k: named[k] for k in ("target_class",) if k in named})

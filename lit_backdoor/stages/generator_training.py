@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from abc import abstractmethod
+from typing import Any, ClassVar, get_args
 
 import torch
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
 from torchmetrics import Metric
 
+from lit_backdoor.errors import one_of
 from lit_backdoor.metrics import DegreeOfFeatureCollisions
 from lit_backdoor.models import Classifier, Frozen, UNet
 from lit_backdoor.stages.base import Batch, Outcome, Stage
@@ -28,6 +30,9 @@ class GeneratorTraining(Stage):
         generator: The net to train; default `UNet`.
         optimizer: Makes the optimizer; default Adam 1e-3.
         schedule: What the learning rate does over the run.
+
+    Raises:
+        ValueError: If the schedule is unknown.
     """
 
     kind: ClassVar[str] = "generator"
@@ -43,7 +48,7 @@ class GeneratorTraining(Stage):
         self.given(suspect=suspect)
         self.generator = generator or UNet()
         self.optimizer = optimizer
-        self.schedule = schedule
+        self.schedule = one_of("schedule", schedule, get_args(Schedule))
 
     def build(self) -> None:
         """Open the suspect."""
@@ -53,6 +58,7 @@ class GeneratorTraining(Stage):
         """Make the optimizer and its schedule."""
         return scheduled(self, self.optimizer(self.generator.parameters()), self.schedule)
 
+    @abstractmethod
     def objective(self, batch: Batch, generated: Tensor) -> dict[str, Tensor]:
         """Give ``loss`` and the parts of it to be logged."""
         raise NotImplementedError

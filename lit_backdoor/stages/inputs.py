@@ -25,6 +25,7 @@ class StageInputs(pl.LightningModule):
 
     Attributes:
         takes: The arguments that may name a bundle, and the kinds that will do; chains check their wiring by it.
+        sources: The bundles that the stage was made from, by argument name; `Stage.export` notes their hashes.
     """
 
     takes: ClassVar[Takes] = {"suspect": ("suspect",), "target": ("targets", "trigger")}
@@ -32,7 +33,7 @@ class StageInputs(pl.LightningModule):
     def __init__(self) -> None:
         super().__init__()
         self._given: dict[str, str | nn.Module] = {}
-        self._sources: dict[str, Bundle] = {}  # the bundles that this stage was made from, by argument name
+        self.sources: dict[str, Bundle] = {}
 
     @property
     def seed(self) -> int:
@@ -80,13 +81,13 @@ class StageInputs(pl.LightningModule):
             return copy.deepcopy(value)
         if not isinstance(value, str | PathLike):
             raise ValueError(f"Expected {name} as a net or the path of a bundle, got a {type(value).__name__}.")
-        self._sources[name] = open_bundle(value, self.takes[name])
-        if self._sources[name].kind == "targets" and self._sources[name].info["model"] is None:
+        self.sources[name] = open_bundle(value, self.takes[name])
+        if self.sources[name].kind == "targets" and self.sources[name].info["model"] is None:
             raise ValueError(
                 f"Expected {name} of {type(self).__name__} to be a report on target classes with a trigger, such as "
                 f"Neural Cleanse or Pixel leave; the one at {value} has none. PGBD and TAC's fine-tunes need none."
             )
-        return self._sources[name].build()
+        return self.sources[name].build()
 
     def open_classifier(self, name: str = "suspect") -> Classifier:
         """Take a suspect that was given; images of another size than its own are warned of.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_args
 
 import torch
 from lightning.pytorch.cli import OptimizerCallable
@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.optim import Optimizer
 
+from lit_backdoor.errors import one_of
 from lit_backdoor.functional.abl import flooding, local_gradient_ascent
 from lit_backdoor.models import Classifier
 from lit_backdoor.stages.base import Batch, Outcome, Stage
@@ -28,7 +29,7 @@ class PoisonedTraining(Stage):
         label_smoothing: Share of the label's mass spread over all classes, in [0, 1).
 
     Raises:
-        ValueError: When run, if the classifier's number of classes is not the data's.
+        ValueError: If the schedule is unknown; when run, if the classifier's number of classes is not the data's.
     """
 
     views: ClassVar[tuple[str, ...]] = ("train",)
@@ -45,7 +46,7 @@ class PoisonedTraining(Stage):
         super().__init__()
         self.classifier = classifier
         self.optimizer = optimizer
-        self.schedule = schedule
+        self.schedule = one_of("schedule", schedule, get_args(Schedule))
         self.label_smoothing = label_smoothing
 
     def setup(self, stage: str) -> None:
@@ -113,7 +114,10 @@ class LocalGradientAscentTraining(PoisonedTraining):
 
 
 class FloodingTraining(LocalGradientAscentTraining):
-    """The same by flooding: abs(loss - gamma) + gamma (Ishida et al. 2020), BackdoorBench's default for ABL."""
+    """Training that keeps the loss near ``gamma`` by flooding, BackdoorBench's default for ABL.
+
+    Ishida et al. 2020: abs(loss - gamma) + gamma. Arguments as in `LocalGradientAscentTraining`.
+    """
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Flooding, on the mean loss of the batch."""

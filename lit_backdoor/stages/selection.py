@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -69,6 +70,7 @@ class SuspiciousSelection(Stage):
         """Classify by the suspect."""
         return self.net(images)  # type: ignore[no-any-return]
 
+    @abstractmethod
     def score(self, batch: Batch) -> Tensor:
         """Score rows, float ``[B]``; low is suspicious."""
         raise NotImplementedError
@@ -93,8 +95,8 @@ class SuspiciousSelection(Stage):
 class LowestLoss(SuspiciousSelection):
     """Keep the rows that the suspect fits best: poisoned rows are learned first (ATClean, step 2; ABL).
 
-    The loss is taken from the trained suspect in eval mode, without augmentation. Feed it what
-    `LocalGradientAscentTraining` left for ABL's own order of things.
+    The loss is taken from the trained suspect in eval mode, without augmentation. For ABL's own procedure, give it the
+    suspect that `LocalGradientAscentTraining` left.
     """
 
     def score(self, batch: Batch) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from abc import abstractmethod
 from dataclasses import dataclass, field
 from operator import index
 from os import PathLike
@@ -85,6 +86,7 @@ class TargetDetection(Stage):
         """Do nothing with test images: the report is about the suspect."""
         return []
 
+    @abstractmethod
     def report(self) -> TargetReport:
         """Judge the classes, once training or prediction is over; the same in every process."""
         raise NotImplementedError
@@ -138,7 +140,7 @@ def targets_given(stage: Stage, value: int | str, num_classes: int) -> tuple[int
         _warn_of_another(stage, found[0])
     else:
         bundle = open_bundle(value, stage.takes["target"])
-        stage._sources["target"] = bundle
+        stage.sources["target"] = bundle
         named = bundle.numbers.get("target_class")
         report = read_report(bundle) if bundle.kind == "targets" else None
         flagged, reported = (report.flagged, len(report.statistic)) if report is not None else ((named,), num_classes)
@@ -179,7 +181,7 @@ def read_report(bundle: Bundle) -> TargetReport:
 
 def judges_another(stage: Stage, bundle: Bundle) -> bool:
     """Say whether a report is about another suspect than the stage's, as far as both are known by their bundles."""
-    judged, own = bundle.info["inputs"].get("suspect"), stage._sources.get("suspect")
+    judged, own = bundle.info["inputs"].get("suspect"), stage.sources.get("suspect")
     return judged is not None and own is not None and judged["hash"] != own.hash
 
 

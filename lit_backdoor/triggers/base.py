@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from lit_backdoor.errors import check_share
+from lit_backdoor.errors import check_share, one_of
 from lit_backdoor.recipe import Recorded
 
 __all__ = [
@@ -25,8 +25,7 @@ __all__ = [
     "Trigger",
 ]
 
-
-_STREAM = 0x706C616E
+_STREAM = 0x706C616E  # "plan" in ASCII, added to the seed of a plan
 
 
 class Role(IntEnum):
@@ -173,7 +172,7 @@ class Attack(Recorded):
         seed: Seed of the plan; None takes the one that `roles` is given.
 
     Raises:
-        ValueError: If a rate is out of range, or does not go with the trigger.
+        ValueError: If a rate is out of range or does not go with the trigger, or ``rate_of`` is unknown.
     """
 
     def __init__(
@@ -190,7 +189,7 @@ class Attack(Recorded):
         self.policy = policy or AllToOne()
         self.target = target
         self.rate = check_share("the poisoning rate", rate, closed=rate_of != "set")
-        self.rate_of = rate_of
+        self.rate_of = one_of("rate_of of an attack", rate_of, ("set", "target", "carriers"))
         self.cover_rate = cover_rate and check_share("the cover rate", cover_rate)
         self.seed = seed
         if trigger.stamps and rate_of == "carriers":

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lit_backdoor.errors import check_share, unknown
+from lit_backdoor.errors import check_share, one_of
 from lit_backdoor.triggers.pattern import FixedPattern
 
 __all__ = ["Filter"]
@@ -46,9 +46,8 @@ class Filter(FixedPattern):
 
     def __init__(self, style: str = "nashville", strength: float = 1.0) -> None:
         super().__init__()
-        if style not in STYLES:
-            raise unknown("filter style", style, STYLES)
-        self.style, self.strength = style, check_share("the filter's strength", strength, closed=True)
+        self.style = one_of("filter style", style, STYLES)
+        self.strength = check_share("the filter's strength", strength, closed=True)
 
     def make_pattern(self, channels: int, height: int, width: int) -> Tensor:
         """Make the table of luma weights, lift and tint, ``[3, channels, 1, 1]``."""

@@ -79,7 +79,7 @@ class AddedPattern(Trigger):
 class OneOf(Trigger):
     """Stamp each image with one of several triggers, chosen by its index; without one, by its place in the batch.
 
-    The choice mixes the index's digits: where rows are sorted by class in turn, every class sees every trigger.
+    The index is hashed for the choice, so that every class sees every trigger even where classes alternate by row.
 
     Args:
         triggers: The triggers.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from lit_backdoor.functional.precision import no_autocast
 from lit_backdoor.triggers.base import Trigger
 from lit_backdoor.triggers.pattern import gaussian_per_index
 
@@ -35,7 +36,7 @@ class NoisyCover(Trigger):
 
     def noise(self, images: Tensor, index: Tensor) -> Tensor:
         """Draw each row's noise, float32 of the images' shape and exactly of norm ``norm``."""
-        with torch.autocast(images.device.type, enabled=False):
+        with no_autocast(images):
             flat = gaussian_per_index(index, images.shape[1:].numel(), self.seed)
             flat *= self.norm / flat.square().sum(1, keepdim=True).sqrt_()
         return flat.view(images.shape)

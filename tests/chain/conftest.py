@@ -1,3 +1,5 @@
+import shutil
+
 import pytest
 import tiny
 
@@ -22,3 +24,10 @@ def finished(file, tmp_path_factory):
     """A chain that ran through: its folder and its results."""
     out = tmp_path_factory.mktemp("finished") / "out"
     return out, ChainRun(compose(file), "tiny", out, use_cache=False).run()
+
+
+@pytest.fixture
+def copy(finished, tmp_path):
+    """A finished chain to be spoiled."""
+    shutil.copytree(finished[0], tmp_path / "copy")
+    return tmp_path / "copy"

@@ -52,7 +52,9 @@ def test_list_names_what_there_is(capfd):
     for name in ("badnets", "wanet", "demo", "atclean_cifar10_small", "lit_backdoor.data.SyntheticSigns",
                  "lit_backdoor.models.TimmClassifier", "lit_backdoor.defenses.atclean.CollisionGenerator"):  # fmt: skip
         assert name in shown
-    assert "Alternating" not in shown  # a base
+    for base in ("Alternating", "TriggerSearch", "SuspiciousSelection", "TargetDetection", "GeneratorTraining"):
+        assert f".{base} " not in shown
+    assert "lit_backdoor.stages.LowestLoss" in shown
     assert main(["list", "attacks"]) == 0
     shown = capfd.readouterr().out
     assert "blend" in shown
@@ -74,5 +76,5 @@ def test_ctrl_c_in_a_run(monkeypatch, capfd):
 def test_help_of_a_stage_s_command_says_where_stages_are_listed(capfd):
     assert main(["predict", "--help"]) == 0
     said = " ".join(capfd.readouterr().out.split())
-    assert "lit-backdoor list defenses" in said
+    assert "lit-backdoor list stages, lit-backdoor list defenses" in said
     assert "lit-backdoor predict --model.help CLASS_PATH" in said

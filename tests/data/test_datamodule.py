@@ -274,6 +274,7 @@ def test_small_root_still_gives_a_step(data):
         ({"eval_batch_size": -1}, r"data\.eval_batch_size"),
         ({"num_workers": -1}, r"data\.num_workers"),
         ({"view": "rooot"}, "Did you mean 'root'"),
+        ({"augment": "crop_flop"}, r"data\.augment to be 'crop_flip'"),
     ],
 )
 def test_arguments_are_checked(source, arguments, message):

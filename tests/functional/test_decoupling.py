@@ -7,10 +7,12 @@ from torch import nn
 from lit_backdoor.functional.decoupling import (
     adaptive_loss,
     error,
+    hinged_loss,
     inversion_loss,
     mask_loss,
     occlusions,
     pieces,
+    replace_share,
     soft_mask,
     tau_to_pixels,
     unlearning_loss,
@@ -150,6 +152,23 @@ def test_adaptive_loss_equals_eq_7_to_10(case):
         for inputs, labels in [(h, y), (t, label), (h * m, y), (h * (1 - m), y), (t * (1 - m), label)]
     )
     torch.testing.assert_close(adaptive_loss(head, h, t, m, y, label), expected)
+
+
+@pytest.mark.parametrize("tau", [1e-3, 10.0])
+def test_hinge_counts_only_what_is_beyond_the_bound(case, tau):
+    names = ("images", "generated", "features", "generated_features", "mask")
+    parts = inversion_loss(*(case[name] for name in names), tau=tau)
+    image, benign, backdoor = (float(part) for part in (parts.image, parts.benign, parts.backdoor))
+    expected = 10 * max(0, image / tau - 1) + 0.5 * benign - np.log(backdoor + 1e-6)
+    assert hinged_loss(parts, tau, benign_weight=0.5).item() == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize(("share", "count"), [(0.1, 1), (0.5, 4), (1.0, 6)])
+def test_replaced_rows_are_a_random_share_of_the_batch(case, share, count):
+    found = replace_share(case["images"], case["generated"].double(), share)
+    replaced = (found == case["generated"]).flatten(1).all(1)
+    assert int(replaced.sum()) == count
+    torch.testing.assert_close(found[~replaced], case["images"][~replaced], rtol=0, atol=0)
 
 
 def test_pieces_are_squares_of_the_trigger_at_one_strength_per_image():

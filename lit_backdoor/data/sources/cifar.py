@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from lit_backdoor.data.sources.base import DelegatedSource, Source
-from lit_backdoor.data.sources.files import cache_folder, data_folders
+from lit_backdoor.data.sources.files import data_folders
 from lit_backdoor.data.sources.parquet import ParquetSource
 from lit_backdoor.data.sources.torchvision_source import TorchvisionSource
+from lit_backdoor.presets import cache_folder
 
 __all__ = ["Cifar10"]
 

@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-__all__ = ["cache_folder", "cached_pixels", "data_folders", "decode", "decode_all", "find", "not_found", "to_rgb"]
+from lit_backdoor.presets import cache_folder
+
+__all__ = ["cached_pixels", "data_folders", "decode", "decode_all", "find", "not_found", "to_rgb"]
 
 CACHE_FROM = 2_000  # images; fewer are decoded faster than anybody notices
 _CHUNK = 500
@@ -26,11 +28,6 @@ def data_folders(root: str | None = None) -> list[Path]:
     """List the folders where data may lie: ``root`` alone if given, else ``$LIT_BACKDOOR_DATA``, if set."""
     named = root or os.environ.get("LIT_BACKDOOR_DATA")
     return [Path(named).expanduser()] if named else []
-
-
-def cache_folder() -> Path:
-    """Return ``$LIT_BACKDOOR_CACHE``, or ``~/.cache/lit_backdoor`` where it is not set."""
-    return Path(os.environ.get("LIT_BACKDOOR_CACHE") or "~/.cache/lit_backdoor").expanduser()
 
 
 def not_found(what: str, places: Sequence[Path]) -> FileNotFoundError:

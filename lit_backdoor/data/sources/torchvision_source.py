@@ -13,8 +13,9 @@ from PIL import Image
 from torch import Tensor
 
 from lit_backdoor.data.sources.base import Part, Rows, Source, TensorRows, check_labels, digest, size_pair
-from lit_backdoor.data.sources.files import cache_folder, not_found, to_rgb
-from lit_backdoor.errors import unknown
+from lit_backdoor.data.sources.files import not_found, to_rgb
+from lit_backdoor.errors import one_of
+from lit_backdoor.presets import cache_folder
 
 __all__ = ["TorchvisionSource"]
 
@@ -36,9 +37,7 @@ class TorchvisionSource(Source):
     """
 
     def __init__(self, name: str, root: str | None = None, size: int | tuple[int, int] | None = None) -> None:
-        if name not in _BY_FLAG + _BY_SPLIT:
-            raise unknown("torchvision data set", name, _BY_FLAG + _BY_SPLIT)
-        self.name = name
+        self.name = one_of("torchvision data set", name, _BY_FLAG + _BY_SPLIT)
         self.root = Path(root).expanduser() if root else cache_folder() / "data"
         self._size = None if size is None else size_pair(size)
 

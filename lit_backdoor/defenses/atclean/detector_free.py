@@ -10,6 +10,8 @@ from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
 from torch.nn import functional as F
 
+from lit_backdoor.errors import one_of
+from lit_backdoor.functional.collision import relative_change
 from lit_backdoor.models import Classifier, Frozen, PatternedUNet, UNet
 from lit_backdoor.models.base import batch_norms
 from lit_backdoor.stages.base import Batch
@@ -20,9 +22,9 @@ __all__ = ["DetectorFreeGenerator"]
 
 
 class DetectorFreeGenerator(GeneratorTraining):
-    """Train without suspicious samples: move the features of root images as far as a small change of pixels can.
+    """Train a generator without suspicious samples: move features of root images as far as small changes of pixels can.
 
-    ATClean, Sec. 5, gives the idea, not the formula. Here: minimize -log of the relative feature distance
+    ATClean, Sec. 5, gives the idea, not the formula. Minimized is here -log of the relative feature distance
     sum_k decay^(k-1) |phi_k(B(x)) - phi_k(x)|^2 / |phi_k(x)|^2, plus a hinge that holds MSE(x, B(x)) below ``bound``.
 
     Args:
@@ -39,7 +41,8 @@ class DetectorFreeGenerator(GeneratorTraining):
         schedule: What the learning rate does over the run.
 
     Raises:
-        ValueError: When run, if images are not of the suspect's size, as the default generator's are.
+        ValueError: If an option is unknown; when run, if images are not of the suspect's size, as the default
+            generator's are.
     """
 
     def __init__(
@@ -60,7 +63,7 @@ class DetectorFreeGenerator(GeneratorTraining):
         self.layers = layers
         self.kind_of_layer = kind_of_layer
         self.decay = decay
-        self.statistics = statistics
+        self.statistics = one_of("statistics", statistics, ("root", "suspect"))
 
     def build(self) -> None:
         """Open the suspect, find its last layers and make the generator."""
@@ -95,8 +98,7 @@ class DetectorFreeGenerator(GeneratorTraining):
         moved = self.judge.module.taps(generated, self.names)
         with torch.no_grad():
             original = self.judge.module.taps(images, self.names)
-        pairs = [(moved[name].float(), original[name].float()) for name in self.names]
-        terms = [self.decay**k * F.mse_loss(new, old) / old.pow(2).mean() for k, (new, old) in enumerate(pairs)]
-        divergence = torch.stack(terms).sum()
+        new, old = ([taps[name] for name in self.names] for taps in (moved, original))
+        divergence = relative_change(new, old, self.decay)
         hinge = 10 * F.relu(mse / self.bound - 1)
         return {"loss": hinge - torch.log(divergence + 1e-6), "mse": mse, "divergence": divergence}

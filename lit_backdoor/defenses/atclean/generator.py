@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchmetrics import Metric
 
+from lit_backdoor.errors import one_of
 from lit_backdoor.functional.collision import DISTANCES, locate_loss
 from lit_backdoor.metrics import DegreeOfFeatureCollisions
 from lit_backdoor.models import Classifier, Frozen, UNet
@@ -21,11 +22,12 @@ __all__ = ["CollisionGenerator", "UntrainedGenerator"]
 
 
 class CollisionGenerator(GeneratorTraining):
-    """Minimize MSE(x, B(x)) + alpha * locate(B(x), suspicious) over root images x (ATClean, Eq. 1-3, Alg. 1).
+    """Train a generator whose images collide with suspicious samples in the suspect's last layers (ATClean, Alg. 1).
 
-    The suspect's last layers see generated root images and suspicious samples; their features' distance is weighted
-    by decay^(k-1) for the k-th last layer. Features of suspicious samples are computed once. Deviations from the
-    paper: each layer's distance is normalized by itself (see `functional.collision`), pixels are in [0, 1].
+    Minimized is MSE(x, B(x)) + alpha * locate(B(x), suspicious) over root images x (Eq. 1-3). The suspect's last layers
+    see generated root images and suspicious samples; the distance of their features is weighted by decay^(k-1) for the
+    k-th last layer. Features of suspicious samples are computed once. Deviations from the paper: each layer's distance
+    is normalized by itself (see `functional.collision`), pixels are in [0, 1].
 
     Args:
         suspect: Path of a suspect bundle, or a classifier; frozen in eval mode.
@@ -35,12 +37,12 @@ class CollisionGenerator(GeneratorTraining):
         layers: How many of the last layers are compared.
         kind_of_layer: ``conv`` layers, or ``block`` s, which transformers need.
         decay: Weight of a layer over that of the next later one. Paper: .1.
-        cache_rows: At most so many suspicious rows are kept; the lowest losses come first.
+        cache_rows: Largest number of suspicious rows whose features are kept, the first ones of the selection.
         optimizer: Makes the optimizer; default Adam 1e-3.
         schedule: What the learning rate does over the run.
 
     Raises:
-        ValueError: If the distance is unknown or compares rows that have no partners here.
+        ValueError: If the distance or the schedule is unknown.
     """
 
     def __init__(
@@ -58,7 +60,7 @@ class CollisionGenerator(GeneratorTraining):
     ) -> None:
         super().__init__(suspect, generator, optimizer, schedule)
         self.alpha = alpha
-        self.distance = DISTANCES[distance]
+        self.distance = DISTANCES[one_of("distance", distance, DISTANCES)]
         self.layers = layers
         self.kind_of_layer = kind_of_layer
         self.decay = decay

@@ -22,7 +22,7 @@ __all__ = ["AdaptiveTraining"]
 
 
 class AdaptiveTraining(Decoupled):
-    """Fine-tune a backdoored suspect so that its backdoor features classify benign images too.
+    """Attack BTI-DBF: fine-tune a backdoored suspect so that its backdoor features classify benign images too.
 
     The attacker, who holds the questioned set's clean rows and the trigger, decouples benign features as the defender
     would, then keeps them useful, and teaches the remaining ones both tasks. The result is a suspect.

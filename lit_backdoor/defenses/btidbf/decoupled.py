@@ -52,11 +52,11 @@ class Decoupled(Alternating):
         self.raw_mask = nn.Parameter(torch.zeros(1, *shape_of_features))
 
     def features(self, net: Classifier, images: Tensor) -> Tensor:
-        """Give S_a's output, at the layer that was chosen."""
+        """Give the features of images: the output of the chosen layer, else of the classifier's own split (S_a)."""
         return net.features(images) if self.decoupling.layer is None else features_at(net, self._place(net), images)
 
     def head(self, net: Classifier, features: Tensor) -> Tensor:
-        """Give S_b's logits for the output of `features`."""
+        """Give the logits for the output of `features`, by the part of the net behind it (S_b)."""
         if self.decoupling.layer is None:
             return net.head(features)
         return head_from(net, self._place(net), features, net.example())

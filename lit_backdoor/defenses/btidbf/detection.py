@@ -9,7 +9,7 @@ __all__ = ["Detection"]
 
 
 class Detection(InputDetection):
-    """Flag inputs whose class changes when the purifier of BTI-DBF (P) has been at them.
+    """Flag test inputs whose predicted class changes when the purifier of BTI-DBF (P) is put before the suspect.
 
     Args:
         purified: Path of the bundle that `Purification` left, or a purified suspect.

@@ -13,7 +13,7 @@ from torch.optim import Adam, Optimizer
 from lit_backdoor.defenses.btidbf.decoupled import Decoupled
 from lit_backdoor.defenses.btidbf.settings import Decoupling, Inversion, Span, make_plan
 from lit_backdoor.errors import settings
-from lit_backdoor.functional.decoupling import error, inversion_loss, tau_to_pixels
+from lit_backdoor.functional.decoupling import error, hinged_loss, inversion_loss, tau_to_pixels
 from lit_backdoor.metrics import TargetVotes
 from lit_backdoor.models import Classifier, PatternedUNet, UNet, WarpField
 from lit_backdoor.models.base import evaluating
@@ -103,7 +103,7 @@ class Inverting(Decoupled):
         return self.generators[self.chosen]
 
     def trained_in(self, number: int) -> Sequence[nn.Module]:
-        """Give the generators that a round trains, counted from 0."""
+        """Give the generators that a round trains; rounds are counted from 0."""
         return [self.generator] if number else list(self.generators)
 
     def optimizers_by_phase(self) -> Mapping[str, Optimizer]:
@@ -202,8 +202,7 @@ class Inverting(Decoupled):
         )
         loss = parts.loss
         if settings.bound == "hinge":
-            beyond = 10 * F.relu(parts.image / self.tau - 1)
-            loss = beyond + settings.benign_weight * parts.benign - torch.log(parts.backdoor + 1e-6)
+            loss = hinged_loss(parts, self.tau, settings.benign_weight)
         if settings.toward_target and span.round:
             labels = self.target.expand(len(images))
             loss = loss + parts.bounded * F.cross_entropy(self.subject(seen).float(), labels)

@@ -12,14 +12,12 @@ from torch.optim import Adam, Optimizer
 
 from lit_backdoor.defenses.btidbf.inverting import Generator, Inverting
 from lit_backdoor.defenses.btidbf.settings import Decoupling, Inversion, Span
-from lit_backdoor.errors import check_share, unknown
-from lit_backdoor.functional.decoupling import error
+from lit_backdoor.errors import check_share, one_of
+from lit_backdoor.functional.decoupling import error, replace_share
 from lit_backdoor.models import Classifier, Frozen, Purified, UNet
 from lit_backdoor.stages.base import Batch, Outcome
 
 __all__ = ["Purification"]
-
-_LESSONS = ("all", "part")
 
 
 class Purification(Inverting):
@@ -78,11 +76,9 @@ class Purification(Inverting):
             rounds,
             ("purify", purify_epochs),
         )
-        if lesson not in _LESSONS:
-            raise unknown("lesson", lesson, _LESSONS)
         self.given(suspect=suspect)
         self._purifier = purifier
-        self.lesson = lesson
+        self.lesson = one_of("lesson", lesson, ("all", "part"))
         self.part = check_share("the share of generated images", share, closed=True)
         self.lr = lr
         self.noise = noise
@@ -134,9 +130,7 @@ class Purification(Inverting):
         if self.lesson != "part":
             purified = self.restoration(batch, generated, features)
             return purified + self.benign_weight * self.restoration(batch, images, features)
-        count = min(len(images), int(self.part * len(images) + 1))
-        rows = torch.randperm(len(images))[:count].to(images.device)
-        return self.restoration(batch, images.index_copy(0, rows, generated[rows]), features)
+        return self.restoration(batch, replace_share(images, generated, self.part), features)
 
     def triggered(self, images: Tensor) -> Tensor:
         """Give the images that the purifier is to restore."""

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from lit_backdoor.errors import unknown
+from lit_backdoor.errors import one_of
 
 __all__ = ["Decoupling", "Inversion", "Span", "make_plan"]
 
@@ -43,9 +43,9 @@ class Decoupling:
     def __post_init__(self) -> None:
         _positive("decoupling.lr", self.lr)
         _positive("decoupling.epochs", self.epochs)
-        _known("decoupling.mask", self.mask, ("learned", "zeros", "ones"))
-        _known("decoupling.start", self.start, ("zeros", "normal"))
-        _known("decoupling.batch_norm", self.batch_norm, ("train", "eval"))
+        one_of("decoupling.mask", self.mask, ("learned", "zeros", "ones"))
+        one_of("decoupling.start", self.start, ("zeros", "normal"))
+        one_of("decoupling.batch_norm", self.batch_norm, ("train", "eval"))
 
 
 @dataclass(frozen=True)
@@ -95,10 +95,10 @@ class Inversion:
         _positive("inversion.first_epochs", 1 if self.first_epochs is None else self.first_epochs)
         if self.warmup_epochs < 0:
             raise ValueError(f"Expected inversion.warmup_epochs to be 0 or more, got {self.warmup_epochs}.")
-        _known("inversion.units", self.units, ("pixel", "normalized"))
-        _known("inversion.norm", self.norm, ("l2", "l1"))
-        _known("inversion.bound", self.bound, ("branch", "hinge"))
-        _known("inversion.statistics", self.statistics, ("refreshed", "suspect"))
+        one_of("inversion.units", self.units, ("pixel", "normalized"))
+        one_of("inversion.norm", self.norm, ("l2", "l1"))
+        one_of("inversion.bound", self.bound, ("branch", "hinge"))
+        one_of("inversion.statistics", self.statistics, ("refreshed", "suspect"))
 
     def epochs_of(self, number: int) -> int:
         """Give the epochs of a round, counted from 0."""
@@ -139,8 +139,3 @@ def make_plan(phases: Iterable[tuple[str, int, int]]) -> tuple[Span, ...]:
 def _positive(name: str, value: float) -> None:
     if not value > 0:
         raise ValueError(f"Expected {name} > 0, got {value}.")
-
-
-def _known(name: str, value: str, known: tuple[str, ...]) -> None:
-    if value not in known:
-        raise unknown(name, value, known)

@@ -13,8 +13,8 @@ from torch.optim import Optimizer
 
 from lit_backdoor.defenses.btidbf.inverting import Generator, Inverting
 from lit_backdoor.defenses.btidbf.settings import Decoupling, Inversion, Span
-from lit_backdoor.errors import check_share, unknown
-from lit_backdoor.functional.decoupling import error, unlearning_loss
+from lit_backdoor.errors import check_share, one_of
+from lit_backdoor.functional.decoupling import error, replace_share, unlearning_loss
 from lit_backdoor.models import Classifier
 from lit_backdoor.models.base import batch_norms
 from lit_backdoor.stages.base import Batch, Outcome
@@ -66,13 +66,11 @@ class Unlearning(Inverting):
             rounds,
             ("unlearn", unlearn_epochs),
         )
-        if lesson not in ("all", "part"):
-            raise unknown("lesson", lesson, ("all", "part"))
         self.given(suspect=suspect)
-        self.lesson = lesson
+        self.lesson = one_of("lesson", lesson, ("all", "part"))
         self.part = check_share("the share of generated images", share, closed=True)
         self.optimizer = optimizer
-        self.batch_norm = batch_norm
+        self.batch_norm = one_of("batch_norm", batch_norm, ("train", "eval"))
 
     @property
     def subject(self) -> Classifier:
@@ -110,9 +108,7 @@ class Unlearning(Inverting):
         with torch.no_grad():
             other = self.generator(images)
             if self.lesson == "part":
-                count = min(len(images), int(self.part * len(images) + 1))
-                rows = torch.randperm(len(images))[:count].to(images.device)
-                other = images.index_copy(0, rows, other.to(images.dtype)[rows])
+                other = replace_share(images, other, self.part)
         features = self.features(self.classifier, torch.cat((images, other)))
         clean, changed = features.chunk(2)
         norm = self.inversion.norm

@@ -17,7 +17,7 @@ __all__ = ["VariedPurification"]
 
 
 class VariedPurification(Purification):
-    """Purify triggers unlike any one that was inverted: each round inverts a new one, and the lesson varies them all.
+    """Train BTI-DBF's purifier on varied forms of many triggers: each round inverts new ones, and keeps the old ones.
 
     With a single generator the purifier learns to know its pattern, and the better it does, the less it does to the
     attacker's. So every round begins with two new generators, of a pattern over the whole image and of one at a small

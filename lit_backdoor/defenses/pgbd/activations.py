@@ -33,7 +33,10 @@ class ActivationSpace:
 
     @classmethod
     def of(cls, classifier: Classifier, layer: str | None, pooled: bool) -> ActivationSpace:
-        """Take the layer, else the last convolution before its shortcut is added, else the split, as a ViT's."""
+        """Take the named layer; without a name the last convolution, before its shortcut is added.
+
+        Where the net has no convolution, such as a ViT, it is the classifier's split.
+        """
         return cls(classifier, layer or _last_convolution(classifier), pooled)
 
     @property

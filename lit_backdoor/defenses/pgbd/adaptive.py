@@ -25,7 +25,7 @@ LEVELS = (0.5, 0.75, 1.0)
 
 
 class MultiLevelMMDTraining(PoisonedTraining):
-    r"""Train a suspect while its features of poisoned rows are drawn to those of clean rows that bear the same label.
+    r"""Attack by ML-MMDR: train a suspect whose features of poisoned rows are like those of clean rows of their label.
 
     .. math:: \ell = \ell_\text{CE} + \lambda \sum_l \mathrm{MMD}^2\bigl(h_l(X_\text{poison}), h_l(X_\text{clean})\bigr)
 

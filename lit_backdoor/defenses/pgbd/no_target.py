@@ -18,17 +18,17 @@ __all__ = ["NTPGBD"]
 
 
 class NTPGBD(PGBD):
-    """Take each class for the target in turn, for some epochs each, over and over; also against all-to-all attacks.
+    """PGBD without a known target: take each class for it in turn; also against all-to-all attacks.
 
-    Prototypes and vectors are rebuilt at every switch; ``geometry.update`` is not used. A class that the root set lacks
-    has no turn, with a warning.
+    A turn lasts some epochs, and turns are repeated. Prototypes and vectors are rebuilt at every switch;
+    ``geometry.update`` is not used. A class that the root set lacks has no turn, with a warning.
 
     Args:
         suspect: Path of a suspect bundle, or a classifier (a copy of it is tuned).
         interval: Epochs of each turn. Paper: 3 for CIFAR-10, 1 for many classes.
-        candidates: Path of a bundle of kind ``targets``: only its most suspicious classes have turns, the first first;
-            classes that it has no number on have none.
-        top: How many of the candidates; the paper's top k.
+        candidates: Path of a bundle of kind ``targets``: only its most suspicious classes have turns, the most
+            suspicious first. Classes that its detector found no number for have none.
+        top: How many of the candidates have turns; the paper's top k.
         **options: Further arguments of `PGBD`, but its target.
 
     Raises:
@@ -66,7 +66,7 @@ class NTPGBD(PGBD):
         """Make room for one target, and find the classes that have turns."""
         self.turns = list(range(self.classifier.num_classes))
         if self.candidates is not None:
-            bundle = self._sources["candidates"] = open_bundle(self.candidates, self.takes["candidates"])
+            bundle = self.sources["candidates"] = open_bundle(self.candidates, self.takes["candidates"])
             statistic = read_report(bundle).statistic
             if len(statistic) != len(self.turns):
                 reported = len(statistic)

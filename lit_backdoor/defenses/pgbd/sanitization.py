@@ -16,7 +16,7 @@ from lit_backdoor.defenses.pgbd.leads import constant_leads, mapped_leads
 from lit_backdoor.defenses.pgbd.mapping import TeacherMapping
 from lit_backdoor.defenses.pgbd.settings import Geometry
 from lit_backdoor.defenses.stamp_search import StampSearch
-from lit_backdoor.errors import DivergedError, one_of, settings
+from lit_backdoor.errors import one_of, settings
 from lit_backdoor.functional.prototypes import class_prototypes, prototype_vectors, sanitization_loss, smoothed
 from lit_backdoor.models import Classifier
 from lit_backdoor.models.latents import check_final_linear
@@ -169,7 +169,11 @@ class PGBD(AveragedFineTune):
             self.rebuild(0 if first else self.current_epoch // self.gap)
 
     def rebuild(self, number: int) -> None:
-        """Take prototypes and vectors anew for the so manieth time, weighed against those before."""
+        """Compute prototypes and vectors anew and weigh them against those before.
+
+        Args:
+            number: How many rebuildings came before this one.
+        """
         of_prototypes, of_vectors = self.geometry.weights(number)
         current = self.root_prototypes()
         prototypes = smoothed(current, self.prototypes, of_prototypes)
@@ -200,12 +204,7 @@ class PGBD(AveragedFineTune):
                 f"Expected root images of the suspect's size, {side}x{side}, whose activations are "
                 f"{list(self.space.shape)}, got activations {list(features.shape[1:])}. Bring the data to that size."
             )
-        if not features.isfinite().all():
-            raise DivergedError(
-                f"The activations of {type(self).__name__} are not finite at the start of epoch {self.current_epoch}, "
-                f"step {self.global_step}. The checkpoint of the last finished epoch is kept. Lower the learning rate "
-                "or the loss's weight."
-            )
+        self.check_finite(features, "activations")
         found = class_prototypes(features, labels, len(self.prototypes), self.geometry.centroids, self.seed)
         missing = set(found[:, 0].isnan().nonzero().flatten().tolist()) & set(self.needed.flatten().tolist())
         if missing:

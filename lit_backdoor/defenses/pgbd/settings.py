@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from lit_backdoor.errors import check_share, unknown
+from lit_backdoor.errors import check_share, one_of
 
 __all__ = ["Geometry"]
 
@@ -46,8 +46,7 @@ class Geometry:
             raise ValueError(f"Expected geometry.alpha to be a list of at least one weight, got {self.alpha!r}.")
         for weight in self.alpha:
             check_share("geometry.alpha", weight, closed=True)
-        if self.smoothed not in ("prototypes", "vectors", "both"):
-            raise unknown("smoothed part", self.smoothed, ("prototypes", "vectors", "both"))
+        one_of("smoothed part", self.smoothed, ("prototypes", "vectors", "both"))
 
     def weights(self, number: int) -> tuple[float, float]:
         """Give the weights of new prototypes and of new vectors in a rebuilding, counted from 0, the first one."""

@@ -23,11 +23,12 @@ __all__ = ["STPGBD"]
 
 
 class STPGBD(PGBD):
-    """Keep activations off the way that a trigger moves them: :math:`V_c = P'_c - P_c`, P' of triggered root images.
+    """PGBD with a synthesized trigger: keep activations off the way that the trigger moves them.
 
-    The trigger moves all classes, but images of the target class are left out where it is known. Further classes that
-    a detector flagged, for which its bundle has no trigger, get the vectors of `PGBD`. P' and P here are those of the
-    net as it is: with ``geometry.smoothed: prototypes`` the P that the loss starts from is smoothed, the vectors not.
+    The vectors are :math:`V_c = P'_c - P_c`, with the prototypes P' of triggered root images, both of the net as it is:
+    with ``geometry.smoothed: prototypes`` the P that the loss starts from is smoothed, the vectors are not. The trigger
+    moves all classes, but images of the target class are left out where it is known. Further classes that a detector
+    flagged, for which its bundle has no trigger, get the vectors of `PGBD`.
 
     Args:
         suspect: Path of a suspect bundle, or a classifier (a copy of it is tuned).
@@ -81,8 +82,8 @@ class STPGBD(PGBD):
 
     @property
     def stamps(self) -> dict[int, Stamp]:
-        """What puts a trigger on images, by the row of its target; the first row's where that is not said."""
-        net, bundle = self.maker.module, self._sources.get("trigger")
+        """What puts a trigger on images, by the row of `leads` it belongs to; the first where no bundle says so."""
+        net, bundle = self.maker.module, self.sources.get("trigger")
         triggers = list(net.triggers) if isinstance(net, OneOf) else [net]
         of = read_report(bundle).flagged if bundle is not None and bundle.kind == "targets" else ()
         known = dict(zip(of, triggers, strict=True)) if len(of) == len(triggers) else {}

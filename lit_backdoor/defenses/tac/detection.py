@@ -34,8 +34,9 @@ class TACDetection(TargetDetection):
     Args:
         suspect: Path of a suspect bundle, or a classifier; frozen.
         program: How perturbations are computed; default `Program`.
-        judged: How those are whose norms are judged; default that with a quantile of 1 - .5 / C (of C classes of equal
-            size half of one may be left behind) and the slack of ``program``. The paper: as ``program``.
+        judged: How the perturbations are computed whose norms are judged; default a program with the slack of
+            ``program`` and a quantile of 1 - .5 / C, which leaves half of one of C classes of equal size behind. Paper:
+            the same as ``program``.
         level: Level of the test, in (0, 1).
 
     Raises:
@@ -121,12 +122,12 @@ class TACDetection(TargetDetection):
 class TACOutlierDetection(TACDetection):
     """Flag the classes whose perturbation is an outlier by the median absolute deviation, as Neural Cleanse does.
 
-    Of ten normal draws one has an index above 2 in every third sample, so this is no default.
+    This is not the default: among ten draws from a normal distribution, one has an index above 2 in every third sample.
 
     Args:
         suspect: Path of a suspect bundle, or a classifier; frozen.
         program: How perturbations are computed; default `Program`.
-        judged: How those are whose norms are judged; default as in `TACDetection`.
+        judged: How the perturbations are computed whose norms are judged; default as in `TACDetection`.
         threshold: Anomaly index above which a class is flagged.
     """
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lit_backdoor.defenses.tac.program import Program, perturbations_given, root_latents
-from lit_backdoor.errors import DivergedError, settings
+from lit_backdoor.errors import settings
 from lit_backdoor.functional.latent_shift import movement_along, shifted_loss
 from lit_backdoor.models import Classifier, Frozen
 from lit_backdoor.models.latents import check_final_linear, latents_and_logits
@@ -83,12 +83,7 @@ class TACFineTune(FineTune):
         super().on_train_epoch_start()
         if len(self.targets) and (self.refresh or (self._to_solve and self.current_epoch == 0)):
             latents = root_latents(self, self.classifier)
-            if not latents.isfinite().all():
-                raise DivergedError(
-                    f"The latents of {type(self).__name__} are not finite at the start of epoch {self.current_epoch}, "
-                    f"step {self.global_step}. The checkpoint of the last finished epoch is kept. Lower the learning "
-                    "rate or the loss's weight."
-                )
+            self.check_finite(latents, "latents")
             self.perturbations.copy_(self.program.solve(self.classifier, latents, self.targets.tolist()))
 
     @property

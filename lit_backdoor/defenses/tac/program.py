@@ -25,7 +25,7 @@ class Program:
     Attributes:
         margin: By how much the class's logit must win, in units of logits.
         quantile: Share of the root images that must be sent over each border, in (0, 1]; 1 is the maximum over images.
-        slack: Price of a unit by which the gain on another class falls short; None for none falling short.
+        slack: Price of each unit of logits by which the gain on another class falls short; None lets none fall short.
 
     Raises:
         ValueError: If a number is out of range.
@@ -89,13 +89,13 @@ def perturbations_given(stage: Stage, classifier: Classifier) -> Tensor | None:
     Raises:
         ValueError: If they were found on another suspect, have another shape or are not finite.
     """
-    bundle = stage._sources.get("target")
+    bundle = stage.sources.get("target")
     found = bundle.tensors().get("perturbations") if bundle is not None else None
     if bundle is None or found is None:
         return None
     if judges_another(stage, bundle):
         raise ValueError(
-            f"Expected perturbations of the suspect {stage._sources['suspect'].path}, got those of another one in "
+            f"Expected perturbations of the suspect {stage.sources['suspect'].path}, got those of another one in "
             f"{bundle.path}. Detect on the suspect that is to be cleaned, or give the target as a number."
         )
     expected = tuple(classifier.final_linear.weight.shape)

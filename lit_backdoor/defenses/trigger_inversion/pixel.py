@@ -29,7 +29,8 @@ class PixelInversion(TriggerSearch):
         cost: How the weight of the penalty moves; default the paper's. What is left out of one is Neural Cleanse's.
         lr: Learning rate of Adam, whose betas are .5 and .9.
         index_threshold: Anomaly index above which a class is flagged.
-        own_images: Whether the images of a class also count for its own trigger, though they are there already.
+        own_images: Whether images of a class also count where its own trigger is inverted; they are classified as the
+            class without any trigger.
         images_at_once: Stamped images that go through the suspect together; bounds the memory.
 
     Raises:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lit_backdoor.report.pictures import LARGEST, amplified, data_uri, gain_for
-from lit_backdoor.report.rows import pick
+from lit_backdoor.report.rows import counting, pick
 from lit_backdoor.report.run import Run
 from lit_backdoor.report.template import Section, render
 
@@ -48,8 +48,7 @@ def gallery(run: Run) -> Section | None:
     """
     attack, clean_view = run.data.attack, run.data.get_view("clean")
     view = run.data.get_view("triggered") if attack else clean_view
-    allowed = torch.ones(len(view), dtype=torch.bool) if view.eligible is None else view.eligible
-    rows = pick(view.clean_label, allowed & torch.isin(view.clean_label, clean_view.clean_label), _SHOWN)
+    rows = pick(view.clean_label, counting(view) & torch.isin(view.clean_label, clean_view.clean_label), _SHOWN)
     if not len(rows):
         return None
     batch = run.batch(view.name, rows)
@@ -59,9 +58,8 @@ def gallery(run: Run) -> Section | None:
         clean: Tensor = batch["original"] if "original" in batch else batch["image"]
     else:
         clean = run.batch("clean", _alike(clean_view.clean_label, batch["clean_label"]))["image"]
-    maker, made = run.maker, run.made(clean)
-    recovered = maker is not None and maker.kind != "generator"
-    kinds = _kinds(clean, stamped, made, _RECOVERED if recovered else _GENERATED, paired)
+    made = run.made(clean)
+    kinds = _kinds(clean, stamped, made, _RECOVERED if run.recovered else _GENERATED, paired)
     for kind in kinds:
         if kind.name in ("clean", "triggered", "generated"):
             kind.says = {role: _predict(net, kind.images) for role, net in run.nets.items()}
@@ -72,7 +70,7 @@ def gallery(run: Run) -> Section | None:
         truth=truth, run=run, roles=list(run.nets), shrunk=LARGEST if side > LARGEST else None,
         width=_width(side), verdicts=_verdicts(kinds, truth, goal), goals=_goals(run, goal),
     )  # fmt: skip
-    return Section("gallery", _title(stamped is not None, maker is not None, recovered), html)
+    return Section("gallery", _title(stamped is not None, made is not None, run.recovered), html)
 
 
 def _alike(labels: Tensor, wanted: Tensor) -> Tensor:

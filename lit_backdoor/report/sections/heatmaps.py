@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from lit_backdoor.models.base import Classifier, evaluating
 from lit_backdoor.report.pictures import LARGEST, data_uri, heat_uri
-from lit_backdoor.report.rows import pick
+from lit_backdoor.report.rows import counting, pick
 from lit_backdoor.report.run import Run
 from lit_backdoor.report.template import Section, render
 
@@ -35,8 +35,7 @@ def heatmaps(run: Run) -> Section | None:
     if run.data.attack is None or not run.nets:
         return None
     view = run.data.get_view("triggered")
-    allowed = torch.ones(len(view), dtype=torch.bool) if view.eligible is None else view.eligible
-    rows = pick(view.clean_label, allowed, _SHOWN)
+    rows = pick(view.clean_label, counting(view), _SHOWN)
     if not len(rows):
         return None
     batch = run.batch("triggered", rows)

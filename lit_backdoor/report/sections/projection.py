@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from lit_backdoor.functional.projection import plane
 from lit_backdoor.report.dots import SHAPES, Cloud, scatter
-from lit_backdoor.report.rows import pick, spread
+from lit_backdoor.report.rows import counting, pick, spread
 from lit_backdoor.report.run import Run
 from lit_backdoor.report.svg import Point
 from lit_backdoor.report.template import Section, render
@@ -79,8 +79,8 @@ def _kinds(run: Run) -> list[_Kind]:
     source, labels = batch["image"], batch["clean_label"]
     if run.data.attack is not None:
         view = run.data.get_view("triggered")
-        counted = torch.ones(len(view), dtype=torch.bool) if view.eligible is None else view.eligible
-        rows = pick(view.clean_label, counted & torch.isin(view.clean_label, torch.tensor(classes)), _CLASSES * _ROWS)
+        allowed = counting(view) & torch.isin(view.clean_label, torch.tensor(classes))
+        rows = pick(view.clean_label, allowed, _CLASSES * _ROWS)
         if not len(rows):
             return kinds
         batch = run.batch("triggered", rows)
@@ -88,8 +88,7 @@ def _kinds(run: Run) -> list[_Kind]:
         kinds.append(_Kind("poison", "up", "Triggered", batch["image"], labels))
     made = run.made(source)
     if made is not None:
-        recovered = run.maker is not None and run.maker.kind != "generator"
-        kinds.append(_Kind("made", "square", "Recovered" if recovered else "Generated", made, labels))
+        kinds.append(_Kind("made", "square", "Recovered" if run.recovered else "Generated", made, labels))
     return kinds
 
 

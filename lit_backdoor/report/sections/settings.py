@@ -8,6 +8,7 @@ from lit_backdoor.recipe import Recorded, recipe
 from lit_backdoor.report.run import Run
 from lit_backdoor.report.template import Section, render
 from lit_backdoor.report.words import DASH, call, count, percent, short
+from lit_backdoor.triggers import AllToAll
 
 __all__ = ["settings"]
 
@@ -26,7 +27,7 @@ def _attack(run: Run) -> list[tuple[str, str]]:
     attack = run.data.attack
     if attack is None:
         return [("attack", "none")]
-    targeted = type(attack.policy).__name__ != "AllToAll"
+    targeted = not isinstance(attack.policy, AllToAll)
     of = {"set": "the questioned set", "target": "the target class", "carriers": "the pictures that carry it"}[
         attack.rate_of
     ]

@@ -16,7 +16,7 @@ from lit_backdoor.functional.prototypes import (
 )
 from lit_backdoor.models.base import Classifier
 from lit_backdoor.report.dots import Strip, strips
-from lit_backdoor.report.rows import spread
+from lit_backdoor.report.rows import counting, spread
 from lit_backdoor.report.run import Run
 from lit_backdoor.report.template import Section, render
 
@@ -63,8 +63,7 @@ def vectors(run: Run) -> Section | None:
 def _classes(run: Run, leads: Tensor) -> list[int]:
     """Choose classes that the attack leads elsewhere and of which there are root and triggered images."""
     root, triggered = run.data.get_view("root"), run.data.get_view("triggered")
-    counted = torch.ones(len(triggered), dtype=torch.bool) if triggered.eligible is None else triggered.eligible
-    own, there = triggered.clean_label[counted], root.label
+    own, there = triggered.clean_label[counting(triggered)], root.label
     moved = (leads[own] != own) & torch.isin(own, there) & torch.isin(leads[own], there)
     return spread(own[moved], _CLASSES)
 
@@ -99,7 +98,7 @@ def _alignment(run: Run, net: Classifier, names: list[str], classes: list[int], 
 def _activations(run: Run, net: Classifier, names: list[str], view: str, label: int) -> list[Tensor]:
     """Give the activations of a class's first rows in a view, one tensor per layer."""
     rows = run.data.get_view(view)
-    mine = rows.clean_label == label if rows.eligible is None else (rows.clean_label == label) & rows.eligible
+    mine = (rows.clean_label == label) & counting(rows)
     batch = run.batch(view, mine.nonzero().flatten()[:_ROWS])
     taps = net.taps(batch["image"], names)
     return [taps[name] for name in names]

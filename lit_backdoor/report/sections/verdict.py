@@ -10,7 +10,8 @@ from markupsafe import Markup
 
 from lit_backdoor.report.run import Run
 from lit_backdoor.report.template import Section, render
-from lit_backdoor.report.words import DASH, METRICS, call, count, number, percent, points, short
+from lit_backdoor.report.words import DASH, METRICS, count, number, percent, points, short
+from lit_backdoor.triggers import AllToAll
 
 __all__ = ["sentence", "verdict"]
 
@@ -164,18 +165,10 @@ def _setting(run: Run) -> str:
         of = {"target": "the target class", "carriers": "the pictures that carry it"}.get(
             attack.rate_of, f"{count(data['n_train'])} training images"
         )
-        target = f", target “{run.class_name(attack.target)}”" if _has_target(attack) else f", {short_policy(attack)}"
+        policy = type(attack.policy).__name__
+        target = policy if isinstance(attack.policy, AllToAll) else f"target “{run.class_name(attack.target)}”"
         name = type(attack.trigger).__name__.removesuffix("Trigger")
-        parts.append(f"{name} trigger on {percent(attack.rate, 0)} of {of}{target}")
+        parts.append(f"{name} trigger on {percent(attack.rate, 0)} of {of}, {target}")
     if data["n_root"]:
         parts.append(f"defended with {count(data['n_root'])} clean images")
     return " · ".join(parts) or DASH
-
-
-def _has_target(attack: Any) -> bool:
-    return type(attack.policy).__name__ != "AllToAll"
-
-
-def short_policy(attack: Any) -> str:
-    """Name the label policy."""
-    return call({"class_path": type(attack.policy).__name__, "init_args": {}}).removesuffix("()")

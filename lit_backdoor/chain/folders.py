@@ -1,0 +1,85 @@
+"""What a chain keeps in its folder and in the cache: bundles by their keys, checkpoints, logs; nothing half written."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import os
+import shutil
+import zipfile
+from pathlib import Path
+
+from lit_backdoor.bundle import Bundle, open_bundle
+from lit_backdoor.presets import cache_folder
+
+__all__ = ["finished", "from_cache", "newest_checkpoint", "read_history", "to_cache", "write_whole"]
+
+
+def finished(folder: Path, key: str) -> Bundle | None:
+    """Open the bundle in a folder if it is whole and was made under this key; None where it has to be made anew."""
+    try:
+        bundle = open_bundle(folder)
+    except (FileNotFoundError, ValueError):  # none, or a damaged one
+        return None
+    return bundle if bundle.info["key"] == key else None
+
+
+def from_cache(key: str, target: Path) -> Bundle | None:
+    """Copy the bundle of a key from the cache into a folder; None where the cache has none."""
+    cached = _in_cache(key)
+    if finished(cached, key) is None:
+        return None
+    with contextlib.suppress(FileNotFoundError):  # somebody is just cleaning the cache
+        _copy_whole(cached, target)
+    return finished(target, key)
+
+
+def to_cache(bundle: Bundle, key: str) -> None:
+    """Keep a copy of a bundle under its key."""
+    cached = _in_cache(key)
+    if finished(cached, key) is None:  # another chain may have been faster, and yet another be reading
+        with contextlib.suppress(OSError):  # a cache that cannot be written costs time, not results
+            _copy_whole(bundle.path, cached)
+
+
+def newest_checkpoint(work: Path) -> Path | None:
+    """Find the newest checkpoint in a stage's working folder that was written to its end."""
+    found = sorted((work / "checkpoints").glob("*.ckpt"), key=lambda path: path.stat().st_mtime_ns)
+    return next((path for path in reversed(found) if zipfile.is_zipfile(path)), None)
+
+
+def read_history(work: Path) -> list[dict[str, float]]:
+    """Read each epoch's numbers from every log in a stage's working folder; a resumed run has several logs."""
+    epochs: dict[int, dict[str, float]] = {}
+    logs = sorted(work.glob("logs/version_*/metrics.csv"), key=lambda path: int(path.parent.name.split("_")[1]))
+    for file in logs:
+        with file.open() as text:
+            for row in csv.DictReader(text):
+                epoch = int(row.get("epoch") or 0)
+                numbers = {k: float(v) for k, v in row.items() if v and k not in ("epoch", "step")}
+                epochs.setdefault(epoch, {"epoch": epoch}).update(numbers)
+    return [epochs[epoch] for epoch in sorted(epochs)]
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file by rename, so that it is there whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = _part_of(path)
+    part.write_text(text)
+    part.rename(path)
+
+
+def _copy_whole(source: Path, target: Path) -> None:
+    part = _part_of(target)
+    shutil.rmtree(part, ignore_errors=True)
+    shutil.copytree(source, part)
+    shutil.rmtree(target, ignore_errors=True)
+    part.rename(target)
+
+
+def _part_of(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}.part")
+
+
+def _in_cache(key: str) -> Path:
+    return cache_folder() / "bundles" / key

@@ -1,0 +1,95 @@
+"""How a stage is started: how many processes it needs, the command of its own, the lock on the chain's folder."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+__all__ = ["count_processes", "find_program", "locked", "spawn"]
+
+
+def find_program(launcher: str | None) -> str | None:
+    """Find a launcher's program; also beside this Python, whose environment need not be activated."""
+    words = shlex.split(launcher or "")
+    places = os.pathsep.join((os.environ.get("PATH", os.defpath), str(Path(sys.executable).parent)))
+    return shutil.which(words[0], path=places) if words else None
+
+
+def count_processes(trainer: Mapping[str, Any]) -> int:
+    """Count the processes that a Trainer would start: where they are several, each of them runs the command again.
+
+    Args:
+        trainer: The Trainer's arguments.
+
+    Raises:
+        ValueError: If ``devices`` names none.
+    """
+    devices = trainer.get("devices", "auto")
+    text = str(devices).replace(",", "")
+    listed = isinstance(devices, list) and bool(devices)
+    if not (listed or text in ("auto", "-1") or (text.isdigit() and devices not in (0, "0"))):
+        raise ValueError(
+            f"Expected the Trainer's devices to be a number above 0, -1, auto or a list of numbers, got {devices!r}."
+        )
+    if isinstance(devices, list):
+        devices = len(devices)
+    elif devices in ("auto", -1, "-1"):
+        devices = 1 if trainer.get("accelerator") == "cpu" else max(1, torch.cuda.device_count())
+    return int(devices) * int(trainer.get("num_nodes", 1)) if str(devices).isdigit() else 2
+
+
+def spawn(arguments: list[str], launcher: str | None, lock: int) -> None:
+    """Run ``lit-backdoor`` with these arguments as a command of its own, and pass signals on to it.
+
+    Args:
+        arguments: The subcommand and its options.
+        launcher: Command that starts it on several devices; None starts it as it is.
+        lock: File descriptor of the folder's lock; the command inherits it, so that an orphan keeps the lock.
+    """
+    words = shlex.split(launcher or "")
+    torchrun = bool(words) and Path(words[0]).name == "torchrun"
+    if found := find_program(launcher):
+        words[0] = found
+    run = ["-m", "lit_backdoor"] if torchrun else [sys.executable, "-m", "lit_backdoor"]
+    process = subprocess.Popen([*words, *run, *arguments], pass_fds=[lock], start_new_session=True)
+    old = {
+        number: signal.signal(number, lambda n, _: os.killpg(process.pid, n))
+        for number in (signal.SIGTERM, signal.SIGINT)
+    }
+    try:
+        process.wait()
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[int]:
+    """Hold the lock on a chain's folder; gives its file descriptor.
+
+    Raises:
+        ValueError: If another run holds it.
+    """
+    lock = os.open(folder / ".lock", os.O_CREAT | os.O_RDWR, 0o666)
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(
+                f"Another run is writing {folder} (or a stage of an earlier one still is). Wait for it, or give "
+                "another --out."
+            ) from None
+        yield lock
+    finally:
+        os.close(lock)
