@@ -1,1 +1,5 @@
 """Attacks that control training, one file each."""
+
+from lit_backdoor.attacks.ml_mmdr import MultiLevelMMDTraining
+
+__all__ = ["MultiLevelMMDTraining"]

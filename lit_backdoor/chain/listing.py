@@ -12,6 +12,7 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
+import lit_backdoor.attacks
 import lit_backdoor.data.sources
 import lit_backdoor.defenses
 import lit_backdoor.models
@@ -25,7 +26,7 @@ __all__ = ["print_list"]
 def print_list(kinds: Iterable[str]) -> None:
     """Print a table for each of ``attacks``, ``defenses``, ``stages``, ``datasets``, ``models``, ``chains``."""
     finders = {
-        "attacks": lambda: _configs("attacks"),
+        "attacks": lambda: _configs("attacks") + _classes(lit_backdoor.attacks, Stage),
         "chains": lambda: _configs("chains"),
         "defenses": lambda: _classes(lit_backdoor.defenses, Stage),
         "stages": lambda: _classes(lit_backdoor.stages, Stage),

@@ -6,9 +6,10 @@ import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from torch import nn
 
+from lit_backdoor.attacks import MultiLevelMMDTraining
 from lit_backdoor.data import CropFlip
 from lit_backdoor.defenses.atclean import CollisionGenerator, DetectorFreeGenerator, StampedFineTune
-from lit_backdoor.defenses.pgbd import NTPGBD, PGBD, STPGBD, Geometry, MultiLevelMMDTraining, StampSearch
+from lit_backdoor.defenses.pgbd import NTPGBD, PGBD, STPGBD, Geometry, StampSearch
 from lit_backdoor.defenses.tac import TACFineTune, TACMovementFineTune, TACStampFineTune
 from lit_backdoor.defenses.trigger_inversion import StampedUnlearning
 from lit_backdoor.errors import DivergedError

@@ -7,7 +7,7 @@ from pgbd_parts import fast, run
 from torch import nn
 from torch.nn import functional as F
 
-from lit_backdoor.defenses.pgbd import MultiLevelMMDTraining
+from lit_backdoor.attacks import MultiLevelMMDTraining
 from lit_backdoor.models import wrap_classifier
 from lit_backdoor.triggers import AllToAll, Role
 
