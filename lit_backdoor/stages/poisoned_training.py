@@ -28,7 +28,8 @@ class PoisonedTraining(Stage):
         label_smoothing: Share of the label's mass spread over all classes, in [0, 1).
 
     Raises:
-        ValueError: When run, if the classifier's number of classes is not the data's.
+        ValueError: If ``label_smoothing`` is out of range; when run, if the classifier's number of classes is not the
+            data's.
     """
 
     views: ClassVar[tuple[str, ...]] = ("train",)
@@ -43,6 +44,8 @@ class PoisonedTraining(Stage):
         label_smoothing: float = 0.0,
     ) -> None:
         super().__init__()
+        if not 0 <= label_smoothing < 1:
+            raise ValueError(f"Expected label_smoothing in [0, 1), got {label_smoothing}.")
         self.classifier = classifier
         self.optimizer = optimizer
         self.schedule = schedule
