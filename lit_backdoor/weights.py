@@ -88,17 +88,23 @@ def load_weights(net: nn.Module, path: str | Path) -> None:
 
     Raises:
         FileNotFoundError: If there is no file.
-        ValueError: If names or shapes do not fit; lists what is missing, unexpected or of another shape.
+        ValueError: If names, shapes or types do not fit; lists what is missing, unexpected or of another shape or type.
     """
     wanted = net.state_dict()
     state = match_keys(read_weights(path), wanted)
     problems = {
-        "missing": sorted(set(wanted) - set(state)),
+        # old files lack the counts of batches, and torch does without them
+        "missing": sorted(key for key in set(wanted) - set(state) if not key.endswith("num_batches_tracked")),
         "unexpected": sorted(set(state) - set(wanted)),
         "of another shape": [
             f"{key} {tuple(state[key].shape)} for {tuple(wanted[key].shape)}"
             for key in sorted(set(state) & set(wanted))
             if state[key].shape != wanted[key].shape
+        ],
+        "of another type": [
+            f"{key} {state[key].dtype}"
+            for key in sorted(set(state) & set(wanted))
+            if wanted[key].is_floating_point() and not state[key].is_floating_point()  # such as quantized ones
         ],
     }
     if any(problems.values()):
