@@ -179,7 +179,7 @@ class ChainRun:
     def _done(self, key: str, target: Path) -> Bundle | None:
         try:
             bundle = open_bundle(target)
-        except (FileNotFoundError, ValueError):  # damaged or none: made anew
+        except (OSError, ValueError):  # damaged, not readable or none: made anew
             return None
         return bundle if bundle.info["key"] == key else None
 
@@ -203,7 +203,7 @@ class ChainRun:
     def _prepare(self, work: Path, key: str) -> bool:
         """Keep the working folder of an interrupted run of the same key; says whether there is one to resume."""
         mark = work / "key"
-        if not mark.is_file() or mark.read_text() != key:
+        if not mark.is_file() or mark.read_bytes() != key.encode():
             shutil.rmtree(work, ignore_errors=True)
             _write(mark, key)
         return _checkpoint(work) is not None
@@ -277,7 +277,7 @@ class ChainRun:
         trainer = kept_arguments(self.chain.get("trainer") or {})
         mark = {"hash": bundle.hash, "data": data, "trainer": trainer, "code": code}
         file = work / "metrics.json"
-        with contextlib.suppress(OSError, ValueError, KeyError):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             stored = json.loads(file.read_text())
             if stored["of"] == json.loads(json.dumps(mark)):
                 return dict(stored["metrics"])
@@ -321,7 +321,8 @@ def _history(work: Path) -> list[dict[str, float]]:
     epochs: dict[int, dict[str, float]] = {}
     logs = sorted(work.glob("logs/version_*/metrics.csv"), key=lambda path: int(path.parent.name.split("_")[1]))
     for file in logs:
-        with file.open() as text:
+        # a run that was killed may have left a line half written
+        with file.open() as text, contextlib.suppress(ValueError, csv.Error):
             for row in csv.DictReader(text):
                 epoch = int(row.get("epoch") or 0)
                 numbers = {k: float(v) for k, v in row.items() if v and k not in ("epoch", "step")}
@@ -338,9 +339,12 @@ def _line(result: StageResult) -> str:
 def _copy(source: Path, target: Path) -> None:
     part = target.parent / f".{target.name}.{os.getpid()}.part"
     shutil.rmtree(part, ignore_errors=True)
-    shutil.copytree(source, part)
-    shutil.rmtree(target, ignore_errors=True)
-    part.rename(target)
+    try:
+        shutil.copytree(source, part)
+        shutil.rmtree(target, ignore_errors=True)
+        part.rename(target)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)  # gone already where all went well; a full disk must not keep it
 
 
 def _write(path: Path, text: str) -> None:

@@ -297,6 +297,33 @@ def test_killed_at_any_moment_equals_uninterrupted(file, finished, processes, tm
         )
 
 
+@pytest.mark.parametrize("end", ["1,4,2e-", "1,4,\0\0"])
+def test_log_whose_last_line_a_kill_cut_off_is_read_up_to_it(tmp_path, end):
+    (tmp_path / "logs" / "version_0").mkdir(parents=True)
+    (tmp_path / "logs" / "version_0" / "metrics.csv").write_text(f"epoch,step,train/loss\n0,2,0.5\n{end}")
+    assert running._history(tmp_path)[0] == {"epoch": 0, "train/loss": 0.5}
+
+
+def test_copy_that_fills_the_disk_is_taken_away(tmp_path, monkeypatch):
+    def full(source, part):
+        part.mkdir()
+        (part / "weights.safetensors").write_bytes(b"some")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(shutil, "copytree", full)
+    with pytest.raises(OSError, match="No space"):
+        running._copy(tmp_path, tmp_path / "cache")
+    assert not list(tmp_path.iterdir())
+
+
+def test_cache_that_may_not_be_read_is_done_without(file, tmp_path, monkeypatch):
+    def refuse(folder):
+        raise PermissionError(13, "Permission denied", str(folder))
+
+    monkeypatch.setattr(running, "open_bundle", refuse)
+    assert ChainRun(compose(file), "tiny", tmp_path / "out")._found("key", tmp_path / "out" / "victim", True) is None
+
+
 def test_checkpoint_cut_off_by_a_kill_is_passed_over(tmp_path):
     folder = tmp_path / "checkpoints"
     folder.mkdir()
