@@ -42,6 +42,21 @@ def test_whole_numbers_are_no_weights(tmp_path):
         load_weights(net(), tmp_path / "w.pt")
 
 
+@pytest.mark.parametrize("place", range(0, 1200, 60))
+def test_damage_of_an_old_file_is_said(tmp_path, place):
+    torch.save({"model": net().state_dict()}, tmp_path / "w.pt", _use_new_zipfile_serialization=False)
+    content = (tmp_path / "w.pt").read_bytes()
+    (tmp_path / "w.pt").write_bytes(content[:place])
+    with pytest.raises(ValueError, match=r"w\.pt (is damaged or of a kind that is not read|was refused)"):
+        load_weights(net(), tmp_path / "w.pt")
+
+
+def test_numbers_as_names_do_not_fit(tmp_path):
+    torch.save({0: torch.ones(2)}, tmp_path / "w.pt")
+    with pytest.raises(ValueError, match="1 unexpected: 0"):
+        load_weights(net(), tmp_path / "w.pt")
+
+
 def test_bare_weights_fit_a_net_that_wraps_the_bare_one(tmp_path):
     source = net()
     target = nn.Module()
