@@ -61,6 +61,8 @@ def _report(error: Exception) -> int:
         return _fail(f"The checkpoint is empty or was cut off; it cannot be read. {first_lines(text)}")
     if isinstance(error, RuntimeError) and ("PytorchStreamWriter" in text or "iostream error" in text):
         return _fail(f"Could not write a checkpoint; is the disk full? ({text.splitlines()[0]})")
+    if isinstance(error, RuntimeError) and text.startswith("Early stopping conditioned on metric"):
+        return _fail(text)
     if isinstance(error, ValueError | OSError | MisconfigurationException | DivergedError | RunStoppedError):
         return _fail(text, 1 if isinstance(error, DivergedError | RunStoppedError) else 2)
     raise error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from importlib.resources import files
 from pathlib import Path
@@ -11,7 +12,7 @@ import yaml
 
 from lit_backdoor.errors import one_of
 
-__all__ = ["cache_folder", "config_folder", "find_config", "list_configs", "read_config"]
+__all__ = ["cache_folder", "config_folder", "find_config", "list_configs", "read_config", "read_yaml"]
 
 
 def config_folder() -> Path:
@@ -53,9 +54,34 @@ def read_config(kind: str, path: Path) -> Any:
         ValueError: If the file is not YAML.
     """
     try:
-        return yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        return read_yaml(path.read_text())
+    except ValueError as error:
         raise ValueError(f"The {kind.removesuffix('s')} file {path} is not YAML: {error}") from error
+
+
+def read_yaml(text: str) -> Any:
+    """Read YAML whose keys stand once, and whose nodes do not hold themselves.
+
+    Raises:
+        ValueError: If it is something else.
+    """
+    try:
+        value = yaml.load(text, _Loader)
+        json.dumps(value, default=str, skipkeys=True)  # finds cycles
+    except (yaml.YAMLError, RecursionError) as error:
+        raise ValueError(str(error)) from error
+    return value
+
+
+class _Loader(yaml.SafeLoader):
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        """Refuse a key that stands twice, of which YAML's own reader would keep the last without a word."""
+        seen = set()
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            if key.value in seen:
+                raise yaml.MarkedYAMLError(None, None, f"the key '{key.value}' stands twice", key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
 
 
 def cache_folder() -> Path:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -38,7 +37,7 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
         content = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ValueError(refusal(str(error), file)) from error
-    except (SafetensorError, RuntimeError, EOFError, ValueError, KeyError) as error:
+    except Exception as error:  # the readers of damaged files raise errors of many kinds
         first = (str(error).splitlines() or [""])[0]
         raise ValueError(f"The weights file {file} is damaged or of a kind that is not read: {first}") from error
     return _find_state(content, file)
@@ -54,7 +53,7 @@ def refusal(message: str, file: str | Path = "") -> str:
 def _find_state(content: Any, file: Path) -> dict[str, Tensor]:
     if isinstance(content, Mapping):
         if content and all(isinstance(value, Tensor) for value in content.values()):
-            return dict(content)
+            return {str(key): value for key, value in content.items()}
         for name in _NESTED:
             if isinstance(content.get(name), Mapping):
                 return _find_state(content[name], file)
@@ -88,17 +87,23 @@ def load_weights(net: nn.Module, path: str | Path) -> None:
 
     Raises:
         FileNotFoundError: If there is no file.
-        ValueError: If names or shapes do not fit; lists what is missing, unexpected or of another shape.
+        ValueError: If names, shapes or types do not fit; lists what is missing, unexpected or of another shape or type.
     """
     wanted = net.state_dict()
     state = match_keys(read_weights(path), wanted)
     problems = {
-        "missing": sorted(set(wanted) - set(state)),
+        # old files lack the counts of batches, and torch does without them
+        "missing": sorted(key for key in set(wanted) - set(state) if not key.endswith("num_batches_tracked")),
         "unexpected": sorted(set(state) - set(wanted)),
         "of another shape": [
             f"{key} {tuple(state[key].shape)} for {tuple(wanted[key].shape)}"
             for key in sorted(set(state) & set(wanted))
             if state[key].shape != wanted[key].shape
+        ],
+        "of another type": [
+            f"{key} {state[key].dtype}"
+            for key in sorted(set(state) & set(wanted))
+            if wanted[key].is_floating_point() and not state[key].is_floating_point()  # such as quantized ones
         ],
     }
     if any(problems.values()):

@@ -29,6 +29,34 @@ def test_common_wrappings_of_a_state_dict_fit(tmp_path, wrap, prefix):
     )
 
 
+def test_old_files_need_no_counts_of_batches(tmp_path):
+    source, target = net(), net()
+    torch.save({k: v for k, v in source.state_dict().items() if not k.endswith("tracked")}, tmp_path / "w.pt")
+    load_weights(target, tmp_path / "w.pt")
+    assert torch.equal(target[0].weight, source[0].weight)
+
+
+def test_whole_numbers_are_no_weights(tmp_path):
+    torch.save({k: (100 * v).to(torch.int8) for k, v in net().state_dict().items()}, tmp_path / "w.pt")
+    with pytest.raises(ValueError, match=r"6 of another type: 0\.bias torch\.int8, "):
+        load_weights(net(), tmp_path / "w.pt")
+
+
+@pytest.mark.parametrize("place", range(0, 1200, 60))
+def test_damage_of_an_old_file_is_said(tmp_path, place):
+    torch.save({"model": net().state_dict()}, tmp_path / "w.pt", _use_new_zipfile_serialization=False)
+    content = (tmp_path / "w.pt").read_bytes()
+    (tmp_path / "w.pt").write_bytes(content[:place])
+    with pytest.raises(ValueError, match=r"w\.pt (is damaged or of a kind that is not read|was refused)"):
+        load_weights(net(), tmp_path / "w.pt")
+
+
+def test_numbers_as_names_do_not_fit(tmp_path):
+    torch.save({0: torch.ones(2)}, tmp_path / "w.pt")
+    with pytest.raises(ValueError, match="1 unexpected: 0"):
+        load_weights(net(), tmp_path / "w.pt")
+
+
 def test_bare_weights_fit_a_net_that_wraps_the_bare_one(tmp_path):
     source = net()
     target = nn.Module()

@@ -29,7 +29,7 @@ __all__ = ["run_chain", "sweep"]
 def run_chain(given: argparse.Namespace) -> int:
     """Run the chain that the command line asks for; gives the exit code."""
     _quiet()
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False, emoji=False)  # what users name is no markup
     chain = compose(given.name, given.settings, given.seed)
     name = Path(given.name).stem
     out = given.out or Path("runs") / f"{name}-seed{chain['seed']}"

@@ -8,11 +8,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from lit_backdoor.chain.names import TOP, check_names, known, merge, section
 from lit_backdoor.errors import unknown
-from lit_backdoor.presets import find_config, read_config
+from lit_backdoor.presets import find_config, read_config, read_yaml
 
 __all__ = ["compose", "expand_attack", "set_value", "stage_config", "variant_of"]
 
@@ -188,9 +186,12 @@ def set_value(chain: dict[str, Any], key: str, value: Any) -> None:
     """Set ``a.b.c`` to a value. Below an attack given by name, the name is expanded first.
 
     Raises:
-        ValueError: If the path leads through something that is no mapping, or names an unknown stage.
+        ValueError: If the path leads through something that is no mapping, names an unknown stage, or a key that counts
+            only while the file is read.
     """
     *parents, last = key.split(".")
+    if (first := key.partition(".")[0]) in ("base", "format", "set"):
+        raise ValueError(f"Cannot set '{key}': '{first}' counts in a chain file alone. Write one that has it.")
     node, path = chain, ""
     for name in parents:
         path = f"{path}.{name}" if path else name
@@ -216,9 +217,9 @@ def expand_attack(data: dict[str, Any]) -> None:
 
 def _parse(value: str, text: str) -> Any:
     try:
-        parsed = yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise ValueError(f"The value of --set {text} is not YAML.") from error
+        parsed = read_yaml(value)
+    except ValueError as error:
+        raise ValueError(f"The value of --set {text} is not YAML: {error}") from error
     if isinstance(parsed, str):  # YAML 1.1 reads 1e-4 as a text
         try:
             return float(parsed)

@@ -19,7 +19,7 @@ def finished(folder: Path, key: str) -> Bundle | None:
     """Open the bundle in a folder if it is whole and was made under this key; None where it has to be made anew."""
     try:
         bundle = open_bundle(folder)
-    except (FileNotFoundError, ValueError):  # none, or a damaged one
+    except (OSError, ValueError):  # none, one that cannot be read, or a damaged one
         return None
     return bundle if bundle.info["key"] == key else None
 
@@ -53,7 +53,8 @@ def read_history(work: Path) -> list[dict[str, float]]:
     epochs: dict[int, dict[str, float]] = {}
     logs = sorted(work.glob("logs/version_*/metrics.csv"), key=lambda path: int(path.parent.name.split("_")[1]))
     for file in logs:
-        with file.open() as text:
+        # a run that was killed may have left a line half written
+        with file.open() as text, contextlib.suppress(ValueError, csv.Error):
             for row in csv.DictReader(text):
                 epoch = int(row.get("epoch") or 0)
                 numbers = {k: float(v) for k, v in row.items() if v and k not in ("epoch", "step")}
@@ -72,9 +73,12 @@ def write_whole(path: Path, text: str) -> None:
 def _copy_whole(source: Path, target: Path) -> None:
     part = _part_of(target)
     shutil.rmtree(part, ignore_errors=True)
-    shutil.copytree(source, part)
-    shutil.rmtree(target, ignore_errors=True)
-    part.rename(target)
+    try:
+        shutil.copytree(source, part)
+        shutil.rmtree(target, ignore_errors=True)
+        part.rename(target)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)  # gone already where all went well; a full disk must not keep it
 
 
 def _part_of(path: Path) -> Path:

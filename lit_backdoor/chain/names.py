@@ -32,6 +32,8 @@ def check_names(chain: Mapping[str, Any]) -> None:
     trainer_arguments = set(inspect.signature(Trainer.__init__).parameters) - {"self"}
     known("Trainer argument", section(chain, "trainer"), trainer_arguments)
     _check_named(chain["data"], "data")
+    if "seed" in chain["data"]["init_args"]:
+        raise ValueError("Expected no data.init_args.seed, which the chain's own seed would replace. Set 'seed'.")
     if "source" not in chain["data"]["init_args"]:
         raise ValueError("Expected the chain to name its images: data.init_args.source: {class_path: …}.")
     seen: list[str] = []

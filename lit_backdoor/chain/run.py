@@ -181,7 +181,7 @@ class ChainRun:
     def _prepare(self, work: Path, key: str) -> bool:
         """Keep the working folder of an interrupted run of the same key; says whether there is one to resume."""
         mark = work / "key"
-        if not mark.is_file() or mark.read_text() != key:
+        if not mark.is_file() or mark.read_bytes() != key.encode():
             shutil.rmtree(work, ignore_errors=True)
             write_whole(mark, key)
         return newest_checkpoint(work) is not None
@@ -222,7 +222,7 @@ class ChainRun:
         trainer = kept_arguments(self.chain.get("trainer") or {})
         mark = {"hash": bundle.hash, "data": data, "trainer": trainer, "code": code}
         file = work / "metrics.json"
-        with contextlib.suppress(OSError, ValueError, KeyError):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             stored = json.loads(file.read_text())
             if stored["of"] == json.loads(json.dumps(mark)):
                 return dict(stored["metrics"])

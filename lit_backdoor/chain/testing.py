@@ -50,13 +50,17 @@ def check_stage(name: str, config: Mapping[str, Any], verb: str = "fit") -> None
     """
     data = build_data(config["data"])
     trainer, stage = config["trainer"], build(config["model"], Stage)
-    fast = bool(trainer.get("fast_dev_run"))
+    if trainer.get("fast_dev_run"):
+        raise ValueError(
+            f"Expected no fast_dev_run for stage '{name}', which would leave no bundle. For a short chain set "
+            "trainer.limit_train_batches=1, and for a mere check of it give --dry-run."
+        )
     _check_verb(name, stage, verb)
     classes = _classes(data)
     _check_target(name, config["model"].get("init_args", {}).get("target"), classes)
     try:
         check_settings(trainer.get)
-        if verb == "fit" and not fast:
+        if verb == "fit":
             check_length(trainer.get)
         if classes is not None:
             stage.check_classes(classes)
@@ -65,7 +69,7 @@ def check_stage(name: str, config: Mapping[str, Any], verb: str = "fit") -> None
     if classes is not None and data.attack is not None:
         data.attack.check(classes)
     wanted, given = stage.planned_epochs, trainer.get("max_epochs")
-    if wanted is not None and given != wanted and not fast:
+    if wanted is not None and given != wanted:
         raise ValueError(
             f"Expected {wanted} epochs for stage '{name}', the sum of its phases over all rounds, got {given}. Set "
             f"stages.{name}.trainer.max_epochs={wanted}, or change its rounds and epochs."

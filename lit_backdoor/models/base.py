@@ -53,7 +53,8 @@ class Classifier(Recorded, nn.Module, ABC):
         channels_last: Whether images and weights are laid out channels last, which is faster for convolutions.
 
     Raises:
-        ValueError: If ``mean`` and ``std`` are not of one length, or a ``std`` is not positive.
+        ValueError: If ``mean`` and ``std`` are not of one length, or a ``std``, the number of classes or the size is
+            not positive.
     """
 
     net: nn.Module
@@ -67,7 +68,12 @@ class Classifier(Recorded, nn.Module, ABC):
         channels_last: bool = True,
     ) -> None:
         super().__init__()
-        if len(mean) != len(std) or min(std) <= 0:
+        if num_classes < 1 or input_size < 1:
+            raise ValueError(
+                f"Expected num_classes and input_size of at least 1, got num_classes={num_classes} and "
+                f"input_size={input_size}."
+            )
+        if len(mean) != len(std) or not all(value > 0 for value in std):
             raise ValueError(f"Expected as many means as positive stds, one per channel, got {mean} and {std}.")
         self.num_classes = num_classes
         self.input_size = input_size

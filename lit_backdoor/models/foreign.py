@@ -27,7 +27,7 @@ class WrappedClassifier(Classifier):
         channels_last: Whether images and weights are laid out channels last.
 
     Raises:
-        ValueError: If the net cannot be cut there, its weights are not float32 or its output is not
+        ValueError: If the net cannot be cut there, is compiled, its weights are not float32 or its output is not
             ``[B, num_classes]``.
     """
 
@@ -42,7 +42,7 @@ class WrappedClassifier(Classifier):
         channels_last: bool = True,
     ) -> None:
         super().__init__(num_classes, input_size, mean, std, channels_last)
-        _check_weights(net)
+        _check_net(net)
         self.net = net.to(memory_format=self.memory_format)
         self.split = split
         check_split(net, split, (len(mean), input_size, input_size), outputs=num_classes)
@@ -131,13 +131,18 @@ def wrap_classifier(
     if shapes != made:
         odd = sorted(key for key in shapes.keys() | made.keys() if shapes.get(key) != made.get(key))
         raise ValueError(f"Expected '{path}' to make a net like the given one, but these weights differ: {odd[:8]}.")
-    _check_weights(net)
+    _check_net(net)
     check_split(net, split, (len(mean), input_size, input_size), outputs=num_classes)
     classifier.net = net.to(memory_format=classifier.memory_format)
     return classifier
 
 
-def _check_weights(net: nn.Module) -> None:
+def _check_net(net: nn.Module) -> None:
+    if any(type(module).__name__ == "OptimizedModule" for module in net.modules()):
+        raise ValueError(
+            "Expected a net that is not compiled, since hooks of compiled layers do not run: give the net that "
+            "torch.compile was given, or its _orig_mod, which has the same weights."
+        )
     for weight in net.parameters():
         # Lightning's 64-true sets the default type while nets are built, and converts them all afterwards
         if weight.is_floating_point() and weight.dtype not in (torch.float32, torch.get_default_dtype()):

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from lit_backdoor.models.base import Classifier, evaluating
 
@@ -44,16 +45,20 @@ def latents_and_logits(classifier: Classifier, images: Tensor) -> tuple[Tensor, 
 
 
 def check_final_linear(classifier: Classifier) -> None:
-    """Check that a classifier's logits are what its final linear layer gives.
+    """Check that a classifier's logits are what the weight and bias of its final linear layer make of the latents.
 
     Raises:
-        ValueError: If there is no such layer, or something comes after it.
+        ValueError: If there is no such layer, it computes something else, or something comes after it.
     """
+    example = classifier.example(2)
+    noise = torch.rand(example.shape, generator=torch.Generator().manual_seed(0)).to(example)
+    last = classifier.final_linear
     with evaluating(classifier):
-        latents, logits = latents_and_logits(classifier, classifier.example(2))
-        given = classifier.final_linear(latents)
+        latents, logits = latents_and_logits(classifier, noise)
+        given = F.linear(latents, last.weight, last.bias)
     if given.shape != logits.shape or not torch.allclose(given, logits, rtol=1e-4, atol=1e-5):
         raise ValueError(
             f"Expected the linear layer '{classifier.final_linear_name}' to be the last, but its output is not the "
-            "logits. Leave out what comes after it, such as a softmax or a second head."
+            "logits. Leave out what comes after it, such as a softmax or a second head, and what it does beside weight "
+            "and bias, such as a cosine classifier's normalization."
         )

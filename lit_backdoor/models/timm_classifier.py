@@ -91,7 +91,7 @@ class TimmClassifier(Classifier):
         if split is not None:
             check_split(self.net, split, (len(mean), input_size, input_size))
         self._one_token = _classifies_one_token(self.net)
-        if not isinstance(self.net, ResNet | ResNetV2 | VGG | DenseNet | VisionTransformer):
+        if not isinstance(self.net, ResNet | ResNetV2 | VGG | DenseNet):
             self._try(name)
 
     def _try(self, name: str) -> None:
@@ -113,9 +113,10 @@ class TimmClassifier(Classifier):
             return features_at(self.net, self.split, inputs)
         if not self._one_token:
             return cast(Tensor, cast(Any, self.net).forward_features(inputs))
-        maps, prefix = cast(Any, self.net).forward_intermediates(
+        found = cast(Any, self.net).forward_intermediates(
             inputs, indices=1, return_prefix_tokens=True, output_fmt="NLC", intermediates_only=True
         )[0]
+        maps, prefix = found if isinstance(found, tuple) else (found, None)  # a net may have no prefix tokens
         return cast(Tensor, prefix[:, 0] if cast(Any, self.net).global_pool == "token" else maps.mean(1))
 
     def head(self, features: Tensor) -> Tensor:
@@ -163,16 +164,16 @@ def _width_args(name: str, channels: int | None) -> dict[str, Any]:
         return {"channels": stages, "stem_type": "deep", "stem_width": channels // 2}
     if name.startswith("densenet"):
         return {"growth_rate": channels}
-    if name.startswith(("vit_", "deit_")):
+    if name.startswith(("vit_", "deit_", "deit3_")):
         return {"embed_dim": channels, "num_heads": channels // 32 if channels % 32 == 0 else 1}
     raise ValueError(
-        f"Expected channels=None for '{name}': widths can be set for resnet*, resnetv2_*, densenet*, vgg*, vit_* and "
-        "deit_*. Other arguments of an architecture go into net_args."
+        f"Expected channels=None for '{name}': widths can be set for resnet*, resnetv2_*, densenet*, vgg*, vit_*, "
+        "deit_* and deit3_*. Other arguments of an architecture go into net_args."
     )
 
 
 def _size_args(name: str, input_size: int) -> dict[str, Any]:
-    if not name.startswith(("vit_", "deit_")):
+    if not name.startswith(("vit_", "deit_", "deit3_")):
         return {}
     return {"img_size": input_size} | ({"patch_size": 8 if input_size == SMALL else 4} if input_size <= SMALL else {})
 
@@ -257,6 +258,8 @@ def _small_vgg_head(net: Any, num_classes: int) -> None:
 def _classifies_one_token(net: nn.Module) -> bool:
     """Tell a ViT whose last norm may come after the pooling: on the class token, or where pooling goes first."""
     if not isinstance(net, VisionTransformer) or net.attn_pool is not None:
+        return False
+    if type(net).forward_head is not VisionTransformer.forward_head:  # a distilled DeiT's classifies two tokens
         return False
     pools_first = isinstance(net.norm, nn.Identity) and not net.pool_include_prefix
     return net.global_pool == "token" or (net.global_pool == "avg" and pools_first)

@@ -55,6 +55,7 @@ def write_report(
     run = Run(folder, results, data, command, projection)
     sections = [section for make in SECTIONS if (section := make(run)) is not None]
     target, part = folder / "report.html", folder / f".report.html.{os.getpid()}.part"
-    part.write_text(render("page.html", run=run, sections=sections), encoding="utf-8")
+    page = render("page.html", run=run, sections=sections)
+    part.write_text(page, encoding="utf-8", errors="xmlcharrefreplace")  # classes may be folders of undecodable names
     part.rename(target)
     return target

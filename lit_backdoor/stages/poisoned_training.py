@@ -29,7 +29,8 @@ class PoisonedTraining(Stage):
         label_smoothing: Share of the label's mass spread over all classes, in [0, 1).
 
     Raises:
-        ValueError: If the schedule is unknown; when run, if the classifier's number of classes is not the data's.
+        ValueError: If the schedule is unknown or ``label_smoothing`` out of range; when run, if the classifier's number
+            of classes is not the data's.
     """
 
     views: ClassVar[tuple[str, ...]] = ("train",)
@@ -44,6 +45,8 @@ class PoisonedTraining(Stage):
         label_smoothing: float = 0.0,
     ) -> None:
         super().__init__()
+        if not 0 <= label_smoothing < 1:
+            raise ValueError(f"Expected label_smoothing in [0, 1), got {label_smoothing}.")
         self.classifier = classifier
         self.optimizer = optimizer
         self.schedule = one_of("schedule", schedule, get_args(Schedule))

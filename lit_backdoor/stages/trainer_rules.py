@@ -39,6 +39,6 @@ def check_length(given: Callable[[str], Any]) -> None:
     Raises:
         ValueError: If nothing would be trained, which would export weights as they began.
     """
-    for name in ("max_epochs", "max_steps", "limit_train_batches"):
+    for name in ("max_epochs", "max_steps", "limit_train_batches", "accumulate_grad_batches"):
         if given(name) == 0:
             raise ValueError(f"Expected --trainer.{name} to be at least 1, got 0: nothing would be trained.")

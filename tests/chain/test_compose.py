@@ -17,6 +17,35 @@ def written(tmp_path, text, name="own.yaml"):
     return str(tmp_path / name)
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("format: 1\nstages:\n  victim: {}\n  victim: {}\n", "the key 'victim' stands twice.*line 4"),
+        ("format: 1\nstages: &all {victim: *all}\n", "Circular reference"),
+        ("format: 1\nstages: " + "[" * 5000, "recursion"),
+    ],
+)
+def test_yaml_that_says_two_things_or_holds_itself_is_refused(tmp_path, text, message):
+    with pytest.raises(ValueError, match=rf"(?s)own\.yaml is not YAML: .*{message}"):
+        compose(written(tmp_path, text))
+
+
+def test_a_value_that_holds_itself_is_refused(file):
+    with pytest.raises(ValueError, match=r"(?s)The value of --set data.*is not YAML: Circular reference"):
+        compose(file, ["data.init_args.source=&all {class_path: x, init_args: *all}"])
+
+
+@pytest.mark.parametrize("key", ["base", "format", "set.seed"])
+def test_what_counts_in_a_file_alone_is_not_set_in_silence(file, key):
+    with pytest.raises(ValueError, match=f"Cannot set '{key}': .* counts in a chain file alone"):
+        compose(file, [f"{key}=1"])
+
+
+def test_a_seed_beside_the_chain_s_is_not_left_out_in_silence(file):
+    with pytest.raises(ValueError, match=r"no data\.init_args\.seed, which the chain's own seed would replace"):
+        compose(file, ["data.init_args.seed=4"])
+
+
 def test_attack_is_expanded(file):
     attack = compose(file)["data"]["init_args"]["attack"]
     assert attack["class_path"] == "lit_backdoor.triggers.Attack"

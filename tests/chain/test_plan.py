@@ -39,6 +39,11 @@ def test_plan_refuses_a_target_that_is_no_class(file, target, message, tmp_path)
         ChainRun(compose(file, settings), "tiny", tmp_path / "out").plan()
 
 
+def test_plan_refuses_a_run_that_leaves_no_bundle(file, tmp_path):
+    with pytest.raises(ValueError, match="no fast_dev_run for stage 'victim', which would leave no bundle"):
+        ChainRun(compose(file, ["trainer.fast_dev_run=true"]), "tiny", tmp_path / "out").plan()
+
+
 def test_plan_says_that_a_stage_trains_nothing(file, tmp_path):
     detector = "{model: {class_path: lit_backdoor.defenses.tac.TACDetection}, inputs: {model.suspect: victim}}"
     with pytest.raises(ValueError, match=r"stages.detect.run=predict, since TACDetection trains nothing"):

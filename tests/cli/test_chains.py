@@ -34,11 +34,13 @@ def test_sweep_runs_each_variant_in_a_folder_of_its_own(folder, capfd):
     chain["stages"]["victim"]["trainer"]["max_epochs"] = 1
     chain["summary"] = {"before": "victim"}
     (folder / "own.yaml").write_text(yaml.safe_dump(chain))
-    assert main(["chain", "own.yaml", "--out", "o"]) == 0
-    runs = json.loads((folder / "o" / "sweep.json").read_text())["runs"]
+    out = folder / "of [/b] :x:"  # no markup, whatever it looks like
+    assert main(["chain", "own.yaml", "--out", str(out)]) == 0
+    assert str(out) in capfd.readouterr().out
+    runs = json.loads((out / "sweep.json").read_text())["runs"]
     assert [run["run"] for run in runs] == ["attack=badnets_3x3", "attack=None"]
     assert runs[1]["summary"]["before"]["asr"] is None
-    assert all((folder / "o" / run["run"] / "results.json").is_file() for run in runs)
+    assert all((out / run["run"] / "results.json").is_file() for run in runs)
 
 
 @pytest.mark.parametrize(

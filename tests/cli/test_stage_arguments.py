@@ -76,6 +76,11 @@ def test_diverged_run_exits_with_one(folder, capfd):
     refused(capfd, ["fit", "--config", written(folder, model, {"max_epochs": 3})], "training loss", "epoch", code=1)
 
 
+def test_callback_that_watches_what_is_not_logged(folder, capfd):
+    watch = {"class_path": "lightning.pytorch.callbacks.EarlyStopping", "init_args": {"monitor": "nope"}}
+    refused(capfd, ["fit", "--config", written(folder, POISONED, {"callbacks": [watch]})], "metric `nope` which is not")
+
+
 def test_own_trigger_of_somebody_else(folder, monkeypatch):
     (folder / "their_trigger.py").write_text(
         "from lit_backdoor.triggers import Trigger\n\n\nclass Invert(Trigger):\n"

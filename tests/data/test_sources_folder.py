@@ -67,6 +67,31 @@ def test_a_broken_first_image_is_named(folder):
         _ = source(folder).image_size
 
 
+def test_a_first_image_beyond_any_memory_is_named(folder):
+    Image.new("1", (14_000, 14_000)).save(folder / "train" / "cat" / "0.png")
+    with pytest.raises(ValueError, match=r"cat.0\.png': not a readable image .*exceeds limit"):
+        _ = source(folder).image_size
+
+
+def test_an_image_of_floats_is_refused_instead_of_read_as_black(folder):
+    Image.fromarray(np.full((6, 6), 0.5, np.float32)).save(folder / "train" / "cat" / "0.tif")
+    with pytest.raises(ValueError, match=r"cat.0\.tif': not a readable image \(its pixels are floats"):
+        source(folder).train().images(torch.arange(3))
+
+
+@pytest.mark.parametrize("size", [8.5, True, "8", (8,), (8, 0)])
+def test_a_size_that_is_none_is_refused(folder, size):
+    with pytest.raises(ValueError, match="Expected size as a positive integer"):
+        source(folder, size=size)
+
+
+def test_the_fingerprint_follows_pixels_that_leave_the_file_s_size_as_it_was(folder):
+    Image.fromarray(np.full((6, 6, 3), 9, np.uint8)).save(folder / "train" / "cat" / "0.bmp")
+    before = source(folder).fingerprint()
+    Image.fromarray(np.full((6, 6, 3), 200, np.uint8)).save(folder / "train" / "cat" / "0.bmp")
+    assert source(folder).fingerprint() != before
+
+
 def test_the_fingerprint_follows_names_and_sizes(folder):
     before = source(folder).fingerprint()
     assert source(folder).fingerprint() == before

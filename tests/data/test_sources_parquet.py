@@ -83,6 +83,22 @@ def test_class_names_come_from_the_metadata(folder):
     assert source(folder, class_names=["a", "b", "c"]).class_names == ("a", "b", "c")
 
 
+@pytest.mark.parametrize(
+    "metadata",
+    ["no JSON", "[]", '{"info": null}', '{"info": {"features": {"label": null}}}',
+     '{"info": {"features": {"label": {"names": "abc"}}}}'],
+)  # fmt: skip
+def test_metadata_of_another_form_name_no_classes(folder, metadata):
+    write(folder / "train.parquet", metadata={"huggingface": metadata})
+    assert source(folder).class_names == ("0", "1", "2")
+
+
+def test_labels_that_count_no_classes_are_refused(folder):
+    write(folder / "train.parquet", labels=[0, 1, 3_000_000_000])
+    with pytest.raises(ValueError, match="labels that count classes from 0 on, got 3000000000 as the largest"):
+        source(folder).train()
+
+
 def test_images_are_resized(folder):
     write(folder / "train.parquet", images=[png(1), png(2, size=7), png(3)])
     assert source(folder, size=5).train().images(torch.arange(3)).shape == (3, 3, 5, 5)

@@ -61,6 +61,17 @@ def test_resumed_run_is_exact_and_every_net_moves(name, tmp_path):
         assert any(not torch.equal(before[key], final[key]) for key in final if key.startswith(net)), net
 
 
+@pytest.mark.parametrize("epoch", [3, 4], ids=["first inversion", "first round"])
+def test_run_resumed_at_an_epoch_s_last_step_equals_one_that_was_not_stopped(epoch, tmp_path):
+    """Lightning then leaves out the hooks of that epoch's end and of the next one's start."""
+    saver = ModelCheckpoint(tmp_path, "{step}", every_n_train_steps=3, save_top_k=-1)
+    settings = {"inversion": Inversion(epochs=1, first_epochs=2, toward_target=True)}
+    whole = run(unlearning(**settings), callbacks=[saver], enable_checkpointing=True, limit_val_batches=0)
+    resumed, path = unlearning(**settings), str(tmp_path / f"step={3 * epoch}.ckpt")
+    trainer(7, limit_val_batches=0).fit(resumed, datamodule=data(), ckpt_path=path, weights_only=True)
+    torch.testing.assert_close(resumed.state_dict(), whole.state_dict(), rtol=0, atol=0, equal_nan=True)
+
+
 @pytest.mark.parametrize("name", STAGES)
 def test_weights_do_not_depend_on_the_attack(name):
     found = [run(STAGES[name](), data(attack=attack)) for attack in (True, None)]

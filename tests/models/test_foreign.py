@@ -105,3 +105,9 @@ def test_a_factory_that_makes_no_net_is_an_error():
 def test_weights_of_another_type_than_the_images_are_refused(dtype, described):
     with pytest.raises(ValueError, match=rf"Expected float32 weights, got {dtype}: call net.float\(\) first"):
         wrap_classifier(Net().to(dtype), split="trunk", num_classes=10, input_size=32, **UNIT, recipe=described)
+
+
+def test_compiled_net_is_refused_with_what_to_give():
+    net = torch.compile(nn.Sequential(nn.Flatten(), nn.Linear(192, 4)), backend="eager")
+    with pytest.raises(ValueError, match="not compiled.* or its _orig_mod"):
+        wrap_classifier(net, split="_orig_mod.0", num_classes=4, input_size=8, mean=(0.5,) * 3, std=(0.2,) * 3)

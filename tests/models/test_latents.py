@@ -43,6 +43,15 @@ def test_nets_without_a_final_linear_layer_are_refused():
         check_final_linear(foreign(nn.Flatten(), nn.Linear(4, 4), nn.Softmax(1)))
 
 
+def test_linear_layer_that_does_more_than_its_weights_say_is_refused():
+    class Cosine(nn.Linear):
+        def forward(self, latents):
+            return nn.functional.linear(nn.functional.normalize(latents), nn.functional.normalize(self.weight))
+
+    with pytest.raises(ValueError, match="its output is not the logits.*a cosine classifier"):
+        check_final_linear(foreign(nn.Flatten(), Cosine(4, 4, bias=False)))
+
+
 def test_linear_layer_that_sees_more_than_a_vector_per_image_is_refused():
     class Places(nn.Module):
         def __init__(self):

@@ -55,6 +55,23 @@ def test_vit_that_averages_tokens_agrees_with_timms_own_forward():
         torch.testing.assert_close(classifier(images()), classifier.net(classifier.normalize(images())))
 
 
+@pytest.mark.parametrize(
+    ("name", "args"),
+    [
+        ("deit_tiny_distilled_patch16_224", {}),  # two heads, whose logits are averaged
+        ("deit3_small_patch16_224", {}),
+        ("vit_tiny_patch16_224", {"class_token": False, "global_pool": "avg"}),
+    ],
+)
+def test_vit_of_another_build_agrees_with_timms_own_forward(name, args):
+    torch.manual_seed(0)
+    classifier = TimmClassifier(name, channels=32, net_args={"depth": 1, **args}).eval()
+    with torch.no_grad():
+        for weight in classifier.parameters():  # heads start at zero
+            weight.add_(0.05 * torch.randn_like(weight))
+    torch.testing.assert_close(classifier(images(3)), classifier.net(classifier.normalize(images(3))))
+
+
 @pytest.mark.parametrize("split", [None, "layer3"])
 def test_one_forward_updates_batch_statistics_once(split):
     classifier = make(split=split).train()
@@ -117,6 +134,10 @@ def test_the_final_layer_is_linear(name):
         ({"name": "resnet18", "net_args": {"checkpoint_path": "x"}}, "shape the net only"),
         ({"name": "resnet18", "net_args": {"deepness": 3}}, "deepness"),
         ({"std": (0.2, 0.0, 0.2)}, "positive"),
+        ({"std": (0.2, float("nan"), 0.2)}, "positive"),
+        ({"input_size": 0}, "input_size of at least 1"),
+        ({"num_classes": -1}, "num_classes.* of at least 1, got num_classes=-1"),
+        ({"name": "test_vit3"}, "for images of 32x32, but 'test_vit3' failed"),
         ({"name": "mixer_s32_224"}, "for images of 32x32, but 'mixer_s32_224' failed.*img_size: 32"),
     ],
 )

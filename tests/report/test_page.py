@@ -67,6 +67,13 @@ def test_whole_chain_has_every_section(chain):
     assert "lit-backdoor chain atclean_signs --seed 1" in shown.text
 
 
+def test_class_whose_name_is_no_text_is_written_all_the_same(empty_chain, data, monkeypatch):
+    folder = empty_chain(data)
+    folder.suspect("victim", BEFORE)
+    monkeypatch.setattr(type(data.source), "class_names", ("b\udcff", *data.class_names[1:]))
+    assert "b&#56575;" in page(folder)[1]
+
+
 def test_page_is_one_file_without_scripts_or_network(chain):
     shown, text = page(chain)
     without_pictures = re.sub(r"data:image/png;base64,[\w+/=]+", "", text)

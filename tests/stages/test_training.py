@@ -61,6 +61,12 @@ def test_classifier_for_other_classes_is_refused():
         tiny.fit(PoisonedTraining(tiny.classifier()), datamodule)
 
 
+@pytest.mark.parametrize("share", [2.0, -0.1, float("nan")])
+def test_label_smoothing_out_of_range_is_refused(share):
+    with pytest.raises(ValueError, match=r"label_smoothing in \[0, 1\), got"):
+        PoisonedTraining(tiny.classifier(), label_smoothing=share)
+
+
 def test_batches_that_are_no_mappings_are_refused_by_name(victim):
     pairs = torch.utils.data.TensorDataset(torch.rand(8, 3, 16, 16), torch.arange(8) % 4)
     with pytest.raises(ValueError, match="BackdoorDataModule"):

@@ -13,6 +13,7 @@ from torch import Tensor
 __all__ = ["DelegatedSource", "Part", "Rows", "Source", "TensorRows", "check_labels", "digest", "numbers", "size_pair"]
 
 Part = Literal["train", "test"]
+_MOST_CLASSES = 1_000_000
 
 
 class Rows(ABC):
@@ -167,7 +168,13 @@ def check_labels(labels: Tensor, num_classes: int, where: str) -> Tensor:
 
 
 def numbers(count: int) -> tuple[str, ...]:
-    """Return what classes are called whose names are not known: ``"0"``, ``"1"``, ..."""
+    """Return what classes are called whose names are not known: ``"0"``, ``"1"``, ...
+
+    Raises:
+        ValueError: If there would be more than a million, as where labels are numbers of another kind.
+    """
+    if count > _MOST_CLASSES:
+        raise ValueError(f"Expected labels that count classes from 0 on, got {count - 1} as the largest.")
     return tuple(map(str, range(count)))
 
 
@@ -177,9 +184,9 @@ def size_pair(size: int | Sequence[int]) -> tuple[int, int]:
     Raises:
         ValueError: If it is neither, or not positive.
     """
-    pair = (size, size) if isinstance(size, int) else tuple(size)
-    if len(pair) != 2 or min(pair) < 1:
-        raise ValueError(f"Expected size as a positive integer or [height, width], got {size}.")
+    pair = tuple(size) if isinstance(size, Sequence) else (size, size)
+    if len(pair) != 2 or any(type(side) is not int or side < 1 for side in pair):
+        raise ValueError(f"Expected size as a positive integer or [height, width], got {size!r}.")
     return pair[0], pair[1]
 
 

@@ -59,9 +59,14 @@ def to_rgb(image: Image.Image) -> Image.Image:
     """Turn an image of any mode into RGB.
 
     Grey values are repeated, 16-bit ones scaled to 8 bits; alpha is dropped, as Pillow's ``convert("RGB")`` does.
+
+    Raises:
+        ValueError: If pixels are floats, of which nobody knows what is white.
     """
     if image.mode == "RGB":
         return image
+    if image.mode == "F":  # convert() would clip it at 255: all black where white is 1
+        raise ValueError("its pixels are floats; save it with 8 or 16 bits")
     if image.mode.startswith("I"):  # 16-bit grey; convert() would clip it at 255
         values = np.asarray(image).astype(np.int64)
         image = Image.fromarray((values.clip(0, 65535) // 257).astype(np.uint8))

@@ -89,11 +89,11 @@ class FileSource(Source):
         try:
             with Image.open(path) as image:
                 return image.height, image.width
-        except OSError as error:
+        except Exception as error:  # as in `decode`
             raise ValueError(f"'{path}': not a readable image ({error}). Replace or remove it.") from error
 
     def fingerprint(self) -> str:
-        """Hash names, file sizes and labels, not content, which may be large."""
+        """Hash names, labels, sizes and times of change of files, not content, which may be large."""
         return digest("files", self._stamp("train"), self._stamp("test"), self.class_names, self._size)
 
     def _files(self, part: Part) -> list[tuple[Path, int]]:
@@ -102,11 +102,11 @@ class FileSource(Source):
             kept[part] = self._list(part)
         return kept[part]
 
-    def _stamp(self, part: Part, times: bool = False) -> str:
+    def _stamp(self, part: Part) -> str:
         pieces = []
         for path, label in self._files(part):
             state = path.stat()
-            pieces.append((path.parent.name, path.name, label, state.st_size, state.st_mtime_ns if times else 0))
+            pieces.append((path.parent.name, path.name, label, state.st_size, state.st_mtime_ns))
         return digest(pieces)
 
     def _labels(self, part: Part) -> Tensor:
@@ -125,7 +125,7 @@ class FileSource(Source):
         def make() -> Tensor:
             return decode_all(len(paths), lambda row: (paths[row], f"'{paths[row]}'"), self._size)
 
-        key = digest(str(paths[0].parent), self._stamp(part, times=True), self._size, PIL.__version__)
+        key = digest(str(paths[0].parent), self._stamp(part), self._size, PIL.__version__)
         return TensorRows(cached_pixels(key, len(paths), make), labels, columns)
 
 
@@ -197,7 +197,7 @@ class UnlabeledFolder(FileSource):
         return ()
 
     def fingerprint(self) -> str:
-        """Hash names and file sizes."""
+        """Hash names, sizes and times of change of files."""
         return digest("unlabeled", self._stamp("train"), self._size)
 
     def _labels(self, part: Part) -> Tensor:

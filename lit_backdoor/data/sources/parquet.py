@@ -198,9 +198,9 @@ def _metadata_names(schema: Any, label_column: str) -> tuple[str, ...] | None:
     metadata = schema.metadata or {}
     for key in (b"class_names", b"wnids"):
         if key in metadata:
-            return tuple(metadata[key].decode().split(","))
-    if b"huggingface" in metadata:
-        features = json.loads(metadata[b"huggingface"]).get("info", {}).get("features", {})
-        names = features.get(label_column, {}).get("names")
-        return tuple(names) if names else None
-    return None
+            return tuple(metadata[key].decode(errors="replace").split(","))
+    try:
+        names = json.loads(metadata[b"huggingface"])["info"]["features"][label_column]["names"]
+    except (LookupError, TypeError, ValueError):  # not there, or of another form
+        return None
+    return tuple(map(str, names)) if isinstance(names, list) and names else None

@@ -83,8 +83,8 @@ class SemanticFolderSource(FileSource):
             raise ValueError(f"'{self._root}' has too few images in its class folders: none for the {part} part.")
         return [(path, label) for path, label, _ in self._drawn[part]]
 
-    def _stamp(self, part: Part, times: bool = False) -> str:
-        return digest(super()._stamp(part, times), self._columns(part)[_TRIGGER])
+    def _stamp(self, part: Part) -> str:
+        return digest(super()._stamp(part), self._columns(part)[_TRIGGER])
 
     def _columns(self, part: Part) -> dict[str, Tensor]:
         return {_TRIGGER: torch.tensor([carries for *_, carries in self._drawn[part]], dtype=torch.bool)}

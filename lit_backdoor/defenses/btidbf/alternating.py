@@ -31,6 +31,7 @@ class Alternating(Stage):
     def __init__(self) -> None:
         super().__init__()
         self.automatic_optimization = False
+        self._begun = -1  # the last epoch that began in this process
 
     # What a subclass says.
 
@@ -94,11 +95,21 @@ class Alternating(Stage):
 
     def on_train_epoch_start(self) -> None:
         """Begin a phase where it is due, and set the modes, which Lightning's train mode undoes."""
+        self._begun = self.current_epoch
         span = self.span
         if self.current_epoch == span.start:
             self.begin(span)
             self._optimizer(span.phase).optimizer.state.clear()
         self.set_modes(span.phase)
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> int | None:
+        """Begin the epoch where Lightning did not: in a run that resumes after an epoch's last step, or amid one."""
+        if self._begun != self.current_epoch and batch_idx == 0:
+            self.on_train_epoch_start()
+        elif self._begun != self.current_epoch:  # amid an epoch; what its phase began with is in the checkpoint
+            self._begun = self.current_epoch
+            self.set_modes(self.span.phase)
+        return super().on_train_batch_start(batch, batch_idx)
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         """Make one step of the phase's optimizer."""

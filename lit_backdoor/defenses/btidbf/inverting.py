@@ -80,6 +80,11 @@ class Inverting(Decoupled):
             if self.own_phase is not None:
                 yield self.own_phase[0], number, self.own_phase[1]
 
+    @property
+    def _first_inverted(self) -> int:
+        """Epochs until the first inversion is over."""
+        return next(span.stop for span in self.plan if span.phase == "invert")
+
     def build_inversion(self) -> None:
         """Make probe, mask and generator; the subject must stand."""
         self.build_mask()
@@ -122,8 +127,7 @@ class Inverting(Decoupled):
 
     def on_train_epoch_end(self) -> None:
         """Count the votes and choose, once the first inversion is over."""
-        span = self.span
-        if span.phase == "invert" and span.round == 0 and self.current_epoch + 1 == span.stop:
+        if self.current_epoch + 1 == self._first_inverted:
             self.vote()
 
     def set_modes(self, phase: str) -> None:
@@ -133,6 +137,8 @@ class Inverting(Decoupled):
 
     def on_train_epoch_start(self) -> None:
         """Begin the phase; without augmentation, compute once the features that all of its epochs compare with."""
+        if self.current_epoch >= self._first_inverted and self.target < 0:
+            self.vote()  # a run that resumes after an epoch's last step has no end of that epoch
         super().on_train_epoch_start()
         if self.current_epoch == self.span.start:
             self._known = None
