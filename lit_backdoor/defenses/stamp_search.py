@@ -28,6 +28,8 @@ class StampSearch:
             of it, pixels may change by more.
         steps: Steps of the search.
         smallest: Smallest share of the area that a stamp covers, in (0, 1].
+        whole: Share of the stamps that cover the whole image, in [0, 1]; the others' area is drawn.
+        coarsest: Coarsest grid on which stamps are searched: its points are up to so many pixels apart, >= 1.
 
     Raises:
         ValueError: If a number is out of range.
@@ -37,6 +39,8 @@ class StampSearch:
     budget: float = 0.2
     steps: int = 5
     smallest: float = 0.015
+    whole: float = 0.0
+    coarsest: float = 1.0
 
     def __post_init__(self) -> None:
         if not self.weight >= 0:
@@ -45,6 +49,10 @@ class StampSearch:
             raise ValueError(f"Expected search.steps of at least 1, got {self.steps}.")
         check_share("search.budget", self.budget, closed=True)
         check_share("search.smallest", self.smallest, closed=True)
+        if not 0 <= self.whole <= 1:
+            raise ValueError(f"Expected search.whole in [0, 1], got {self.whole}.")
+        if not self.coarsest >= 1:
+            raise ValueError(f"Expected search.coarsest to be 1 or more, got {self.coarsest}.")
 
     def stamped(self, net: nn.Module, images: Tensor, movement: Callable[[Tensor], Tensor]) -> Tensor:
         """Stamp a batch so that it moves most, in eval mode, so that no statistics are updated.
@@ -58,4 +66,4 @@ class StampSearch:
             Stamped images, without gradient.
         """
         with evaluating(net), torch.enable_grad():
-            return worst_stamp(images, movement, self.budget, self.steps, self.smallest)
+            return worst_stamp(images, movement, self.budget, self.steps, self.smallest, self.whole, self.coarsest)

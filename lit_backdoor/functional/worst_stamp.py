@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 __all__ = ["random_window", "worst_stamp"]
 
@@ -41,12 +42,15 @@ def worst_stamp(
     budget: float = 0.2,
     steps: int = 5,
     smallest: float = 0.015,
+    whole: float = 0.0,
+    coarsest: float = 1.0,
 ) -> Tensor:
     r"""Put the stamp on a batch of images that moves them most: the same change of pixels on all of them.
 
     The change lies in a window of random place and size, of a share a of the area, and is bounded by
     :math:`\epsilon = \min(1, b / \sqrt a)` in each pixel: a patch may paint over what it covers, a pattern over the
-    whole image is faint. From a random start it goes up by the sign of the gradient.
+    whole image is faint. From a random start it goes up by the sign of the gradient; where ``coarsest`` is above 1, on
+    a coarser grid, between whose points it is interpolated: the worst change of single pixels is noise.
 
     Args:
         images: x in [0, 1], ``[B, C, H, W]``.
@@ -54,17 +58,33 @@ def worst_stamp(
         budget: b, the bound on a change of the whole image, in (0, 1].
         steps: Steps of the ascent, of 2.5 times the bound together.
         smallest: Smallest share of the area that a window has.
+        whole: Share of the searches, in [0, 1], whose window is the whole image.
+        coarsest: Largest distance of the grid's points in pixels, >= 1; its logarithm is drawn uniformly from 0 on.
 
     Returns:
         Stamped images in [0, 1], without gradient. Draws come from torch's global generator of the CPU.
     """
     _, channels, height, width = images.shape
-    window = random_window(height, width, smallest)
+    covers = whole > 0 and float(torch.rand(())) < whole  # no draw where there is no choice
+    window = random_window(height, width, 1.0 if covers else smallest)
     bound = min(1.0, budget / float(window.float().mean()) ** 0.5)
     window = window.to(images)
-    change = bound * (2 * torch.rand(1, channels, height, width).to(images) - 1)
+    change = bound * (2 * torch.rand(1, channels, *_grid(height, width, coarsest)).to(images) - 1)
+
+    def stamped(change: Tensor) -> Tensor:
+        if change.shape[-2:] != (height, width):
+            change = F.interpolate(change, (height, width), mode="bilinear", align_corners=False)
+        return torch.clamp(images + window * change, 0, 1)
+
     for _ in range(steps):
         change.requires_grad_(True)
-        [slope] = torch.autograd.grad(movement((images + window * change).clamp(0, 1)), change)
+        [slope] = torch.autograd.grad(movement(stamped(change)), change)
         change = (change.detach() + 2.5 * bound / steps * slope.sign()).clamp(-bound, bound)
-    return torch.clamp(images + window * change.detach(), 0, 1)
+    return stamped(change.detach())
+
+
+def _grid(height: int, width: int, coarsest: float) -> tuple[int, int]:
+    if coarsest == 1:
+        return height, width
+    distance = float(torch.empty(()).uniform_(0, math.log(coarsest)).exp())
+    return max(1, round(height / distance)), max(1, round(width / distance))

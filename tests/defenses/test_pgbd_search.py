@@ -64,9 +64,15 @@ def test_search_updates_no_statistics():
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"weight": -1.0}, "search.weight"), ({"steps": 0}, "search.steps"), ({"budget": 0.0}, "search.budget"),
-     ({"smallest": 1.5}, "search.smallest")],
-)  # fmt: skip
+    [
+        ({"weight": -1.0}, "search.weight"),
+        ({"steps": 0}, "search.steps"),
+        ({"budget": 0.0}, "search.budget"),
+        ({"smallest": 1.5}, "search.smallest"),
+        ({"whole": 1.5}, "search.whole"),
+        ({"coarsest": 0.5}, "search.coarsest"),
+    ],
+)
 def test_search_out_of_range_is_refused(options, message):
     with pytest.raises(ValueError, match=message):
         StampSearch(**options)

@@ -1,6 +1,8 @@
+import numpy as np
 import pytest
 import torch
 
+from lit_backdoor.functional import worst_stamp as module
 from lit_backdoor.functional.worst_stamp import random_window, worst_stamp
 
 
@@ -56,3 +58,37 @@ def test_same_seed_same_stamp_and_global_generator_alone():
         torch.manual_seed(7)
         found.append(worst_stamp(images, lambda x: x.square().sum()))
     torch.testing.assert_close(*found, rtol=0, atol=0)
+
+
+def test_share_of_stamps_that_cover_the_whole_image():
+    torch.manual_seed(3)
+    images = torch.full((1, 1, 16, 16), 0.5)
+    stamps = [worst_stamp(images, lambda x: x.sum(), smallest=0.05, whole=0.5) for _ in range(200)]
+    covering = sum(bool((stamp != images).all()) for stamp in stamps)
+    assert 90 <= covering <= 140  # half, and the few windows that are as large by chance
+    assert all((worst_stamp(images, lambda x: x.sum(), whole=1.0) != images).all() for _ in range(20))
+
+
+def test_search_on_a_coarse_grid_finds_its_best_point(monkeypatch):
+    """Against the closed form: the signs that the weights have on the grid, interpolated by numpy."""
+    monkeypatch.setattr(module, "_grid", lambda height, width, coarsest: (5, 4))
+    images, weights = (
+        torch.full((2, 3, 15, 12), 0.5),
+        torch.randn(3, 15, 12, generator=torch.Generator().manual_seed(4)),
+    )
+    stamped = worst_stamp(images, lambda x: (x * weights).sum(), budget=0.2, smallest=1.0, coarsest=3.0)
+
+    def spread(size, points):
+        places = (np.arange(size) + 0.5) * points / size - 0.5
+        return np.stack([np.interp(places, np.arange(points), unit) for unit in np.eye(points)], axis=1)
+
+    rows, columns = spread(15, 5), spread(12, 4)
+    signs = np.sign(rows.T @ weights.numpy() @ columns)
+    np.testing.assert_allclose(stamped.numpy(), images.numpy() + 0.2 * rows @ signs @ columns.T, atol=1e-5)
+
+
+def test_grids_are_between_one_pixel_and_the_coarsest():
+    torch.manual_seed(5)
+    grids = [module._grid(32, 24, 4.0) for _ in range(300)]
+    assert {min(grids), max(grids)} <= {(rows, round(0.75 * rows)) for rows in range(8, 33)}
+    assert sum(rows > 16 for rows, _ in grids) == pytest.approx(150, abs=30)  # half of the logarithms
