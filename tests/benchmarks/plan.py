@@ -28,6 +28,7 @@ SHIFTED = [
     "stages.control.model.init_args.optimizer.init_args.lr=0.005",
 ]
 TIE = [f"stages.{stage}.model.init_args.program.margin=0.0" for stage in ("detect", "tune")]
+WINDOWS = ["stages.tune.model.init_args.search={weight: 0.7}"]
 TARGET = ["stages.tune.model.init_args.target=0"]
 # A chain may carry a variant, CHAIN@VARIANT: more settings for --set.
 VARIANTS = {
@@ -48,9 +49,12 @@ VARIANTS = {
         "stages.unlearn.trainer.max_epochs=43",
         "stages.control.trainer.max_epochs=15",
     ],
+    # all stamps in windows of a random size, of single pixels, as PGBD's are
+    "windows": WINDOWS,
     # oracles: what the defense would do if it were told
     "given": GIVEN + TARGET,
     "shifted": SHIFTED,
+    "given_windows": GIVEN + WINDOWS + TARGET,
     "given_shifted": GIVEN + SHIFTED + TARGET,
     # and the paper's program: the class wins by nothing
     "tie": SHIFTED + TIE,
@@ -81,6 +85,8 @@ LABELS = {
     "root5": ", root 5 %",
     "root5_batch32": ", root 5 %, batches of 32, two rounds",
     "given": ", the class given",
+    "windows": ", stamps in windows alone",
+    "given_windows": ", the class given, stamps in windows alone",
     "shifted": ", latents shifted",
     "given_shifted": ", latents shifted, the class given",
     "tie": ", latents shifted, no margin",
@@ -116,10 +122,11 @@ PLAN = [
     *((f"{PGBD}@plain", attack) for attack in ("badnets", "blend", "sig")),
     *(
         (f"{TAC}@{variant}", attack)
-        for variant in ("given", "given_shifted", "given_tie")
+        for variant in ("given", "given_windows", "given_shifted", "given_tie")
         for attack in ("blend", "sig")
     ),  # it misses them
     (f"{TAC}@victim24", "blend"),
+    *((f"{TAC}@windows", attack) for attack in ("badnets", "badnets_a2a", "wanet")),
     *((f"{TAC}@shifted", attack) for attack in ("badnets", "blend", "sig", "wanet")),
     *((f"{TAC}@tie", attack) for attack in ("badnets", "badnets_a2a")),
     (f"{SMALL}_oracle@precise", "badnets_a2a"),

@@ -226,7 +226,9 @@ def rows_table(rows: list[tuple[str, str, str, str]]) -> str:
 
 
 def tables() -> dict[str, str]:
-    ablations, kinds = [], ("given", "victim24", "rate1", "shifted", "given_shifted", "tie", "given_tie")
+    ablations, kinds = [], (
+        "given", "victim24", "rate1", "windows", "given_windows", "shifted", "given_shifted", "tie", "given_tie",
+    )  # fmt: skip
     for attack in ("badnets", "blend"):
         ablations += [
             ("ATClean", SMALL, attack, "clean"),
