@@ -28,7 +28,7 @@ SHIFTED = [
     "stages.control.model.init_args.optimizer.init_args.lr=0.005",
 ]
 TIE = [f"stages.{stage}.model.init_args.program.margin=0.0" for stage in ("detect", "tune")]
-WINDOWS = ["stages.tune.model.init_args.search={weight: 0.7}"]
+WINDOWS = ["stages.tune.model.init_args.search={weight: 0.7}", "stages.tune.model.init_args.shift=0"]
 TARGET = ["stages.tune.model.init_args.target=0"]
 # A chain may carry a variant, CHAIN@VARIANT: more settings for --set.
 VARIANTS = {
@@ -49,7 +49,7 @@ VARIANTS = {
         "stages.unlearn.trainer.max_epochs=43",
         "stages.control.trainer.max_epochs=15",
     ],
-    # all stamps in windows of a random size, of single pixels, as PGBD's are
+    # all stamps in windows of a random size, of single pixels, as PGBD's are; no latents shifted
     "windows": WINDOWS,
     # oracles: what the defense would do if it were told
     "given": GIVEN + TARGET,
@@ -85,8 +85,8 @@ LABELS = {
     "root5": ", root 5 %",
     "root5_batch32": ", root 5 %, batches of 32, two rounds",
     "given": ", the class given",
-    "windows": ", stamps in windows alone",
-    "given_windows": ", the class given, stamps in windows alone",
+    "windows": ", windows stamped alone",
+    "given_windows": ", the class given, windows stamped alone",
     "shifted": ", latents shifted",
     "given_shifted": ", latents shifted, the class given",
     "tie": ", latents shifted, no margin",

@@ -126,3 +126,28 @@ def test_stamps_are_those_that_move_latents_along_the_perturbation_and_their_los
     (F.cross_entropy(logits, labels) + 0.6 * own).backward()
     for name, weight in net.named_parameters():
         torch.testing.assert_close(kept[name], weight.grad, rtol=1e-3, atol=1e-5)
+
+
+def test_latents_are_shifted_beside_the_stamps_in_the_first_epochs_alone(suspect, tmp_path):
+    def make():
+        search = StampSearch(weight=0.0)  # what is left is the shifted term
+        options = {"search": search, "beta": 0.6, "shift": 0.5, "shift_epochs": 2, "batch_norm": "eval"}
+        return TACStampFineTune(suspect, report(tmp_path / "found", [2]), **options)
+
+    kept = first_step(make(), tiny.data())
+    images, labels = kept.pop("batch")
+    classifier = tiny.classifier().eval()
+    latents, logits = latents_and_logits(classifier, images)
+    shifted, rows = classifier.final_linear(latents + 2 + torch.arange(32.0)), labels != 2
+    (F.cross_entropy(logits, labels) + 0.6 * 0.5 * F.cross_entropy(shifted[rows], labels[rows])).backward()
+    for name, weight in classifier.named_parameters():
+        torch.testing.assert_close(kept[name], weight.grad, rtol=1e-4, atol=1e-6)
+
+    stage, terms = make(), {}
+    stage.log_train = lambda size, shifted_loss=None, **values: (
+        None if shifted_loss is None else terms.setdefault(stage.current_epoch, []).append(float(shifted_loss))
+    )
+    tiny.fit(stage, tiny.data(), max_epochs=4)
+    assert {epoch: all(term > 0 for term in found) for epoch, found in terms.items()} == {
+        0: True, 1: True, 2: False, 3: False,
+    }  # fmt: skip
