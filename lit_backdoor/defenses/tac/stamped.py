@@ -54,7 +54,7 @@ class TACStampFineTune(TACFineTune):
         movement: float = 3.0,
         beta: float = 1.0,
         shift: float = 0.0,
-        shift_epochs: int = 3,
+        shift_epochs: int = 1,
         **options: Any,
     ) -> None:
         super().__init__(suspect, target, beta, **options)
