@@ -133,7 +133,7 @@ def test_arguments_of_a_class_that_passes_some_on_are_its_own_and_the_next_ones(
     chain = compose("tac_cifar10_small", [stamped, "stages.tune.model.init_args={search: {}, batch_norm: eval}"])
     assert chain["stages"]["tune"]["model"]["init_args"]["batch_norm"] == "eval"
     with pytest.raises(
-        ValueError, match="Did you mean 'batch_norm'.*Known: batch_norm, beta, .*, search, suspect, target"
+        ValueError, match="Did you mean 'batch_norm'.*Known: batch_norm, beta, .*, search, .*, suspect, target"
     ):
         compose("tac_cifar10_small", [stamped, "stages.tune.model.init_args.batchnorm=eval"])
 
