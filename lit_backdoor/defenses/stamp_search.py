@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -51,8 +52,8 @@ class StampSearch:
         check_share("search.smallest", self.smallest, closed=True)
         if not 0 <= self.whole <= 1:
             raise ValueError(f"Expected search.whole in [0, 1], got {self.whole}.")
-        if not self.coarsest >= 1:
-            raise ValueError(f"Expected search.coarsest to be 1 or more, got {self.coarsest}.")
+        if not 1 <= self.coarsest < math.inf:
+            raise ValueError(f"Expected search.coarsest to be 1 or more, and finite, got {self.coarsest}.")
 
     def stamped(self, net: nn.Module, images: Tensor, movement: Callable[[Tensor], Tensor]) -> Tensor:
         """Stamp a batch so that it moves most, in eval mode, so that no statistics are updated.

@@ -71,6 +71,7 @@ def test_search_updates_no_statistics():
         ({"smallest": 1.5}, "search.smallest"),
         ({"whole": 1.5}, "search.whole"),
         ({"coarsest": 0.5}, "search.coarsest"),
+        ({"coarsest": float("inf")}, "search.coarsest"),
     ],
 )
 def test_search_out_of_range_is_refused(options, message):
