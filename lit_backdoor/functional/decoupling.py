@@ -142,7 +142,7 @@ def hinged_loss(parts: Inversion, tau: float, benign_weight: float = 0.01) -> Te
         - \log d(h \odot (1 - m), h' \odot (1 - m))
 
     The parts keep their balance however little the features change: the logarithm's gradient does not depend on their
-    scale.
+    scale. 1e-6 is added under the logarithm, which has no value at 0.
 
     Args:
         parts: The errors, of `inversion_loss`.

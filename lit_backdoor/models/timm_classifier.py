@@ -21,6 +21,7 @@ from lit_backdoor.recipe import rebuilding
 __all__ = ["TimmClassifier"]
 
 SMALL = 64  # images up to this side get the small-image stem
+_VITS = ("vit_", "deit_", "deit3_")  # how the names of ViTs begin whose width and size can be set
 _STEMS = {
     ResNet: ("conv1", "maxpool"),
     ResNetV2: ("stem.conv", "stem.pool"),
@@ -164,7 +165,7 @@ def _width_args(name: str, channels: int | None) -> dict[str, Any]:
         return {"channels": stages, "stem_type": "deep", "stem_width": channels // 2}
     if name.startswith("densenet"):
         return {"growth_rate": channels}
-    if name.startswith(("vit_", "deit_", "deit3_")):
+    if name.startswith(_VITS):
         return {"embed_dim": channels, "num_heads": channels // 32 if channels % 32 == 0 else 1}
     raise ValueError(
         f"Expected channels=None for '{name}': widths can be set for resnet*, resnetv2_*, densenet*, vgg*, vit_*, "
@@ -173,7 +174,7 @@ def _width_args(name: str, channels: int | None) -> dict[str, Any]:
 
 
 def _size_args(name: str, input_size: int) -> dict[str, Any]:
-    if not name.startswith(("vit_", "deit_", "deit3_")):
+    if not name.startswith(_VITS):
         return {}
     return {"img_size": input_size} | ({"patch_size": 8 if input_size == SMALL else 4} if input_size <= SMALL else {})
 

@@ -22,15 +22,16 @@ class TACStampFineTune(TACFineTune):
 
     .. math:: \mathrm{CE}(f(x), y) + \beta \omega \Bigl[\mathrm{CE}(f(x'), y)
         + \gamma \max\bigl(0,\ d(\phi(x') - \phi(x))\bigr)\Bigr]
+        + \beta \sigma\, \mathrm{CE}(W (\phi(x) + s_p) + b,\ y)
 
     The stamp x' of a batch is one change of pixels for all of its images, searched anew (`StampSearch`; omega its
     weight) to maximize the distance d along s (`distance_along`) on the net as tuned so far. Latents are not shifted
     throughout: much of s is what clean images of class p have, and a net takes the harm out of shifted latents by
     giving up the class, so that nothing is classified as p any more, triggered or not.
 
-    A trigger that no search finds outlives the stamps, as SIG's faint pattern does in some runs. Where ``shift`` is
-    above 0, latents are shifted, too, in the first epochs (the shifted term of `TACFineTune`, of weight ``shift``): the
-    net gives the class up, and the backdoor with it; then it learns the class again, while stamps are searched.
+    A trigger that no search finds outlives the stamps, as SIG's faint pattern does in some runs. So where sigma,
+    ``shift``, is above 0, latents are shifted, too (the last term, that of `TACFineTune`), but in the first epochs
+    alone: the net gives the class up, and the backdoor with it; then it learns the class again under the stamps.
 
     Args:
         suspect: Path of a suspect bundle, or a classifier (a copy of it is tuned).
@@ -38,7 +39,7 @@ class TACStampFineTune(TACFineTune):
         search: Search of the stamps; default `StampSearch`.
         movement: Weight gamma of the way that stamps move latents along s, in lengths of s, >= 0.
         beta: Weight of all that concerns stamps and shifted latents, >= 0.
-        shift: Weight of shifted latents in the first epochs, >= 0; .6 in the chains on CIFAR-10.
+        shift: Weight sigma of shifted latents in the first epochs, >= 0; .6 in the chains on CIFAR-10.
         shift_epochs: How many epochs these are.
         **options: Further arguments of `TACFineTune`.
 
@@ -74,7 +75,16 @@ class TACStampFineTune(TACFineTune):
         return loss
 
     def stamped(self, images: Tensor, latents: Tensor, labels: Tensor) -> Tensor:
-        """Compute what becomes of the images under the stamp."""
+        """Compute what becomes of the images under the stamp, omega included.
+
+        Args:
+            images: x in [0, 1], ``[B, C, H, W]``.
+            latents: phi(x), ``[B, d]``.
+            labels: y, int64 ``[B]``.
+
+        Returns:
+            Scalar.
+        """
 
         def along(moved: Tensor) -> Tensor:
             return distance_along(moved, self.perturbations, labels, self.targets)
