@@ -30,8 +30,13 @@ class Section:
     html: Markup
 
 
-def renderer(folder: Path) -> Callable[..., Markup]:
-    """Give a function that fills a template of a folder, or a shared one; all text is escaped."""
+def renderer(folder: Path, **filters: Callable[..., Any]) -> Callable[..., Markup]:
+    """Give a function that fills a template of a folder, or a shared one; all text is escaped.
+
+    Args:
+        folder: The templates.
+        **filters: What they may call beside the functions of `words`.
+    """
     environment = Environment(
         loader=FileSystemLoader([folder, Path(__file__).parent / "templates"]),
         autoescape=True,
@@ -40,7 +45,7 @@ def renderer(folder: Path) -> Callable[..., Markup]:
         undefined=StrictUndefined,
     )
     written = ("call", "count", "duration", "label", "number", "percent", "short")
-    environment.filters |= {name: getattr(words, name) for name in written}
+    environment.filters |= {name: getattr(words, name) for name in written} | filters
     environment.globals |= {"DASH": words.DASH}
 
     def render(template: str, **values: Any) -> Markup:
