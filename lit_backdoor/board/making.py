@@ -80,8 +80,11 @@ def gather(folders: Iterable[Path]) -> list[Row]:
 
     Of several rows of one cell and seed the last finished one counts.
 
+    Args:
+        folders: Folders of grids, of chains, of ``*.jsonl``, or such files themselves.
+
     Raises:
-        FileNotFoundError: If a folder holds neither.
+        FileNotFoundError: If a folder is missing or holds none of them.
         ValueError: If a file is damaged.
     """
     found: dict[tuple[Any, ...], Row] = {}
@@ -102,7 +105,12 @@ def gather(folders: Iterable[Path]) -> list[Row]:
 def _read(path: Path) -> list[Row]:
     if path.is_file():
         return read_rows(path)
-    files = sorted({*path.glob("*.jsonl"), *path.glob("*.jsonl.gz")}) or sorted(path.glob("*/rows.jsonl"))
+    own = path / "rows.jsonl"
+    files = (
+        [own]
+        if own.is_file()
+        else sorted({*path.glob("*.jsonl"), *path.glob("*.jsonl.gz"), *path.glob("*/rows.jsonl")})
+    )
     if files:
         return [row for file in files for row in read_rows(file)]
     rows = []

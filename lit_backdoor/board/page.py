@@ -44,10 +44,11 @@ def write_board(rows: Sequence[Row], out: Path, title: str = "board") -> Path:
         The path of the page.
 
     Raises:
-        ValueError: If there are no rows.
+        ValueError: If there are no rows, or the folder holds something else than a board.
     """
     if not rows:
         raise ValueError("Expected at least one row for a board, got none. Run a grid: lit-backdoor grid laptop.")
+    _check_folder(out)
     out.mkdir(parents=True, exist_ok=True)
     board = Board(tuple(rows))
     sections = [section for make in SECTIONS if (section := make(board)) is not None]
@@ -55,6 +56,15 @@ def write_board(rows: Sequence[Row], out: Path, title: str = "board") -> Path:
     for name, export in _EXPORTS.items():
         _write(out / name, export(rows))
     return _write(out / "index.html", render("board.html", board=board, sections=sections, title=title))
+
+
+def _check_folder(out: Path) -> None:
+    """Refuse to write among files of somebody else; a board may replace a board."""
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"Expected --out as a folder, got the file {out}.")
+    ours = all((out / name).is_file() for name in ("index.html", "rows.jsonl", *_EXPORTS))
+    if out.is_dir() and any(out.iterdir()) and not ours:
+        raise ValueError(f"Expected --out as a new folder or one with a board, got {out}, which holds other files.")
 
 
 def _write(target: Path, text: str) -> Path:
