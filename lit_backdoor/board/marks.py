@@ -55,20 +55,20 @@ def strip(dots: Sequence[Dot], low: float, high: float, limit: float | None = No
     return _drawing(parts, width, height, "; ".join(dot.title for dot in dots), "strip")
 
 
-def interval(mean: float, low: float, high: float, first: float, last: float) -> Markup:
-    """Draw a mean and its interval on a line from ``first`` to ``last``."""
+def interval(mean: float, ends: tuple[float, float] | None, scale: tuple[float, float]) -> Markup:
+    """Draw a mean and its interval, where there is one, on a line from end to end of a scale."""
     width, height, rim = 96, 14, 5
 
     def place(value: float) -> float:
-        return rim + (value - first) / ((last - first) or 1) * (width - 2 * rim)
+        return rim + (value - scale[0]) / ((scale[1] - scale[0]) or 1) * (width - 2 * rim)
 
-    middle = height / 2
-    parts = [
-        tag("line", x1=rim, x2=width - rim, y1=middle, y2=middle, class_="grid"),
-        tag("line", x1=place(low), x2=place(high), y1=middle, y2=middle, class_="range"),
-        tag("circle", cx=place(mean), cy=middle, r=3.6, class_="mark-of ink"),
-    ]
-    return _drawing(parts, width, height, f"mean rank {mean:.1f}, 95 % interval {low:.1f} to {high:.1f}", "strip")
+    middle, said = height / 2, f"mean rank {mean:.1f}"
+    parts = [tag("line", x1=rim, x2=width - rim, y1=middle, y2=middle, class_="grid")]
+    if ends:
+        parts.append(tag("line", x1=place(ends[0]), x2=place(ends[1]), y1=middle, y2=middle, class_="range"))
+        said += f", 95 % interval {ends[0]:.1f} to {ends[1]:.1f}"
+    parts.append(tag("circle", cx=place(mean), cy=middle, r=3.6, class_="mark-of ink"))
+    return _drawing(parts, width, height, said, "strip")
 
 
 def plane(points: Sequence[tuple[float, Dot]], xs: tuple[float, float], limits: tuple[float, float]) -> Markup:

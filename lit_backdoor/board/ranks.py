@@ -23,15 +23,13 @@ class Rank:
 
     Attributes:
         mean: Mean rank.
-        low: Low end of the 95 % interval.
-        high: High end of the 95 % interval.
+        ends: The 95 % interval, from three attacks on.
         attacks: Number of attacks that it was ranked on.
         of: Number of defenses ranked.
     """
 
     mean: float
-    low: float
-    high: float
+    ends: tuple[float, float] | None
     attacks: int
     of: int
 
@@ -59,8 +57,8 @@ def ranks(setup: Setup) -> dict[str, Rank]:
     for defense, row in zip(setup.defenses, places, strict=True):
         own = row[np.isfinite(row)]
         if len(own):
-            low, high = _interval(own)
-            found[defense] = Rank(float(own.mean()), low, high, len(own), len(ranked))
+            ends = _interval(own) if len(own) > 2 else None
+            found[defense] = Rank(float(own.mean()), ends, len(own), len(ranked))
     return found
 
 

@@ -21,7 +21,7 @@ __all__ = [
 ]  # fmt: skip
 
 SCHEMA = 1
-TOOK = 0.8  # ASR from which an attack took hold
+TOOK = 0.8  # share of the highest possible ASR from which an attack took hold
 CLEAN = "null"  # the attack of a clean model
 
 
@@ -239,8 +239,9 @@ class Row:
 
     @property
     def took(self) -> bool:
-        """Whether the attack took hold, so that there is something to remove."""
-        return self.before.asr is not None and self.before.asr >= TOOK
+        """Whether the attack took hold, so that there is something to remove; from all to all ASR is at most ACC."""
+        most = self.before.acc if self.attack.policy == "AllToAll" else 1.0
+        return self.before.asr is not None and self.before.asr >= TOOK * (1.0 if most is None else most)
 
     @property
     def acc_drop(self) -> float | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,8 +18,8 @@ __all__ = ["Board", "Section", "render"]
 
 
 def _breakable(name: str) -> Markup:
-    """Let a browser break a name after its underscores."""
-    return escape(name).replace("_", Markup("_<wbr>"))
+    """Let a browser break a name after its underscores and the like."""
+    return Markup(re.sub(r"([_@/])", r"\1<wbr>", str(escape(name))))
 
 
 render = renderer(Path(__file__).parent / "templates", breakable=_breakable)

@@ -38,15 +38,24 @@ def _map(board: Board, measure: Measure, name: str, title: str, clean: bool) -> 
 
 def _table(setup: Setup, measure: Measure, clean: bool) -> dict[str, Any]:
     attacks = [attack for attack in setup.attacks if clean or attack != CLEAN]
+    attacks = [
+        attack for attack in attacks if any(_shown(setup.cell(attack, name), measure) for name in setup.defenses)
+    ]
+    defenses = [name for name in setup.defenses if any(_shown(setup.cell(attack, name), measure) for attack in attacks)]
     lines = [
         {
             "name": defense,
             "access": setup.of(defense)[0].defense.access or "",
             "cells": [cell_view(setup.cell(attack, defense), measure) for attack in attacks],
         }
-        for defense in setup.defenses
+        for defense in defenses
     ]
     return {"name": setup.name, "heads": [_head(setup, attack) for attack in attacks], "lines": lines}
+
+
+def _shown(cell: Cell, measure: Measure) -> bool:
+    """Whether a cell has something to say; a detector without a cleaned suspect has not."""
+    return any(row.status != "done" or measure.value(row) is not None for row in cell.rows)
 
 
 def _head(setup: Setup, attack: str) -> dict[str, str]:
@@ -64,6 +73,8 @@ def cell_view(cell: Cell, measure: Measure) -> dict[str, Any]:
     pairs, spread = cell.measured(measure), cell.spread(measure)
     title = "clean model" if cell.attack == CLEAN else cell.attack
     view: dict[str, Any] = {"attack": title, "state": "", "notes": _remarks(cell, measure), "strip": None, "range": ""}
+    if not _shown(cell, measure):
+        return view | {"state": "empty"}
     if spread.median is None:
         return view | {"text": _absent(cell), "state": "absent"}
     dots = [
@@ -110,8 +121,6 @@ def _range(spread: Spread, measure: Measure) -> str:
 
 def _absent(cell: Cell) -> str:
     """Say why a cell has no number."""
-    if not cell.rows:
-        return DASH
     if cell.untaken:
         values = [row.before.asr for row in cell.untaken if row.before.asr is not None]
         return f"did not take ({percent(Spread(tuple(values)).median, 0)})"

@@ -47,8 +47,8 @@ def _line(setup: Setup, name: str, rank: Rank | None) -> dict[str, Any]:
         "access": defense.access or "",
         "notes": [note.replace("none data", "no data") for note in notes if note],
         "rank": None if rank is None else f"{rank.mean:.1f}",
-        "rank_note": "" if rank is None else f"{rank.low:.1f}{DASH}{rank.high:.1f}",
-        "rank_strip": None if rank is None else interval(rank.mean, rank.low, rank.high, 1, rank.of),
+        "rank_note": "" if rank is None else _interval(rank),
+        "rank_strip": None if rank is None else interval(rank.mean, rank.ends, (1, rank.of)),
         "reached": f"{reached} of {measured}" if measured else DASH,
         "drop": _points(_median(drops)),
         "harm": _points(_median([value for row in done if row.clean_model and (value := row.acc_drop) is not None])),
@@ -57,6 +57,12 @@ def _line(setup: Setup, name: str, rank: Rank | None) -> dict[str, Any]:
         "seconds": _written([own_seconds(row) for row in done], duration),
         "memory": _written([row.peak_mb for row in done], memory),
     }  # fmt: skip
+
+
+def _interval(rank: Rank) -> str:
+    if rank.ends is None:
+        return "on 1 attack" if rank.attacks == 1 else f"on {rank.attacks} attacks"
+    return f"{rank.ends[0]:.1f}{DASH}{rank.ends[1]:.1f}"
 
 
 def _harm(rows: Sequence[Row]) -> Any:
