@@ -17,7 +17,7 @@ from lit_backdoor.data.samplers import ViewSampler, derive_seed
 from lit_backdoor.data.sources.base import Source
 from lit_backdoor.data.split import Split
 from lit_backdoor.data.stamping import on_device, plant, resized
-from lit_backdoor.data.views import VIEWS, View, plan_views, selected_view
+from lit_backdoor.data.views import VIEWS, View, pair_views, plan_views, selected_view
 from lit_backdoor.errors import one_of
 from lit_backdoor.triggers.base import Attack, Role, Trigger
 from lit_backdoor.triggers.named import named_attack
@@ -163,6 +163,7 @@ class BackdoorDataModule(pl.LightningDataModule):
                 f"{type(self.attack.trigger).__name__}."
             )
         self._lent = trigger
+        pair_views(self._views, self.trigger, self.seed)
 
     def set_root_labels(self, labels: Tensor, guessed: bool = False) -> None:
         """Label the root set, in the order of ``loader("root")``; also reaches loaders that stand already.
@@ -195,6 +196,7 @@ class BackdoorDataModule(pl.LightningDataModule):
         """
         if not self._views:
             self._views = plan_views(self.source, self.split, self.attack, self.seed, self.root_source)
+            pair_views(self._views, self.trigger, self.seed)
 
     def get_view(self, name: str) -> View:
         """Give a view: its rows, labels and roles.
@@ -298,14 +300,15 @@ class BackdoorDataModule(pl.LightningDataModule):
         view, index = batch["view"], batch["index"]
         image = resized(batch["image"].float().div_(255), self.image_size)
         generator = torch.Generator().manual_seed(batch["seed"])
-        poison, cover = batch.pop("poison_rows", None), batch.pop("cover_rows", None)
+        poison, cover, second = (batch.pop(key, None) for key in ("poison_rows", "cover_rows", "partner"))
+        partners = () if second is None else (resized(second.float().div_(255), self.image_size),)
         stamps = self.trigger is not None and self.trigger.stamps  # else rows carry the trigger as they are
         if poison is not None and stamps:
             drawn = generator if training and view == "train" else None
-            image = plant(self._trigger_on(image.device), image, index, poison, cover, drawn)
+            image = plant(self._trigger_on(image.device), image, index, poison, cover, drawn, *partners)
         elif view == "triggered" and stamps:
             batch["original"] = image
-            image = self._trigger_on(image.device)(image, index)
+            image = self._trigger_on(image.device)(image, index, *partners)
         if training and view in _AUGMENTED and self.augment is not None:
             image = self.augment(image, batch["role"], generator)
         batch["image"] = image
