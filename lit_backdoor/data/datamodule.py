@@ -10,9 +10,9 @@ import torch
 import torch.distributed as dist
 from lightning.fabric.utilities import move_data_to_device
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from lit_backdoor.data.augment import Augment, CropFlip
+from lit_backdoor.data.loaders import ViewLoader, load
 from lit_backdoor.data.samplers import ViewSampler, derive_seed
 from lit_backdoor.data.sources.base import Source
 from lit_backdoor.data.split import Split
@@ -224,7 +224,7 @@ class BackdoorDataModule(pl.LightningDataModule):
         steps: int | None = None,
         world_size: int | None = None,
         rank: int | None = None,
-    ) -> DataLoader[Batch]:
+    ) -> ViewLoader:
         """Make a loader; hand its batches to `images`, once they are on the device.
 
         Args:
@@ -249,17 +249,10 @@ class BackdoorDataModule(pl.LightningDataModule):
             num_replicas=found[0] if world_size is None else world_size,
             rank=found[1] if rank is None else rank,
         )
-        return DataLoader(
-            rows,
-            sampler=sampler,
-            batch_size=None,
-            collate_fn=_as_is,
-            num_workers=self.num_workers,
-            persistent_workers=self.num_workers > 0,
-            pin_memory=self.trainer is not None and self.trainer.strategy.root_device.type == "cuda",
-        )
+        pinned = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
+        return load(rows, sampler, self.num_workers, pinned)
 
-    def train_dataloader(self) -> DataLoader[Batch] | dict[str, DataLoader[Batch]]:
+    def train_dataloader(self) -> ViewLoader | dict[str, ViewLoader]:
         """Give the loader of the stage's view, or a dict of equally long loaders where it names several."""
         loaders = {name: self._train_loader(name) for name in self._stage_views()}
         if len(loaders) == 1:
@@ -267,16 +260,16 @@ class BackdoorDataModule(pl.LightningDataModule):
         steps = max(len(loader) for loader in loaders.values())
         return {name: self._train_loader(name, steps) for name in loaders}
 
-    def val_dataloader(self) -> dict[str, DataLoader[Batch]]:
+    def val_dataloader(self) -> dict[str, ViewLoader]:
         """Give the loaders ``clean`` and, where there is an attack, ``triggered``."""
         self.setup()
         return {name: self.loader(name) for name in ("clean", "triggered") if name in self._views}
 
-    def test_dataloader(self) -> dict[str, DataLoader[Batch]]:
+    def test_dataloader(self) -> dict[str, ViewLoader]:
         """Give the loaders ``clean`` and, where there is an attack, ``triggered``."""
         return self.val_dataloader()
 
-    def predict_dataloader(self) -> DataLoader[Batch] | dict[str, DataLoader[Batch]]:
+    def predict_dataloader(self) -> ViewLoader | dict[str, ViewLoader]:
         """Give the stage's views in order."""
         loaders = {name: self.loader(name, shuffle=False) for name in self._stage_views()}
         return next(iter(loaders.values())) if len(loaders) == 1 else loaders
@@ -325,8 +318,12 @@ class BackdoorDataModule(pl.LightningDataModule):
         assert self.attack is not None  # a view with planted rows was made from one
         return on_device(self.attack.trigger, device)
 
-    def _train_loader(self, view: str, steps: int | None = None) -> DataLoader[Batch]:
-        return self.loader(view, batch_size=self.batch_size, shuffle=view != "questioned", steps=steps)
+    def _train_loader(self, view: str, steps: int | None = None) -> ViewLoader:
+        loader = self.loader(view, batch_size=self.batch_size, shuffle=view != "questioned", steps=steps)
+        if self.trainer is not None:
+            progress = self.trainer.fit_loop.epoch_loop.batch_progress
+            loader.done = lambda: progress.current.ready  # not 0 only where a run resumes within an epoch
+        return loader
 
     def _stage_views(self) -> Sequence[str]:
         stage = None if self.trainer is None else self.trainer.lightning_module
@@ -336,7 +333,3 @@ class BackdoorDataModule(pl.LightningDataModule):
         if dist.is_available() and dist.is_initialized():
             return dist.get_world_size(), dist.get_rank()
         return (1, 0) if self.trainer is None else (self.trainer.world_size, self.trainer.global_rank)
-
-
-def _as_is(batch: Any) -> Any:
-    return batch
