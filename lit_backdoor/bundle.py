@@ -1,7 +1,7 @@
 """Bundles: what a stage leaves and the next one takes. A folder with ``bundle.json`` and ``weights.safetensors``.
 
-Nothing in a bundle is code. Writing goes to a temporary folder that is renamed at the end, so a bundle is there whole
-or not at all; reading checks kind, format and hashes before anything is built.
+Nothing in a bundle is code. Writing goes to a temporary folder that takes its place at the end, so a bundle is there
+whole or not at all; reading checks kind, format and hashes before anything is built.
 """
 
 from __future__ import annotations
@@ -11,8 +11,6 @@ import hashlib
 import json
 import math
 import os
-import secrets
-import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +22,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from lit_backdoor import __version__
+from lit_backdoor.disk import check_bundle_folder, part_of, place, remove_bundle, tidy
 from lit_backdoor.errors import first_lines, one_of
 from lit_backdoor.recipe import Recorded, rebuild, recipe
 
@@ -132,7 +131,7 @@ def save_bundle(
         meta: Further JSON values, such as class names.
 
     Raises:
-        ValueError: If the kind is unknown or the module cannot be written down.
+        ValueError: If the kind is unknown, the module cannot be written down, or the folder holds what is no bundle.
         OSError: If the disk is full or not writable; nothing is left behind and an older bundle stays.
     """
     one_of("kind of bundle", kind, KINDS)
@@ -157,9 +156,11 @@ def save_bundle(
         "tied": tied,
         **(meta or {}),
     }
-    target = Path(path)
+    target = Path(path).absolute()
+    tidy(target)
+    check_bundle_folder(target)
     target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.parent / f".{target.name}.{secrets.token_hex(4)}.part"
+    part = part_of(target)
     part.mkdir()
     try:
         save_file(state, part / _WEIGHTS)
@@ -167,14 +168,14 @@ def save_bundle(
         info["weights"] = _sha256(part / _WEIGHTS)
         info["hash"] = _hash(info)
         (part / _JSON).write_text(json.dumps(info, indent=1, allow_nan=False) + "\n")
-        _replace(part, target)
+        place(part, target)
     except (OSError, SafetensorError) as error:
         full = getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error)
         reason = "the disk is full" if full else str(error)
         raise OSError(errno.ENOSPC if full else errno.EIO, f"Could not write the bundle {target}: {reason}") from error
     finally:
-        shutil.rmtree(part, ignore_errors=True)  # gone already where all went well
-    return Bundle(target, kind, info["hash"], info)
+        remove_bundle(part)  # gone already where all went well
+    return Bundle(Path(path), kind, info["hash"], info)
 
 
 def open_bundle(path: str | Path, kind: str | tuple[str, ...] | None = None) -> Bundle:
@@ -244,16 +245,6 @@ def _untie(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]
             first[where] = name
             kept[name] = value.cpu().clone(memory_format=torch.contiguous_format)
     return kept, tied
-
-
-def _replace(part: Path, target: Path) -> None:
-    if target.exists():
-        old = target.parent / f".{target.name}.{secrets.token_hex(4)}.old"
-        target.rename(old)
-        part.rename(target)
-        shutil.rmtree(old, ignore_errors=True)
-    else:
-        part.rename(target)
 
 
 def _hash(info: Mapping[str, Any]) -> str:

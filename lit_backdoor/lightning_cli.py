@@ -18,6 +18,7 @@ from lit_backdoor.data import BackdoorDataModule
 from lit_backdoor.errors import unknown
 from lit_backdoor.recipe import arguments_of
 from lit_backdoor.stages import BundleWriter, Stage
+from lit_backdoor.stages.checkpoint import check_parts
 
 __all__ = ["BackdoorCLI"]
 
@@ -126,6 +127,8 @@ def _check_checkpoint(path: str | None) -> None:
             f"Expected a checkpoint that a Trainer wrote at '{path}', got a file of another kind. For weights from "
             "elsewhere run the stage lit_backdoor.stages.ImportedSuspect."
         )
+    if isinstance(content.get("lit_backdoor"), dict):  # others are refused by the stage, which names itself
+        check_parts(content)
 
 
 def with_bundle(arguments: list[str]) -> list[str]:
