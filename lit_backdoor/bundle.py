@@ -22,15 +22,18 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from lit_backdoor import __version__
+from lit_backdoor.budget import Budget
 from lit_backdoor.disk import check_bundle_folder, part_of, place, remove_bundle, tidy
-from lit_backdoor.errors import first_lines, one_of
+from lit_backdoor.errors import one_of
 from lit_backdoor.recipe import Recorded, rebuild, recipe
+from lit_backdoor.weights import load_state
 
 __all__ = ["FORMAT", "KINDS", "Bundle", "json_ready", "open_bundle", "save_bundle"]
 
 FORMAT = 1
 KINDS = ("suspect", "generator", "trigger", "detector", "decoder", "selection", "targets")
 _JSON, _WEIGHTS = "bundle.json", "weights.safetensors"
+_LARGEST = 2**24  # bytes of bundle.json; a thousand classes and their numbers are a hundredth of it
 _SHAPE = {"kind": str, "hash": str, "weights": str, "tied": dict, "inputs": dict, "numbers": dict}
 
 
@@ -70,20 +73,22 @@ class Bundle:
         """
         if self.info["model"] is None:
             raise ValueError(f"The {self.kind} bundle {self.path} holds tensors, not a net.")
-        module = rebuild(self.info["model"], trust)
+        weights = self._read()
+        module = _build(self.info["model"], trust, weights)
         if not isinstance(module, nn.Module):
             raise ValueError(f"Expected the bundle {self.path} to name a net, got {type(module).__name__}.")
-        self._load_into(module, "model.")
+        self._load_into(module, "model.", weights)
         return module.eval()
 
     def attack(self, trust: Iterable[str] = ()) -> Any:
         """Rebuild the attack that the bundle was made under, or None where it is not known."""
         if self.info["attack"] is None:
             return None
-        attack = rebuild(self.info["attack"], trust)
+        weights = self._read()
+        attack = _build(self.info["attack"], trust, weights)
         if not isinstance(getattr(attack, "trigger", None), nn.Module):
             raise ValueError(f"Expected the bundle {self.path} to name an attack, got {type(attack).__name__}.")
-        self._load_into(attack.trigger, "trigger.")
+        self._load_into(attack.trigger, "trigger.", weights)
         return attack
 
     def _read(self) -> dict[str, Tensor]:
@@ -95,14 +100,15 @@ class Bundle:
             ) from error
         return {**weights, **{alias: weights[name] for alias, name in self.info["tied"].items() if name in weights}}
 
-    def _load_into(self, module: nn.Module, prefix: str) -> None:
-        weights = {k.removeprefix(prefix): v for k, v in self._read().items() if k.startswith(prefix)}
-        try:
-            module.load_state_dict(weights, strict=True)
-        except RuntimeError as error:
-            raise ValueError(
-                f"The weights of bundle {self.path} do not fit the net it names: {first_lines(str(error))}"
-            ) from error
+    def _load_into(self, module: nn.Module, prefix: str, weights: Mapping[str, Tensor]) -> None:
+        own = {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
+        load_state(module, own, f"the bundle {self.path}", "Make it anew.")
+
+
+def _build(described: Any, trust: Iterable[str], weights: Mapping[str, Tensor]) -> Any:
+    """Build what a bundle describes, within what its weights can fill."""
+    with Budget(sum(value.numel() for value in weights.values()), len(weights)):
+        return rebuild(described, trust)
 
 
 def save_bundle(
@@ -218,6 +224,8 @@ def _read_info(folder: Path) -> dict[str, Any]:
     """Read ``bundle.json`` and check its shape, which a hash cannot: who altered it may have hashed it anew."""
     damaged = f"The bundle {folder} is damaged: {_JSON} is truncated or was altered. Make it anew."
     try:
+        if (folder / _JSON).stat().st_size > _LARGEST:
+            raise ValueError(damaged)
         info: dict[str, Any] = json.loads((folder / _JSON).read_text())
         stated = info["format"]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
@@ -226,6 +234,9 @@ def _read_info(folder: Path) -> dict[str, Any]:
         raise ValueError(f"Expected bundle format {FORMAT}, got {stated!r} in {folder}. Make it with this version.")
     whole = all(isinstance(info.get(name), kind) for name, kind in _SHAPE.items()) and {"model", "attack"} <= set(info)
     whole = whole and all(isinstance(name, str) for name in info["tied"].values())
+    names = info.get("class_names", [])
+    if not isinstance(names, list) or not all(isinstance(n, str) for n in names) or len(set(names)) < len(names):
+        raise ValueError(f"Expected class_names in {folder / _JSON} as a list of different texts, got {names!r:.200}.")
     noted = whole and all(isinstance(source, dict) for source in info["inputs"].values())
     if not noted or not all(isinstance(s.get(k), str) for s in info["inputs"].values() for k in ("hash", "path")):
         raise ValueError(damaged)

@@ -7,6 +7,7 @@ import inspect
 import re
 import sys
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -16,6 +17,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from lit_backdoor.data import BackdoorDataModule
 from lit_backdoor.errors import unknown
+from lit_backdoor.presets import read_config
 from lit_backdoor.recipe import arguments_of
 from lit_backdoor.stages import BundleWriter, Stage
 from lit_backdoor.stages.checkpoint import check_parts
@@ -52,6 +54,7 @@ class BackdoorCLI(LightningCLI):
 
     def __init__(self, args: list[str], run: bool = True) -> None:
         self._run = run
+        _check_configs(args)
         super().__init__(
             Stage,
             BackdoorDataModule,
@@ -97,6 +100,15 @@ class BackdoorCLI(LightningCLI):
         config = self.config[self.subcommand]
         trainer.callbacks.append(BundleWriter(config["out"], config["key"]))  # type: ignore[attr-defined]
         return trainer
+
+
+def _check_configs(arguments: Sequence[str]) -> None:
+    """Refuse configuration files whose aliases would fill the memory, before the parser expands them."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("--config", action="append", default=[])
+    for name in parser.parse_known_args([str(each) for each in arguments])[0].config:
+        if Path(name).is_file():
+            read_config("configs", Path(name))
 
 
 def _nearest(message: str) -> list[str]:
