@@ -8,7 +8,7 @@ import lit_backdoor
 PACKAGE = Path(lit_backdoor.__file__).parent
 ORDER = (
     "errors", "budget", "disk", "recipe", "weights", "presets", "functional", "models", "triggers", "bundle", "metrics",
-    "data", "stages", ("attacks", "defenses"), "report", "lightning_cli", "chain", "cli", "__main__",
+    "data", "stages", "page", ("attacks", "defenses"), ("report", "board"), "lightning_cli", "chain", "cli", "__main__",
 )  # fmt: skip
 LEVEL = {name: level for level, names in enumerate(ORDER) for name in ((names,) if isinstance(names, str) else names)}
 
