@@ -13,12 +13,15 @@ from typing import Any, NoReturn
 
 import lightning.pytorch as pl
 import torch
+from jsonargparse import Namespace
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
+from lit_backdoor.bundle import open_bundle
 from lit_backdoor.data import BackdoorDataModule
+from lit_backdoor.data.attack_given import alike, attack_given, attack_of
 from lit_backdoor.errors import unknown
 from lit_backdoor.presets import read_config
-from lit_backdoor.recipe import arguments_of
+from lit_backdoor.recipe import arguments_of, rebuild
 from lit_backdoor.stages import BundleWriter, Stage
 from lit_backdoor.stages.checkpoint import check_parts
 
@@ -33,6 +36,29 @@ _USAGE = {
     }
     for verb in ("fit", "validate", "test", "predict")
 }
+
+
+def take_attack(config: Any) -> None:
+    """Let the data be triggered by the attack that the suspect's bundle carries, where none or the same is given.
+
+    A trigger that was trained is in the bundle only: its description would build it untrained.
+
+    Args:
+        config: Settings of one command, with ``model`` and ``data``; ``data.init_args.attack`` is set in place.
+    """
+    given, data = config.model.get("init_args") or {}, config.data.get("init_args")
+    path = next((given[name] for name in ("suspect", "bundle") if isinstance(given.get(name), str)), None)
+    if data is None or "attack" not in data or path is None or not (Path(path) / "bundle.json").is_file():
+        return
+    bundle = open_bundle(path)
+    if bundle.info["attack"] is None:
+        return
+    stated = data["attack"]
+    if isinstance(stated, Namespace):
+        stated = rebuild(stated.as_dict(), trust=None)  # the user wrote it
+    attack = attack_given(stated)
+    if attack is None or alike(attack, attack_of(bundle)):
+        data["attack"] = str(path)
 
 
 class _Parser(LightningArgumentParser):
@@ -79,8 +105,10 @@ class BackdoorCLI(LightningCLI):
         parser.add_argument("--key", type=str | None, default=None, help="Key of the settings; given by a chain.")
 
     def before_instantiate_classes(self) -> None:
-        """Load checkpoints as plain tensors only, whatever was asked."""
-        self.config[self.subcommand]["weights_only"] = True
+        """Load checkpoints as plain tensors only, whatever was asked; take the attack from the suspect's bundle."""
+        config = self.config[self.subcommand]
+        config["weights_only"] = True
+        take_attack(config)
 
     def instantiate_classes(self) -> None:
         """Build stage, data module and Trainer."""

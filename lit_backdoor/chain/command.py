@@ -17,6 +17,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from lit_backdoor.chain.attack import attacker_of, with_attack
 from lit_backdoor.chain.compose import compose, variant_of
 from lit_backdoor.chain.run import ChainRun
 from lit_backdoor.chain.testing import build_data
@@ -57,7 +58,7 @@ def run_chain(given: argparse.Namespace) -> int:
                 console.print(f"{stage}: {verb} {class_path}")
             continue
         results = run.run()
-        report = write_report(run.out, _data(variant), _command(given, chain["seed"]))
+        report = write_report(run.out, _data(run), _command(given, chain["seed"]))
         _table(console, results)
         console.print(f"results  {run.out / 'results.json'}\nreport   {report}", soft_wrap=True)
         summaries.append({"run": label, "summary": results["summary"]})
@@ -94,10 +95,11 @@ def _short(value: Any) -> str:
     return re.sub(r"[^\w.+-]+", "_", str(named).rpartition(".")[2] if named else str(value))[:60]
 
 
-def _data(chain: Mapping[str, Any]) -> BackdoorDataModule:
-    """Build the data module that the stages had: seeded by the chain."""
-    arguments = {**chain["data"]["init_args"], "seed": chain["seed"]}
-    return build_data({**chain["data"], "init_args": arguments})
+def _data(run: ChainRun) -> BackdoorDataModule:
+    """Build the data module that the stages had: seeded by the chain, with the victim's own attack."""
+    data, victim = run.chain["data"], run.results.get(attacker_of(run.chain) or "")
+    arguments = {**data["init_args"], "seed": run.chain["seed"]}
+    return build_data(with_attack({**data, "init_args": arguments}, victim.bundle if victim else None))
 
 
 def _command(given: argparse.Namespace, seed: int) -> str:

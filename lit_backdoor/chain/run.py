@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 
 from lit_backdoor.bundle import Bundle
+from lit_backdoor.chain.attack import attack_hash, attacker_of, with_attack
 from lit_backdoor.chain.compose import stage_config
 from lit_backdoor.chain.folders import (
     check_work,
@@ -102,7 +103,11 @@ class ChainRun:
         stage, started = self.chain["stages"][name], time.monotonic()
         sources = {argument: self.results[source].bundle for argument, source in stage.get("inputs", {}).items()}
         config = self._config(name, {argument: str(bundle.path) for argument, bundle in sources.items()})
-        key = self._key(name, config, {argument: bundle.hash for argument, bundle in sources.items()})
+        hashes = {argument: bundle.hash for argument, bundle in sources.items()}
+        if (victim := self._attacked(name)) is not None:
+            config["data"] = with_attack(config["data"], victim)
+            hashes["data.attack"] = attack_hash(victim)
+        key = self._key(name, config, hashes)
         target, work = self.out / name, self.out / ".runs" / name
         cacheable, status = self.use_cache and not sources, "cached"
         bundle = finished(target, key) or (from_cache(key, target) if cacheable else None)
@@ -125,6 +130,11 @@ class ChainRun:
         inputs = dict(stage.get("inputs", {}))
         seconds = round(time.monotonic() - started, 2)
         return StageResult(name, config["model"]["class_path"], bundle, key, status, seconds, inputs, metrics)
+
+    def _attacked(self, name: str) -> Bundle | None:
+        """Give the bundle that a stage takes its attack from; None for the attacker's own stage and those before it."""
+        result = self.results.get(attacker_of(self.chain) or "")
+        return result.bundle if result and result.name != name and result.bundle.info["attack"] is not None else None
 
     def _config(self, name: str, paths: Mapping[str, str]) -> dict[str, Any]:
         config = stage_config(self.chain, name)
@@ -232,16 +242,18 @@ class ChainRun:
         """Test the bundle in this process, once; the numbers that the stage left stand beside."""
         from lit_backdoor.chain.testing import kept_arguments, test_bundle
 
-        data = stage_config(self.chain, name)["data"]
+        data, source = stage_config(self.chain, name)["data"], self._attacked(name) or bundle
+        attack = attack_hash(source) if source.info["attack"] is not None else None
         code = None if self.trust_cache else code_of(data)  # a trigger may have changed that no weights depend on
         trainer = kept_arguments(self.chain.get("trainer") or {})
-        mark = {"hash": bundle.hash, "data": data, "trainer": trainer, "code": code}
+        mark = {"hash": bundle.hash, "data": data, "attack": attack, "trainer": trainer, "code": code}
         file = work / "metrics.json"
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             stored = json.loads(file.read_text())
             if stored["of"] == json.loads(json.dumps(mark)):
                 return dict(stored["metrics"])
-        metrics = {**bundle.numbers, **test_bundle(bundle, data, self.chain.get("trainer") or {}, work)}
+        tested = test_bundle(bundle, with_attack(data, source), self.chain.get("trainer") or {}, work)
+        metrics = {**bundle.numbers, **tested}
         write_whole(file, json.dumps({"of": mark, "metrics": metrics}))
         return metrics
 
