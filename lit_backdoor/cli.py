@@ -101,7 +101,7 @@ def _parser() -> argparse.ArgumentParser:
     chain.set_defaults(run=_chain)
     chain.add_argument("name", metavar="NAME|FILE", help="a shipped chain (lit-backdoor list chains) or a YAML file")
     for command in (demo, chain):
-        command.add_argument("--out", metavar="DIR", type=Path, help="folder to write; default runs/NAME-seedN")
+        command.add_argument("--out", metavar="DIR", type=_folder, help="folder to write; default runs/NAME-seedN")
         command.add_argument("--seed", metavar="N", type=int, help="seed of split, poison plan, weights and order")
     chain.add_argument(
         "--set",
@@ -134,6 +134,13 @@ def _parser() -> argparse.ArgumentParser:
     for name, text in _LIGHTNING.items():
         commands.add_parser(name, help=text, add_help=False)
     return parser
+
+
+def _folder(text: str) -> Path:
+    """Read a path from the command line; an empty one would be the current folder, as people rarely mean it."""
+    if not text:
+        raise argparse.ArgumentTypeError("expected a folder, got an empty text")
+    return Path(text)
 
 
 def _lightning(arguments: list[str]) -> int:

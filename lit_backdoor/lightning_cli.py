@@ -7,17 +7,23 @@ import inspect
 import re
 import sys
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 import lightning.pytorch as pl
 import torch
+from jsonargparse import Namespace
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
+from lit_backdoor.bundle import open_bundle
 from lit_backdoor.data import BackdoorDataModule
+from lit_backdoor.data.attack_given import alike, attack_given, attack_of
 from lit_backdoor.errors import unknown
-from lit_backdoor.recipe import arguments_of
+from lit_backdoor.presets import read_config
+from lit_backdoor.recipe import arguments_of, rebuild
 from lit_backdoor.stages import BundleWriter, Stage
+from lit_backdoor.stages.checkpoint import check_parts
 
 __all__ = ["BackdoorCLI"]
 
@@ -30,6 +36,29 @@ _USAGE = {
     }
     for verb in ("fit", "validate", "test", "predict")
 }
+
+
+def take_attack(config: Any) -> None:
+    """Let the data be triggered by the attack that the suspect's bundle carries, where none or the same is given.
+
+    A trigger that was trained is in the bundle only: its description would build it untrained.
+
+    Args:
+        config: Settings of one command, with ``model`` and ``data``; ``data.init_args.attack`` is set in place.
+    """
+    given, data = config.model.get("init_args") or {}, config.data.get("init_args")
+    path = next((given[name] for name in ("suspect", "bundle") if isinstance(given.get(name), str)), None)
+    if data is None or "attack" not in data or path is None or not (Path(path) / "bundle.json").is_file():
+        return
+    bundle = open_bundle(path)
+    if bundle.info["attack"] is None:
+        return
+    stated = data["attack"]
+    if isinstance(stated, Namespace):
+        stated = rebuild(stated.as_dict(), trust=None)  # the user wrote it
+    attack = attack_given(stated)
+    if attack is None or alike(attack, attack_of(bundle)):
+        data["attack"] = str(path)
 
 
 class _Parser(LightningArgumentParser):
@@ -51,6 +80,7 @@ class BackdoorCLI(LightningCLI):
 
     def __init__(self, args: list[str], run: bool = True) -> None:
         self._run = run
+        _check_configs(args)
         super().__init__(
             Stage,
             BackdoorDataModule,
@@ -75,8 +105,10 @@ class BackdoorCLI(LightningCLI):
         parser.add_argument("--key", type=str | None, default=None, help="Key of the settings; given by a chain.")
 
     def before_instantiate_classes(self) -> None:
-        """Load checkpoints as plain tensors only, whatever was asked."""
-        self.config[self.subcommand]["weights_only"] = True
+        """Load checkpoints as plain tensors only, whatever was asked; take the attack from the suspect's bundle."""
+        config = self.config[self.subcommand]
+        config["weights_only"] = True
+        take_attack(config)
 
     def instantiate_classes(self) -> None:
         """Build stage, data module and Trainer."""
@@ -96,6 +128,15 @@ class BackdoorCLI(LightningCLI):
         config = self.config[self.subcommand]
         trainer.callbacks.append(BundleWriter(config["out"], config["key"]))  # type: ignore[attr-defined]
         return trainer
+
+
+def _check_configs(arguments: Sequence[str]) -> None:
+    """Refuse configuration files whose aliases would fill the memory, before the parser expands them."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("--config", action="append", default=[])
+    for name in parser.parse_known_args([str(each) for each in arguments])[0].config:
+        if Path(name).is_file():
+            read_config("configs", Path(name))
 
 
 def _nearest(message: str) -> list[str]:
@@ -126,6 +167,8 @@ def _check_checkpoint(path: str | None) -> None:
             f"Expected a checkpoint that a Trainer wrote at '{path}', got a file of another kind. For weights from "
             "elsewhere run the stage lit_backdoor.stages.ImportedSuspect."
         )
+    if isinstance(content.get("lit_backdoor"), dict):  # others are refused by the stage, which names itself
+        check_parts(content)
 
 
 def with_bundle(arguments: list[str]) -> list[str]:

@@ -17,10 +17,12 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from lit_backdoor.chain.attack import attacker_of, with_attack
 from lit_backdoor.chain.compose import compose, variant_of
 from lit_backdoor.chain.run import ChainRun
 from lit_backdoor.chain.testing import build_data
 from lit_backdoor.data import BackdoorDataModule
+from lit_backdoor.disk import check_claim, claim, clean_name
 from lit_backdoor.report import write_report
 from lit_backdoor.report.run import title
 
@@ -32,10 +34,15 @@ def run_chain(given: argparse.Namespace) -> int:
     _quiet()
     console = Console(highlight=False, markup=False, emoji=False)  # what users name is no markup
     chain = compose(given.name, given.settings, given.seed)
-    name = Path(given.name).stem
+    name = clean_name(Path(given.name).stem)
     out = given.out or Path("runs") / f"{name}-seed{chain['seed']}"
     summaries = []
-    for label, variant in sweep(chain):
+    variants = sweep(chain)
+    if variants[0][0]:
+        check_claim(out)
+        if not given.dry_run:
+            claim(out)
+    for label, variant in variants:
         run = ChainRun(
             variant,
             name,
@@ -52,7 +59,7 @@ def run_chain(given: argparse.Namespace) -> int:
                 console.print(f"{stage}: {verb} {class_path}")
             continue
         results = run.run()
-        report = write_report(run.out, _data(variant), _command(given, chain["seed"]))
+        report = write_report(run.out, _data(run), _command(given, chain["seed"]))
         _table(console, results)
         console.print(f"results  {run.out / 'results.json'}\nreport   {report}", soft_wrap=True)
         summaries.append({"run": label, "summary": results["summary"]})
@@ -76,7 +83,8 @@ def sweep(chain: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
     variants, labels = [], Counter[str]()
     for chosen in itertools.product(*axes.values()):
         settings = {str(key): value for key, value in zip(axes, chosen, strict=True)}
-        label = ",".join(f"{key.rpartition('.')[2]}={_short(value)}" for key, value in settings.items())
+        text = ",".join(f"{key.rpartition('.')[2]}={_short(value)}" for key, value in settings.items())
+        label = clean_name(text) if text else ""
         labels[label] += 1  # values may be written alike
         variants.append((label if labels[label] == 1 else f"{label},{labels[label]}", variant_of(chain, settings)))
     return variants
@@ -88,10 +96,11 @@ def _short(value: Any) -> str:
     return re.sub(r"[^\w.+-]+", "_", str(named).rpartition(".")[2] if named else str(value))[:60]
 
 
-def _data(chain: Mapping[str, Any]) -> BackdoorDataModule:
-    """Build the data module that the stages had: seeded by the chain."""
-    arguments = {**chain["data"]["init_args"], "seed": chain["seed"]}
-    return build_data({**chain["data"], "init_args": arguments})
+def _data(run: ChainRun) -> BackdoorDataModule:
+    """Build the data module that the stages had: seeded by the chain, with the victim's own attack."""
+    data, victim = run.chain["data"], run.results.get(attacker_of(run.chain) or "")
+    arguments = {**data["init_args"], "seed": run.chain["seed"]}
+    return build_data(with_attack({**data, "init_args": arguments}, victim.bundle if victim else None))
 
 
 def _command(given: argparse.Namespace, seed: int) -> str:

@@ -49,10 +49,11 @@ def stage_key(
     Returns:
         32 hexadecimal digits.
     """
-    config = copy.deepcopy(dict(config))
+    config, inputs = copy.deepcopy(dict(config)), dict(inputs)
     data = {k: v for k, v in config["data"].get("init_args", {}).items() if k not in _DATA}
     if not _POISONED & set(views) and "data.suspicious" not in inputs:
         data.pop("attack", None)  # a stage on clean data does not depend on it, except through its inputs
+        inputs.pop("data.attack", None)
     if "root" not in views and isinstance(data.get("split"), dict):
         split = data["split"].get("init_args", data["split"])
         split.pop("root", None)
@@ -65,7 +66,7 @@ def stage_key(
         "trainer": {k: v for k, v in config["trainer"].items() if k not in _TRAINER and (v or k != "callbacks")},
         "model": config["model"],
         "data": {**config["data"], "init_args": data},
-        "inputs": dict(inputs),
+        "inputs": inputs,
         "fingerprint": fingerprint,
         "verb": verb,
     }

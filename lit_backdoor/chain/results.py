@@ -16,6 +16,7 @@ import torchvision
 
 from lit_backdoor import __version__
 from lit_backdoor.bundle import Bundle, json_ready
+from lit_backdoor.chain.attack import attacker_of, with_attack
 from lit_backdoor.chain.folders import write_whole
 from lit_backdoor.metrics import dem, der
 
@@ -43,7 +44,8 @@ def collect(chain: Mapping[str, Any], name: str, out: Path, stages: Sequence[Sta
     """Write ``results.json`` in the chain's folder and give its contents."""
     from lit_backdoor.chain.testing import build_data
 
-    data = build_data(chain["data"])
+    victim = next((stage.bundle for stage in stages if stage.name == attacker_of(chain)), None)
+    data = build_data(with_attack(chain["data"], victim))
     counts = data.counts
     attack = data.attack
     results = {

@@ -16,10 +16,13 @@ from typing import Any
 import yaml
 
 from lit_backdoor.bundle import Bundle
+from lit_backdoor.chain.attack import attack_hash, attacker_of, with_attack
 from lit_backdoor.chain.compose import stage_config
 from lit_backdoor.chain.folders import (
+    check_work,
     finished,
     from_cache,
+    keep_newest_checkpoint,
     newest_checkpoint,
     read_history,
     to_cache,
@@ -28,6 +31,7 @@ from lit_backdoor.chain.folders import (
 from lit_backdoor.chain.keys import code_of, stage_key
 from lit_backdoor.chain.launch import count_processes, find_program, locked, spawn
 from lit_backdoor.chain.results import StageResult, collect
+from lit_backdoor.disk import check_bundle_folder, check_claim, claim
 from lit_backdoor.errors import RunStoppedError
 
 __all__ = ["ChainRun"]
@@ -71,10 +75,8 @@ class ChainRun:
 
     def run(self) -> dict[str, Any]:
         """Run what is not done yet and write ``results.json``; gives its contents."""
-        if self.out.exists() and not self.out.is_dir():
-            raise ValueError(f"Expected --out to be a folder, got the file {self.out}.")
         self.plan()  # what is wrong with the last stage shows before the first one starts
-        self.out.mkdir(parents=True, exist_ok=True)
+        claim(self.out)
         with locked(self.out) as self._lock:
             for name in self.chain["stages"]:
                 self.results[name] = self._stage(name)
@@ -85,6 +87,7 @@ class ChainRun:
         """Parse and build every stage as ``fit`` would and give (name, verb, class path); nothing is run."""
         from lit_backdoor.chain.testing import WIRED, check_stage
 
+        self._check_folders()
         plan = []
         for name, stage in self.chain["stages"].items():
             config = self._config(name, dict.fromkeys(stage.get("inputs", {}), WIRED))
@@ -100,7 +103,11 @@ class ChainRun:
         stage, started = self.chain["stages"][name], time.monotonic()
         sources = {argument: self.results[source].bundle for argument, source in stage.get("inputs", {}).items()}
         config = self._config(name, {argument: str(bundle.path) for argument, bundle in sources.items()})
-        key = self._key(name, config, {argument: bundle.hash for argument, bundle in sources.items()})
+        hashes = {argument: bundle.hash for argument, bundle in sources.items()}
+        if (victim := self._attacked(name)) is not None:
+            config["data"] = with_attack(config["data"], victim)
+            hashes["data.attack"] = attack_hash(victim)
+        key = self._key(name, config, hashes)
         target, work = self.out / name, self.out / ".runs" / name
         cacheable, status = self.use_cache and not sources, "cached"
         bundle = finished(target, key) or (from_cache(key, target) if cacheable else None)
@@ -123,6 +130,11 @@ class ChainRun:
         inputs = dict(stage.get("inputs", {}))
         seconds = round(time.monotonic() - started, 2)
         return StageResult(name, config["model"]["class_path"], bundle, key, status, seconds, inputs, metrics)
+
+    def _attacked(self, name: str) -> Bundle | None:
+        """Give the bundle that a stage takes its attack from; None for the attacker's own stage and those before it."""
+        result = self.results.get(attacker_of(self.chain) or "")
+        return result.bundle if result and result.name != name and result.bundle.info["attack"] is not None else None
 
     def _config(self, name: str, paths: Mapping[str, str]) -> dict[str, Any]:
         config = stage_config(self.chain, name)
@@ -178,12 +190,25 @@ class ChainRun:
 
     # Running.
 
+    def _check_folders(self) -> None:
+        """Check that nothing lies in the places of bundles and working folders that no run of ours put there.
+
+        Raises:
+            ValueError: If something does; names it.
+        """
+        check_claim(self.out)
+        for name in self.chain["stages"]:
+            check_bundle_folder(self.out / name)
+            check_work(self.out / ".runs" / name)
+
     def _prepare(self, work: Path, key: str) -> bool:
         """Keep the working folder of an interrupted run of the same key; says whether there is one to resume."""
         mark = work / "key"
         if not mark.is_file() or mark.read_bytes() != key.encode():
+            check_work(work)
             shutil.rmtree(work, ignore_errors=True)
             write_whole(mark, key)
+        keep_newest_checkpoint(work)
         return newest_checkpoint(work) is not None
 
     def _launch(self, name: str, config: dict[str, Any], key: str, target: Path, work: Path, resumed: bool) -> None:
@@ -217,16 +242,18 @@ class ChainRun:
         """Test the bundle in this process, once; the numbers that the stage left stand beside."""
         from lit_backdoor.chain.testing import kept_arguments, test_bundle
 
-        data = stage_config(self.chain, name)["data"]
+        data, source = stage_config(self.chain, name)["data"], self._attacked(name) or bundle
+        attack = attack_hash(source) if source.info["attack"] is not None else None
         code = None if self.trust_cache else code_of(data)  # a trigger may have changed that no weights depend on
         trainer = kept_arguments(self.chain.get("trainer") or {})
-        mark = {"hash": bundle.hash, "data": data, "trainer": trainer, "code": code}
+        mark = {"hash": bundle.hash, "data": data, "attack": attack, "trainer": trainer, "code": code}
         file = work / "metrics.json"
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             stored = json.loads(file.read_text())
             if stored["of"] == json.loads(json.dumps(mark)):
                 return dict(stored["metrics"])
-        metrics = {**bundle.numbers, **test_bundle(bundle, data, self.chain.get("trainer") or {}, work)}
+        tested = test_bundle(bundle, with_attack(data, source), self.chain.get("trainer") or {}, work)
+        metrics = {**bundle.numbers, **tested}
         write_whole(file, json.dumps({"of": mark, "metrics": metrics}))
         return metrics
 

@@ -10,22 +10,22 @@ import torch
 import torch.distributed as dist
 from lightning.fabric.utilities import move_data_to_device
 from torch import Tensor
-from torch.utils.data import DataLoader
 
+from lit_backdoor.data.attack_given import attack_given
 from lit_backdoor.data.augment import Augment, CropFlip
+from lit_backdoor.data.loaders import ViewLoader, load
 from lit_backdoor.data.samplers import ViewSampler, derive_seed
 from lit_backdoor.data.sources.base import Source
 from lit_backdoor.data.split import Split
 from lit_backdoor.data.stamping import on_device, plant, resized
-from lit_backdoor.data.views import VIEWS, View, plan_views, selected_view
+from lit_backdoor.data.views import VIEWS, View, pair_views, plan_views, selected_view
 from lit_backdoor.errors import one_of
 from lit_backdoor.triggers.base import Attack, Role, Trigger
-from lit_backdoor.triggers.named import named_attack
 
 __all__ = ["BackdoorDataModule"]
 
 Batch = dict[str, Any]
-_AUGMENTED = ("train", "root")
+_AUGMENTED = ("train", "root", "attacker")
 
 
 class BackdoorDataModule(pl.LightningDataModule):
@@ -33,8 +33,9 @@ class BackdoorDataModule(pl.LightningDataModule):
 
     Views: ``train`` (questioned set, poisoned, shuffled), ``questioned`` (the same rows in order), ``root`` (the
     defender's clean rows), ``suspicious`` (selected rows of the questioned set), ``clean`` and ``triggered`` (all test
-    rows, untouched and stamped; where rows carry the trigger themselves, those without and those with it). ``train``
-    and ``root`` are augmented in training, nothing else ever is.
+    rows, untouched and stamped; where rows carry the trigger themselves, those without and those with it), ``attacker``
+    (the questioned rows untouched, with their roles: what an attacker trains on who controls training). ``train``,
+    ``root`` and ``attacker`` are augmented in training, nothing else ever is.
 
     A batch on the device is a dict: ``image`` float ``[B, 3, H, W]`` in [0, 1]; ``label`` (what the view says),
     ``clean_label`` (the truth) and ``index`` (position in the source's part), int64 ``[B]``; ``role``, int8; ``valid``,
@@ -44,8 +45,8 @@ class BackdoorDataModule(pl.LightningDataModule):
     Args:
         source: Where the images come from.
         split: Who holds which training rows; default `Split`.
-        attack: What the attacker does, or the name of a shipped attack (``badnets``); None for clean data without a
-            triggered view.
+        attack: What the attacker does: an `Attack`, the name of a shipped one (``badnets``), or the path of a bundle,
+            whose own attack is taken, trained triggers included; None for clean data without a triggered view.
         augment: Augmentation in training; None for none.
         batch_size: Rows per process in training.
         eval_batch_size: Rows per process in passes in order.
@@ -58,7 +59,8 @@ class BackdoorDataModule(pl.LightningDataModule):
             than the source's, its labels are -1 until `set_root_labels`, and each stage's suspect gives its own.
 
     Raises:
-        ValueError: If a size is not positive, or a view, the attack's name or the augmentation is unknown.
+        ValueError: If a size is not positive, a view, the attack's name or the augmentation is unknown, or the bundle
+            that is to give the attack holds none.
     """
 
     takes: ClassVar[Mapping[str, tuple[str, ...]]] = {"suspicious": ("selection",)}  # bundles, as stages have it
@@ -92,7 +94,7 @@ class BackdoorDataModule(pl.LightningDataModule):
             raise ValueError(f"Expected data.num_workers to be 0 or more, got {num_workers}.")
         self.source = source
         self.split = split or Split()
-        self.attack = named_attack(attack) if isinstance(attack, str) else attack
+        self.attack = attack_given(attack)
         self.augment = CropFlip() if augment == "crop_flip" else augment
         if not (self.augment is None or isinstance(self.augment, Augment)):
             raise ValueError(f"Expected data.augment to be 'crop_flip', an Augment or None, got {augment!r}.")
@@ -163,6 +165,7 @@ class BackdoorDataModule(pl.LightningDataModule):
                 f"{type(self.attack.trigger).__name__}."
             )
         self._lent = trigger
+        pair_views(self._views, self.trigger, self.seed)
 
     def set_root_labels(self, labels: Tensor, guessed: bool = False) -> None:
         """Label the root set, in the order of ``loader("root")``; also reaches loaders that stand already.
@@ -195,6 +198,7 @@ class BackdoorDataModule(pl.LightningDataModule):
         """
         if not self._views:
             self._views = plan_views(self.source, self.split, self.attack, self.seed, self.root_source)
+            pair_views(self._views, self.trigger, self.seed)
 
     def get_view(self, name: str) -> View:
         """Give a view: its rows, labels and roles.
@@ -222,7 +226,7 @@ class BackdoorDataModule(pl.LightningDataModule):
         steps: int | None = None,
         world_size: int | None = None,
         rank: int | None = None,
-    ) -> DataLoader[Batch]:
+    ) -> ViewLoader:
         """Make a loader; hand its batches to `images`, once they are on the device.
 
         Args:
@@ -247,17 +251,10 @@ class BackdoorDataModule(pl.LightningDataModule):
             num_replicas=found[0] if world_size is None else world_size,
             rank=found[1] if rank is None else rank,
         )
-        return DataLoader(
-            rows,
-            sampler=sampler,
-            batch_size=None,
-            collate_fn=_as_is,
-            num_workers=self.num_workers,
-            persistent_workers=self.num_workers > 0,
-            pin_memory=self.trainer is not None and self.trainer.strategy.root_device.type == "cuda",
-        )
+        pinned = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
+        return load(rows, sampler, self.num_workers, pinned)
 
-    def train_dataloader(self) -> DataLoader[Batch] | dict[str, DataLoader[Batch]]:
+    def train_dataloader(self) -> ViewLoader | dict[str, ViewLoader]:
         """Give the loader of the stage's view, or a dict of equally long loaders where it names several."""
         loaders = {name: self._train_loader(name) for name in self._stage_views()}
         if len(loaders) == 1:
@@ -265,16 +262,16 @@ class BackdoorDataModule(pl.LightningDataModule):
         steps = max(len(loader) for loader in loaders.values())
         return {name: self._train_loader(name, steps) for name in loaders}
 
-    def val_dataloader(self) -> dict[str, DataLoader[Batch]]:
+    def val_dataloader(self) -> dict[str, ViewLoader]:
         """Give the loaders ``clean`` and, where there is an attack, ``triggered``."""
         self.setup()
         return {name: self.loader(name) for name in ("clean", "triggered") if name in self._views}
 
-    def test_dataloader(self) -> dict[str, DataLoader[Batch]]:
+    def test_dataloader(self) -> dict[str, ViewLoader]:
         """Give the loaders ``clean`` and, where there is an attack, ``triggered``."""
         return self.val_dataloader()
 
-    def predict_dataloader(self) -> DataLoader[Batch] | dict[str, DataLoader[Batch]]:
+    def predict_dataloader(self) -> ViewLoader | dict[str, ViewLoader]:
         """Give the stage's views in order."""
         loaders = {name: self.loader(name, shuffle=False) for name in self._stage_views()}
         return next(iter(loaders.values())) if len(loaders) == 1 else loaders
@@ -298,14 +295,15 @@ class BackdoorDataModule(pl.LightningDataModule):
         view, index = batch["view"], batch["index"]
         image = resized(batch["image"].float().div_(255), self.image_size)
         generator = torch.Generator().manual_seed(batch["seed"])
-        poison, cover = batch.pop("poison_rows", None), batch.pop("cover_rows", None)
+        poison, cover, second = (batch.pop(key, None) for key in ("poison_rows", "cover_rows", "partner"))
+        partners = () if second is None else (resized(second.float().div_(255), self.image_size),)
         stamps = self.trigger is not None and self.trigger.stamps  # else rows carry the trigger as they are
         if poison is not None and stamps:
             drawn = generator if training and view == "train" else None
-            image = plant(self._trigger_on(image.device), image, index, poison, cover, drawn)
+            image = plant(self._trigger_on(image.device), image, index, poison, cover, drawn, *partners)
         elif view == "triggered" and stamps:
             batch["original"] = image
-            image = self._trigger_on(image.device)(image, index)
+            image = self._trigger_on(image.device)(image, index, *partners)
         if training and view in _AUGMENTED and self.augment is not None:
             image = self.augment(image, batch["role"], generator)
         batch["image"] = image
@@ -322,8 +320,12 @@ class BackdoorDataModule(pl.LightningDataModule):
         assert self.attack is not None  # a view with planted rows was made from one
         return on_device(self.attack.trigger, device)
 
-    def _train_loader(self, view: str, steps: int | None = None) -> DataLoader[Batch]:
-        return self.loader(view, batch_size=self.batch_size, shuffle=view != "questioned", steps=steps)
+    def _train_loader(self, view: str, steps: int | None = None) -> ViewLoader:
+        loader = self.loader(view, batch_size=self.batch_size, shuffle=view != "questioned", steps=steps)
+        if self.trainer is not None:
+            progress = self.trainer.fit_loop.epoch_loop.batch_progress
+            loader.done = lambda: progress.current.ready  # not 0 only where a run resumes within an epoch
+        return loader
 
     def _stage_views(self) -> Sequence[str]:
         stage = None if self.trainer is None else self.trainer.lightning_module
@@ -333,7 +335,3 @@ class BackdoorDataModule(pl.LightningDataModule):
         if dist.is_available() and dist.is_initialized():
             return dist.get_world_size(), dist.get_rank()
         return (1, 0) if self.trainer is None else (self.trainer.world_size, self.trainer.global_rank)
-
-
-def _as_is(batch: Any) -> Any:
-    return batch
