@@ -71,10 +71,10 @@ class Strip:
     """Values of one group on a line.
 
     Attributes:
-        title: What stands at its left.
+        title: Text at its left.
         style: CSS class that gives its color.
         values: Value and name of each.
-        mean: Where the long mark stands.
+        mean: Place of the long mark.
     """
 
     title: str
@@ -87,7 +87,7 @@ def strips(rows: Sequence[tuple[str, Sequence[Strip]]], width: int, title: str, 
     """Draw rows of strips over [-1, 1], each value a dot that names itself, each mean a mark with its number.
 
     Args:
-        rows: What stands above the strips, and the strips.
+        rows: The text above the strips, and the strips.
         width: Width of the drawing; the page shows it at about this size.
         title: Of the axis.
         alt: The chart in words.

@@ -10,8 +10,9 @@ from board_parts import row
 
 from lit_backdoor.board import write_board
 from lit_backdoor.board.exports import every_eval_ever, latex, model_index, table
-from lit_backdoor.board.rows import Numbers
+from lit_backdoor.board.rows import Numbers, read_rows, write_rows
 from lit_backdoor.cli import main
+from lit_backdoor.disk import claim
 
 VOID = {"meta", "br", "wbr", "input"}
 HOSTILE = "<script>alert('x')</script>\"&|$#_"
@@ -136,9 +137,14 @@ def test_files_of_others_are_not_mixed_with(tmp_path, grid, capsys):
     mine = tmp_path / "mine"
     mine.mkdir()
     (mine / "index.html").write_text("mine")
-    with pytest.raises(ValueError, match="holds other files"):
+    with pytest.raises(ValueError, match="which holds index.html"):
         write_board(grid, mine)
     assert (mine / "index.html").read_text() == "mine"
+    claim(tmp_path / "grid")
+    write_rows(grid[:1], tmp_path / "grid" / "rows.jsonl")
+    with pytest.raises(ValueError, match="the folder of a grid"):
+        write_board(grid, tmp_path / "grid")
+    assert len(read_rows(tmp_path / "grid" / "rows.jsonl")) == 1
     with pytest.raises(ValueError, match="at least one row"):
         write_board([], tmp_path / "new")
     assert main(["board", str(tmp_path / "nowhere"), "--out", str(tmp_path / "new")]) == 2
