@@ -137,7 +137,7 @@ def test_files_of_others_are_not_mixed_with(tmp_path, grid, capsys):
     mine = tmp_path / "mine"
     mine.mkdir()
     (mine / "index.html").write_text("mine")
-    with pytest.raises(ValueError, match="which holds index.html"):
+    with pytest.raises(ValueError, match="which holds 'index.html'"):
         write_board(grid, mine)
     assert (mine / "index.html").read_text() == "mine"
     claim(tmp_path / "grid")
