@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import statistics
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from lit_backdoor.board.rows import CLEAN, Row
 
@@ -129,13 +131,13 @@ class Setup:
     name: str
     rows: tuple[Row, ...]
 
-    @property
+    @cached_property
     def attacks(self) -> list[str]:
         """Names of the attacks."""
         names = dict.fromkeys(row.attack.name for row in self.rows)
         return [*(name for name in names if name != CLEAN), *(name for name in names if name == CLEAN)]
 
-    @property
+    @cached_property
     def defenses(self) -> list[str]:
         """Names of the defenses."""
         return list(dict.fromkeys(row.defense.name for row in self.rows))
@@ -151,8 +153,15 @@ class Setup:
 
     def cell(self, attack: str, defense: str) -> Cell:
         """Give a cell, which has no rows where nothing was planned."""
-        mine = [row for row in self.rows if (row.attack.name, row.defense.name) == (attack, defense)]
+        mine = self._rows.get((attack, defense), [])
         return Cell(attack, defense, tuple(sorted(mine, key=lambda row: row.seed)))
+
+    @cached_property
+    def _rows(self) -> dict[tuple[str, str], list[Row]]:
+        found: dict[tuple[str, str], list[Row]] = defaultdict(list)
+        for row in self.rows:
+            found[row.attack.name, row.defense.name].append(row)
+        return dict(found)
 
     def cells(self, defense: str) -> list[Cell]:
         """Give the cells of a defense with rows, clean models left out."""

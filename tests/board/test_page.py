@@ -2,6 +2,8 @@ import csv
 import io
 import json
 import re
+import subprocess
+import sys
 from html.parser import HTMLParser
 
 import pytest
@@ -156,6 +158,11 @@ def test_the_command_writes_a_board(tmp_path, grid, capsys):
     assert main(["board", str(tmp_path / "first"), "--out", str(tmp_path / "second")]) == 0
     assert capsys.readouterr().out.split() == ["board", str(tmp_path / "second" / "index.html")]
     assert (tmp_path / "second" / "index.html").read_text().count("<section") == 10
+
+
+def test_a_board_needs_no_torch():
+    script = "import sys, lit_backdoor.board; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
 
 
 def test_csv_has_the_columns_of_backdoorbench(grid):
