@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
 from lit_backdoor import __version__
+from lit_backdoor.signals import Stopped, end_children, listening, received
 
 __all__ = ["main"]
 
@@ -19,17 +21,32 @@ _LIGHTNING = {  # handed on to LightningCLI
     "test": "measure what a stage left: --bundle DIR",
     "predict": "run a stage that trains nothing, such as a selection or a detector",
 }
+_LAST_WORDS = 5.0  # seconds that child processes have after a signal
 _LISTED = ("attacks", "defenses", "stages", "datasets", "models", "chains")
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Run the command line; gives the exit code: 0, 1 for a run that was stopped, 2 for wrong input, 130 on Ctrl-C."""
-    arguments = list(sys.argv[1:] if args is None else args)
+    """Run the command line; gives the exit code.
+
+    It is 0, 1 for a run that was stopped, 2 for wrong input, 128 + the number of a signal (130 on Ctrl-C).
+    """
+    if args is not None:  # inside another program, whose signals are its own
+        return _run(list(args))
+    with listening():
+        code = _run(sys.argv[1:])
+        if received() is not None:
+            end_children(_LAST_WORDS)
+    return code
+
+
+def _run(arguments: list[str]) -> int:
     try:
         if arguments and arguments[0] in _LIGHTNING:
             return _lightning(arguments)
         given = _parser().parse_args(arguments)
         return int(given.run(given))
+    except Stopped as stop:
+        return _stopped(stop, arguments)
     except SystemExit as stop:  # argparse and jsonargparse have printed what was wrong; Lightning exits on Ctrl-C
         if isinstance(stop.__context__, KeyboardInterrupt):
             return _fail("stopped.", 130)
@@ -37,7 +54,26 @@ def main(args: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return _fail("stopped.", 130)
     except Exception as error:
+        if (number := received()) is not None:  # such as a loader's process that the signal reached first
+            return _stopped(Stopped(number), arguments)
         return _report(error)
+
+
+def _stopped(stop: Stopped, arguments: list[str]) -> int:
+    """Say how to go on; the first process of several speaks and gives the code."""
+    if int(os.environ.get("LOCAL_RANK", "0")):
+        return 0  # any other code would make Lightning kill the first process
+    if arguments[:1] == ["fit"]:
+        how = (
+            f"To go on from its last finished epoch, give the same command with --ckpt_path '{stop.checkpoint}'."
+            if stop.checkpoint
+            else "No checkpoint of a finished epoch was written; the same command starts anew."
+        )
+    elif arguments[:1] in (["chain"], ["demo"]):
+        how = f"To go on from the last finished epoch, run lit-backdoor {arguments[0]} … again with the same --out."
+    else:
+        how = "Give the same command again."
+    return _fail(f"stopped by {signal.Signals(stop.number).name}. {how}", 128 + stop.number)
 
 
 def _report(error: Exception) -> int:
@@ -145,9 +181,11 @@ def _folder(text: str) -> Path:
 
 def _lightning(arguments: list[str]) -> int:
     """Hand a subcommand to LightningCLI; ``--bundle DIR`` stands for the evaluation that fits it."""
+    from lit_backdoor.chain.launch import keep_lock_from_children
     from lit_backdoor.lightning_cli import BackdoorCLI, with_bundle
 
     warnings.filterwarnings("ignore", ".*LightningCLI's args parameter.*")  # they are the command line's own
+    keep_lock_from_children()
     BackdoorCLI(with_bundle(arguments))
     return 0
 

@@ -24,6 +24,7 @@ from lit_backdoor.presets import read_config
 from lit_backdoor.recipe import arguments_of, rebuild
 from lit_backdoor.stages import BundleWriter, Stage
 from lit_backdoor.stages.checkpoint import check_parts
+from lit_backdoor.stages.stopping import StopAtBatch
 
 __all__ = ["BackdoorCLI"]
 
@@ -123,10 +124,11 @@ class BackdoorCLI(LightningCLI):
         super()._run_subcommand(subcommand)
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
-        """Add the writer of the bundle to the Trainer's callbacks."""
+        """Add the writer of the bundle, and what stops at a signal, to the Trainer's callbacks."""
         trainer = super().instantiate_trainer(**kwargs)
         config = self.config[self.subcommand]
-        trainer.callbacks.append(BundleWriter(config["out"], config["key"]))  # type: ignore[attr-defined]
+        added = [StopAtBatch(), BundleWriter(config["out"], config["key"])]
+        trainer.callbacks.extend(added)  # type: ignore[attr-defined]
         return trainer
 
 
