@@ -24,6 +24,7 @@ from lit_backdoor.chain.testing import build_data
 from lit_backdoor.data import BackdoorDataModule
 from lit_backdoor.disk import check_claim, claim, clean_name
 from lit_backdoor.report import write_report
+from lit_backdoor.report.run import title
 
 __all__ = ["run_chain", "sweep"]
 
@@ -112,19 +113,21 @@ def _table(console: Console, results: Mapping[str, Any]) -> None:
     summary = results["summary"]
     if summary["before"] is None:
         return
-    table = Table(title=f"{results['chain']}, seed {results['seed']}", title_justify="left")
-    for column in ("", "ACC", "ASR", "RA"):
+    table = Table(title=title(results), title_justify="left")
+    for column in ("", "ACC", "ACC, target class", "ASR", "RA"):
         table.add_column(column, justify="right" if column else "left")
-    for role in ("before", "after"):
-        if summary[role]:
-            table.add_row(role, *(_share(summary[role][key]) for key in ("acc", "asr", "ra")))
+    lines = {role: summary[role] for role in ("before", "after")}
+    lines["control"] = next((stage["metrics"] for stage in results["stages"] if stage["name"] == "control"), None)
+    for name, numbers in lines.items():
+        if numbers:
+            table.add_row(name, *(_share(numbers.get(key)) for key in ("acc", "acc_target", "asr", "ra")))
     console.print(table)
-    numbers: dict[str, Any] = {"DER": summary["der"], "DEM": summary["dem"]}
+    rates: dict[str, Any] = {"DER": summary["der"], "DEM": summary["dem"]}
     for stage in results["stages"]:
         for key, label in (("dof", "DoF"), ("selection_precision", "selection precision")):
             if key in stage["metrics"]:
-                numbers[label] = stage["metrics"][key]
-    console.print("  ".join(f"{label} {_share(value)}" for label, value in numbers.items()))
+                rates[label] = stage["metrics"][key]
+    console.print("  ".join(f"{label} {_share(value)}" for label, value in rates.items()))
 
 
 def _share(value: float | None) -> str:
