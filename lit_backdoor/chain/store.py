@@ -97,7 +97,7 @@ class Store:
         """Keep a copy of a bundle under its key."""
         stored = self.bundle(key)
         if finished(stored, key) is None:  # another chain may have been faster, and yet another be reading
-            with contextlib.suppress(OSError):  # a store that cannot be written costs time, not results
+            with contextlib.suppress(OSError, ValueError):  # a store that cannot be written costs time, not results
                 if not (self.folder / "store.json").is_file():
                     self.create()
                 copy_whole(bundle.path, stored)
