@@ -7,7 +7,7 @@ import inspect
 import re
 import sys
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -122,6 +122,23 @@ class BackdoorCLI(LightningCLI):
         if subcommand == "fit" and getattr(self.model, "verb", "fit") == "predict":
             raise ValueError(f"Expected predict for {type(self.model).__name__}, which trains nothing, got fit.")
         super()._run_subcommand(subcommand)
+
+    def start(self, settings: Mapping[str, Any], prepare: Callable[[BackdoorDataModule], object]) -> None:
+        """Run a configuration that was parsed before, and with ``run=False``.
+
+        Args:
+            settings: Values that were not known then, by their path, such as ``model.init_args.suspect``.
+            prepare: Called with the data module before the run.
+        """
+        self._run = True
+        for path, value in settings.items():
+            self.config[f"{self.subcommand}.{path}"] = value
+        self._parse_ckpt_path()
+        self._set_seed()
+        self.before_instantiate_classes()
+        self.instantiate_classes()
+        prepare(self.datamodule)
+        self._run_subcommand(str(self.subcommand))
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         """Add the writer of the bundle, and what stops at a signal, to the Trainer's callbacks."""
