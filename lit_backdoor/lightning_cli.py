@@ -16,7 +16,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from lit_backdoor.data import BackdoorDataModule
 from lit_backdoor.errors import unknown
-from lit_backdoor.recipe import arguments_of
+from lit_backdoor.recipe import arguments_of, trusting
 from lit_backdoor.stages import BundleWriter, Stage
 
 __all__ = ["BackdoorCLI"]
@@ -73,6 +73,7 @@ class BackdoorCLI(LightningCLI):
         """Add where the bundle goes."""
         parser.add_argument("--out", type=str | None, default=None, help="Folder of the bundle that the stage leaves.")
         parser.add_argument("--key", type=str | None, default=None, help="Key of the settings; given by a chain.")
+        parser.add_argument("--trust", type=list[str] | str, default=[], help="Packages that bundles may name.")
 
     def before_instantiate_classes(self) -> None:
         """Load checkpoints as plain tensors only, whatever was asked."""
@@ -88,7 +89,9 @@ class BackdoorCLI(LightningCLI):
             return
         if subcommand == "fit" and getattr(self.model, "verb", "fit") == "predict":
             raise ValueError(f"Expected predict for {type(self.model).__name__}, which trains nothing, got fit.")
-        super()._run_subcommand(subcommand)
+        trust = self.config[subcommand]["trust"]
+        with trusting([trust] if isinstance(trust, str) else trust):
+            super()._run_subcommand(subcommand)
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         """Add the writer of the bundle to the Trainer's callbacks."""

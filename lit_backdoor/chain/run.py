@@ -16,7 +16,9 @@ from typing import Any
 import yaml
 
 from lit_backdoor.bundle import Bundle
+from lit_backdoor.chain.classes import trusted
 from lit_backdoor.chain.compose import stage_config
+from lit_backdoor.chain.fill import fill_in
 from lit_backdoor.chain.folders import (
     finished,
     from_cache,
@@ -29,6 +31,7 @@ from lit_backdoor.chain.keys import code_of, stage_key
 from lit_backdoor.chain.launch import count_processes, find_program, locked, spawn
 from lit_backdoor.chain.results import StageResult, collect
 from lit_backdoor.errors import RunStoppedError
+from lit_backdoor.presets import cache_folder
 
 __all__ = ["ChainRun"]
 
@@ -37,7 +40,7 @@ class ChainRun:
     """One chain in one folder.
 
     Args:
-        chain: The chain, composed and checked.
+        chain: The chain, as composed; classes are checked and lengths filled in here.
         name: Its name, for ``results.json``.
         out: Folder to write; bundles lie in it by the stages' names, working files in ``.runs``.
         launcher: Command that starts a stage on several devices, such as ``torchrun --nproc-per-node 8``; without one
@@ -65,7 +68,7 @@ class ChainRun:
             )
         if launcher is not None and not find_program(launcher):
             raise ValueError(f"Expected --launcher to start with a command that is installed, got '{launcher}'.")
-        self.chain, self.name, self.out = chain, name, out
+        self.chain, self.name, self.out = fill_in(chain), name, out
         self.launcher, self.use_cache, self.trust_cache, self.say = launcher, use_cache, trust_cache, say
         self.results: dict[str, StageResult] = {}
 
@@ -93,6 +96,25 @@ class ChainRun:
             check_stage(name, config, self._verb(name))
             plan.append((name, self._verb(name), config["model"]["class_path"]))
         return plan
+
+    def found(self) -> dict[str, str]:
+        """Say of each stage whose result is there already where it is; what waits for others is not looked for."""
+        bundles: dict[str, Bundle] = {}
+        where = {}
+        for name, stage in self.chain["stages"].items():
+            inputs = stage.get("inputs", {})
+            if not set(inputs.values()) <= bundles.keys():
+                continue
+            sources = {argument: bundles[source] for argument, source in inputs.items()}
+            config = self._config(name, {argument: str(bundle.path) for argument, bundle in sources.items()})
+            try:
+                key = self._key(name, config, {argument: bundle.hash for argument, bundle in sources.items()})
+            except OSError:  # the data are not here yet
+                break
+            for folder, said in ((self.out / name, ", done"), (cache_folder() / "bundles" / key, ", cached")):
+                if name not in bundles and (bundle := finished(folder, key)):
+                    bundles[name], where[name] = bundle, said
+        return where
 
     # One stage.
 
@@ -154,7 +176,7 @@ class ChainRun:
         return resolved
 
     def _key(self, name: str, config: Mapping[str, Any], inputs: Mapping[str, str]) -> str:
-        from lit_backdoor.chain.names import load_class
+        from lit_backdoor.chain.classes import load_class
 
         stage = load_class(config["model"]["class_path"])
         return stage_key(
@@ -187,7 +209,7 @@ class ChainRun:
         return newest_checkpoint(work) is not None
 
     def _launch(self, name: str, config: dict[str, Any], key: str, target: Path, work: Path, resumed: bool) -> None:
-        config = {**config, "out": str(target), "key": key}
+        config = {**config, "out": str(target), "key": key, "trust": list(trusted(self.chain))}
         trainer = config["trainer"]
         trainer["default_root_dir"] = str(work)
         trainer["logger"] = {
