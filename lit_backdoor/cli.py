@@ -22,7 +22,7 @@ _LIGHTNING = {  # handed on to LightningCLI
     "predict": "run a stage that trains nothing, such as a selection or a detector",
 }
 _LAST_WORDS = 5.0  # seconds that child processes have after a signal
-_LISTED = ("attacks", "defenses", "stages", "datasets", "models", "chains")
+_LISTED = ("setups", "attacks", "defenses", "chains", "grids", "stages", "datasets", "models")
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -127,17 +127,23 @@ def _parser() -> argparse.ArgumentParser:
 
     demo = commands.add_parser("demo", help="ATClean on embedded traffic signs, in minutes on a CPU")
     demo.set_defaults(
-        run=_chain, name="demo", settings=[], launcher=None, no_cache=True, trust_cache=False, dry_run=False
-    )
+        run=_chain, name="demo", setup=None, attack=None, data=None, settings=[], trust=[], launcher=None, no_cache=True,
+        trust_cache=False, dry_run=False,
+    )  # fmt: skip
     chain = commands.add_parser(
         "chain",
-        help="run a chain of stages, by name or file",
-        epilog="For example: lit-backdoor chain atclean_cifar10_small --set data.init_args.attack=blend --seed 2",
+        help="run a defense against an attack, or any chain of stages",
+        epilog="For example: lit-backdoor chain pgbd_stamps --setup cifar10_small --attack blend --seed 2",
     )
     chain.set_defaults(run=_chain)
-    chain.add_argument("name", metavar="NAME|FILE", help="a shipped chain (lit-backdoor list chains) or a YAML file")
+    chain.add_argument("name", metavar="NAME|FILE", help="a defense or a chain (lit-backdoor list), or a YAML file")
+    chain.add_argument(
+        "--setup", metavar="NAME|FILE", help="data, net and victim; default signs, which need no download"
+    )
+    chain.add_argument("--attack", metavar="NAME|FILE", help="default badnets; null for a clean model")
+    chain.add_argument("--data", metavar="DIR", help="your images, in class folders below DIR/train and DIR/test")
     for command in (demo, chain):
-        command.add_argument("--out", metavar="DIR", type=_folder, help="folder to write; default runs/NAME-seedN")
+        command.add_argument("--out", metavar="DIR", type=_folder, help="folder to write; default one in runs")
         command.add_argument("--seed", metavar="N", type=int, help="seed of split, poison plan, weights and order")
     chain.add_argument(
         "--set",
@@ -146,6 +152,13 @@ def _parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         help="set a key of the chain; may be given several times",
+    )
+    chain.add_argument(
+        "--trust",
+        metavar="MODULE",
+        action="append",
+        default=[],
+        help="a package or module whose classes bundles may name",
     )
     chain.add_argument(
         "--launcher", metavar="COMMAND", help='start stages on several devices: "torchrun --nproc-per-node 8", "srun …"'
@@ -165,7 +178,8 @@ def _parser() -> argparse.ArgumentParser:
 
     listing = commands.add_parser("list", help="what there is: " + ", ".join(_LISTED))
     listing.set_defaults(run=_list)
-    listing.add_argument("what", nargs="?", choices=_LISTED, help="one of them; all without it")
+    listing.add_argument("what", nargs="?", choices=(*_LISTED, "defense"), help="one of them; all without it")
+    listing.add_argument("name", nargs="?", help="with defense: the one to describe")
 
     for name, text in _LIGHTNING.items():
         commands.add_parser(name, help=text, add_help=False)
@@ -191,9 +205,10 @@ def _lightning(arguments: list[str]) -> int:
 
 
 def _chain(given: argparse.Namespace) -> int:
-    from lit_backdoor.chain.command import run_chain
+    sys.path.append(str(Path.cwd()))  # where modules lie that a chain of one's own names
+    from lit_backdoor.chain.command import chain_command
 
-    return run_chain(given)
+    return chain_command(given)
 
 
 def _board(given: argparse.Namespace) -> int:
@@ -205,7 +220,12 @@ def _board(given: argparse.Namespace) -> int:
 
 
 def _list(given: argparse.Namespace) -> int:
-    from lit_backdoor.chain.listing import print_list
+    from lit_backdoor.chain.listing import print_defense, print_list
 
-    print_list([given.what] if given.what else list(_LISTED))
+    if given.what == "defense" and given.name:
+        print_defense(given.name)
+    elif given.what == "defense" or given.name:
+        raise ValueError("Expected a name after 'lit-backdoor list defense', and nowhere else. See: lit-backdoor list.")
+    else:
+        print_list([given.what] if given.what else list(_LISTED))
     return 0

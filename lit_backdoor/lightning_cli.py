@@ -21,7 +21,7 @@ from lit_backdoor.data import BackdoorDataModule
 from lit_backdoor.data.attack_given import alike, attack_given, attack_of
 from lit_backdoor.errors import unknown
 from lit_backdoor.presets import read_config
-from lit_backdoor.recipe import arguments_of, rebuild
+from lit_backdoor.recipe import arguments_of, rebuild, trusting
 from lit_backdoor.stages import BundleWriter, Stage
 from lit_backdoor.stages.checkpoint import check_parts
 from lit_backdoor.stages.stopping import StopAtBatch
@@ -104,6 +104,7 @@ class BackdoorCLI(LightningCLI):
         """Add where the bundle goes."""
         parser.add_argument("--out", type=str | None, default=None, help="Folder of the bundle that the stage leaves.")
         parser.add_argument("--key", type=str | None, default=None, help="Key of the settings; given by a chain.")
+        parser.add_argument("--trust", type=list[str] | str, default=[], help="Packages that bundles may name.")
 
     def before_instantiate_classes(self) -> None:
         """Load checkpoints as plain tensors only, whatever was asked; take the attack from the suspect's bundle."""
@@ -121,7 +122,9 @@ class BackdoorCLI(LightningCLI):
             return
         if subcommand == "fit" and getattr(self.model, "verb", "fit") == "predict":
             raise ValueError(f"Expected predict for {type(self.model).__name__}, which trains nothing, got fit.")
-        super()._run_subcommand(subcommand)
+        trust = self.config[subcommand]["trust"]
+        with trusting([trust] if isinstance(trust, str) else trust):
+            super()._run_subcommand(subcommand)
 
     def start(self, settings: Mapping[str, Any], prepare: Callable[[BackdoorDataModule], object]) -> None:
         """Run a configuration that was parsed before, and with ``run=False``.

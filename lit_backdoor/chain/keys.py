@@ -25,7 +25,7 @@ _TRAINER = {
     "log_every_n_steps", "profiler",
 }  # fmt: skip
 _DATA = {"eval_batch_size", "num_workers", "suspicious"}  # the selection counts as an input
-_POISONED = {"train", "questioned", "suspicious"}
+_POISONED = {"train", "questioned", "suspicious", "attacker"}
 
 
 def stage_key(

@@ -17,7 +17,9 @@ import yaml
 
 from lit_backdoor.bundle import Bundle
 from lit_backdoor.chain.attack import attack_hash, attacker_of, with_attack
+from lit_backdoor.chain.classes import trusted
 from lit_backdoor.chain.compose import stage_config
+from lit_backdoor.chain.fill import fill_in
 from lit_backdoor.chain.folders import (
     check_work,
     finished,
@@ -45,7 +47,7 @@ class ChainRun:
     """One chain in one folder.
 
     Args:
-        chain: The chain, composed and checked.
+        chain: The chain, as composed; classes are checked and lengths filled in here.
         name: Its name, for ``results.json``.
         out: Folder to write; bundles lie in it by the stages' names, working files in ``.runs``.
         launcher: Command that starts a stage on several devices, such as ``torchrun --nproc-per-node 8``; without one
@@ -75,11 +77,12 @@ class ChainRun:
             )
         if launcher is not None and not find_program(launcher):
             raise ValueError(f"Expected --launcher to start with a command that is installed, got '{launcher}'.")
-        self.chain, self.name, self.out = chain, name, out
+        self.chain, self.name, self.out = fill_in(chain), name, out
         self.launcher, self.trust_cache, self.curves, self.say = launcher, trust_cache, curves, say
         self.store = Store() if use_cache else None
         self.results: dict[str, StageResult] = {}
         self._sources = Sources()
+        self._composed = chain  # as it was written down: what a stage is known by before it ran
         self._identities = stage_identities(chain)
         self._parsed: dict[str, BackdoorCLI] = {}
         self._seen: dict[str, BackdoorDataModule] = {}
@@ -108,6 +111,28 @@ class ChainRun:
             check_stage(name, config, self._data(config["data"]), self._verb(name))
             plan.append((name, self._verb(name), config["model"]["class_path"]))
         return plan
+
+    def found(self) -> dict[str, str]:
+        """Say of each stage whose result is there already where it is; what waits for others is not looked for."""
+        bundles: dict[str, Bundle] = {}
+        where = {}
+        for name, stage in self.chain["stages"].items():
+            inputs = stage.get("inputs", {})
+            if not set(inputs.values()) <= bundles.keys():
+                continue
+            hashes = {argument: bundles[source].hash for argument, source in inputs.items()}
+            victim = bundles.get(attacker_of(self.chain) or "")
+            if victim is not None and victim.info["attack"] is not None:
+                hashes["data.attack"] = attack_hash(victim)
+            try:
+                key = self._key(name, hashes)
+            except OSError:  # the data are not here yet
+                break
+            places = [(self.out / name, ", done"), *([(self.store.bundle(key), ", cached")] if self.store else [])]
+            for folder, said in places:
+                if name not in bundles and (bundle := finished(folder, key)):
+                    bundles[name], where[name] = bundle, said
+        return where
 
     # One stage.
 
@@ -148,7 +173,7 @@ class ChainRun:
             bundle, status = self._make(name, key, paths)
             store.keep(bundle, key)
             if status == "ran":
-                store.note_seconds(stage_kin(self.chain, name), read_made(target)["seconds"])
+                store.note_seconds(stage_kin(self._composed, name), read_made(target)["seconds"])
             return bundle, status
 
     def _make(self, name: str, key: str, paths: Mapping[str, Path]) -> tuple[Bundle, str]:
@@ -243,7 +268,7 @@ class ChainRun:
         return resolved
 
     def _key(self, name: str, inputs: Mapping[str, str]) -> str:
-        from lit_backdoor.chain.names import load_class
+        from lit_backdoor.chain.classes import load_class
 
         config = self._config(name)
         views = load_class(config["model"]["class_path"]).views
@@ -281,7 +306,7 @@ class ChainRun:
 
     def _launch(self, name: str, key: str, paths: Mapping[str, Path], resumed: bool) -> None:
         config, work = self._command(name, paths), self._work(name)
-        given: dict[str, Any] = {"out": str(self.out / name), "key": key}
+        given: dict[str, Any] = {"out": str(self.out / name), "key": key, "trust": list(trusted(self.chain))}
         if resumed:
             given["ckpt_path"] = str(newest_checkpoint(work))
         file = work / "stage.yaml"
