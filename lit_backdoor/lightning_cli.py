@@ -7,7 +7,7 @@ import inspect
 import re
 import sys
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -21,9 +21,10 @@ from lit_backdoor.data import BackdoorDataModule
 from lit_backdoor.data.attack_given import alike, attack_given, attack_of
 from lit_backdoor.errors import unknown
 from lit_backdoor.presets import read_config
-from lit_backdoor.recipe import arguments_of, rebuild
+from lit_backdoor.recipe import arguments_of, rebuild, trusting
 from lit_backdoor.stages import BundleWriter, Stage
 from lit_backdoor.stages.checkpoint import check_parts
+from lit_backdoor.stages.stopping import StopAtBatch
 
 __all__ = ["BackdoorCLI"]
 
@@ -103,6 +104,7 @@ class BackdoorCLI(LightningCLI):
         """Add where the bundle goes."""
         parser.add_argument("--out", type=str | None, default=None, help="Folder of the bundle that the stage leaves.")
         parser.add_argument("--key", type=str | None, default=None, help="Key of the settings; given by a chain.")
+        parser.add_argument("--trust", type=list[str] | str, default=[], help="Packages that bundles may name.")
 
     def before_instantiate_classes(self) -> None:
         """Load checkpoints as plain tensors only, whatever was asked; take the attack from the suspect's bundle."""
@@ -120,13 +122,33 @@ class BackdoorCLI(LightningCLI):
             return
         if subcommand == "fit" and getattr(self.model, "verb", "fit") == "predict":
             raise ValueError(f"Expected predict for {type(self.model).__name__}, which trains nothing, got fit.")
-        super()._run_subcommand(subcommand)
+        trust = self.config[subcommand]["trust"]
+        with trusting([trust] if isinstance(trust, str) else trust):
+            super()._run_subcommand(subcommand)
+
+    def start(self, settings: Mapping[str, Any], prepare: Callable[[BackdoorDataModule], object]) -> None:
+        """Run a configuration that was parsed before, and with ``run=False``.
+
+        Args:
+            settings: Values that were not known then, by their path, such as ``model.init_args.suspect``.
+            prepare: Called with the data module before the run.
+        """
+        self._run = True
+        for path, value in settings.items():
+            self.config[f"{self.subcommand}.{path}"] = value
+        self._parse_ckpt_path()
+        self._set_seed()
+        self.before_instantiate_classes()
+        self.instantiate_classes()
+        prepare(self.datamodule)
+        self._run_subcommand(str(self.subcommand))
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
-        """Add the writer of the bundle to the Trainer's callbacks."""
+        """Add the writer of the bundle, and what stops at a signal, to the Trainer's callbacks."""
         trainer = super().instantiate_trainer(**kwargs)
         config = self.config[self.subcommand]
-        trainer.callbacks.append(BundleWriter(config["out"], config["key"]))  # type: ignore[attr-defined]
+        added = [StopAtBatch(), BundleWriter(config["out"], config["key"])]
+        trainer.callbacks.extend(added)  # type: ignore[attr-defined]
         return trainer
 
 
