@@ -5,10 +5,10 @@ from __future__ import annotations
 import statistics
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
-from lit_backdoor.board.rows import CLEAN, Row
+from lit_backdoor.board.rows import CLEAN, Defense, Row
 
 __all__ = ["ACC_DROP", "ASR", "Cell", "Measure", "Setup", "Spread", "setups"]
 
@@ -151,6 +151,11 @@ class Setup:
         """Give the rows of a defense."""
         return tuple(row for row in self.rows if row.defense.name == defense)
 
+    def about(self, defense: str) -> Defense:
+        """Describe a defense; rows that never ran may not know what it is given."""
+        rows = self.of(defense)
+        return next((row.defense for row in rows if row.defense.access), rows[0].defense)
+
     def cell(self, attack: str, defense: str) -> Cell:
         """Give a cell, which has no rows where nothing was planned."""
         mine = self._rows.get((attack, defense), [])
@@ -171,5 +176,24 @@ class Setup:
 
 def setups(rows: Sequence[Row]) -> list[Setup]:
     """Sort rows by setup, in order of appearance."""
+    rows = _told_apart(rows)
     names = dict.fromkeys(row.setup for row in rows)
     return [Setup(name, tuple(row for row in rows if row.setup == name)) for name in names]
+
+
+def _told_apart(rows: Sequence[Row]) -> list[Row]:
+    """Write what differs from its configuration behind a defense's name, where the rows differ in that."""
+    found = defaultdict(set)
+    for row in rows:
+        found[row.setup, row.defense.name].add(_settings(row))
+    several = {key for key, settings in found.items() if len(settings) > 1}
+    return [
+        replace(row, defense=replace(row.defense, name=f"{row.defense.name} {_settings(row)}".strip()))
+        if (row.setup, row.defense.name) in several
+        else row
+        for row in rows
+    ]
+
+
+def _settings(row: Row) -> str:
+    return ", ".join(f"{key.rpartition('.')[2]}={value}" for key, value in sorted(row.defense.params.items()))
