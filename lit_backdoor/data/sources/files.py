@@ -93,7 +93,7 @@ def decode_all(
     return torch.from_numpy(pixels)
 
 
-def cached_pixels(key: str, count: int, make: Callable[[], Tensor]) -> Tensor:
+def cached_pixels(key: str, count: int, make: Callable[[], Tensor], least: int | None = None) -> Tensor:
     """Return decoded pixels from the cache folder, or make and keep them there.
 
     The file appears whole or not at all, and is mapped, so that processes share its memory. A cache that
@@ -101,10 +101,11 @@ def cached_pixels(key: str, count: int, make: Callable[[], Tensor]) -> Tensor:
 
     Args:
         key: Names the content; must change with it.
-        count: Number of images; small sets are not kept.
+        count: Number of images.
         make: Decodes them: uint8 ``[N, 3, H, W]``.
+        least: Fewer images are not kept; default `CACHE_FROM`.
     """
-    if count < CACHE_FROM:
+    if count < (CACHE_FROM if least is None else least):
         return make()
     path = cache_folder() / "pixels" / f"{key}-{READER}.npy"
     with contextlib.suppress(OSError, ValueError, EOFError):
