@@ -18,6 +18,8 @@ from rich.console import Console
 from rich.table import Table
 
 from lit_backdoor.chain.compose import compose, variant_of
+from lit_backdoor.chain.cut import cut
+from lit_backdoor.chain.relapse import with_relapse
 from lit_backdoor.chain.run import ChainRun
 from lit_backdoor.chain.testing import build_data
 from lit_backdoor.data import BackdoorDataModule
@@ -31,7 +33,9 @@ def run_chain(given: argparse.Namespace) -> int:
     """Run the chain that the command line asks for; gives the exit code."""
     _quiet()
     console = Console(highlight=False, markup=False, emoji=False)  # what users name is no markup
-    chain = compose(given.name, given.settings, given.seed)
+    chain = compose(given.name, given.settings, given.seed, setup=given.setup, attack=given.attack)
+    chain = with_relapse(chain) if given.relapse else chain
+    chain = cut(chain, given.until) if given.until else chain
     name = clean_name(Path(given.name).stem)
     out = given.out or Path("runs") / f"{name}-seed{chain['seed']}"
     summaries = []
@@ -48,6 +52,7 @@ def run_chain(given: argparse.Namespace) -> int:
             launcher=given.launcher,
             use_cache=not given.no_cache,
             trust_cache=given.trust_cache,
+            curves=not given.no_report,
             say=lambda line: console.print(line, soft_wrap=True),
         )
         if label:
@@ -57,9 +62,11 @@ def run_chain(given: argparse.Namespace) -> int:
                 console.print(f"{stage}: {verb} {class_path}")
             continue
         results = run.run()
-        report = write_report(run.out, _data(variant), _command(given, chain["seed"]))
         _table(console, results)
-        console.print(f"results  {run.out / 'results.json'}\nreport   {report}", soft_wrap=True)
+        console.print(f"results  {run.out / 'results.json'}", soft_wrap=True)
+        if not given.no_report:
+            report = write_report(run.out, _data(variant), _command(given, chain["seed"]))
+            console.print(f"report   {report}", soft_wrap=True)
         summaries.append({"run": label, "summary": results["summary"]})
     if summaries and summaries[0]["run"]:
         (out / "sweep.json").write_text(json.dumps({"format": 1, "chain": name, "runs": summaries}, indent=1) + "\n")

@@ -80,6 +80,7 @@ class ChainRun:
         self.results: dict[str, StageResult] = {}
         self._sources = Sources()
         self._identities = stage_identities(chain)
+        self._kin = {name: stage_kin(chain, name) for name in chain["stages"]}
         self._parsed: dict[str, BackdoorCLI] = {}
         self._seen: dict[str, BackdoorDataModule] = {}
 
@@ -138,7 +139,7 @@ class ChainRun:
             bundle, status = self._make(name, key, paths)
             store.keep(bundle, key)
             if status == "ran":
-                store.note_seconds(stage_kin(self.chain, name), read_made(target)["seconds"])
+                store.note_seconds(self._kin[name], read_made(target)["seconds"])
             return bundle, status
 
     def _make(self, name: str, key: str, paths: Mapping[str, Path]) -> tuple[Bundle, str]:
