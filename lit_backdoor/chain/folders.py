@@ -44,12 +44,12 @@ def newest_checkpoint(work: Path) -> Path | None:
 
 
 def keep_newest_checkpoint(work: Path) -> None:
-    """Remove older checkpoints of a stage, and those that a killed run left half written.
+    """Remove older checkpoints of a stage, those that a killed run left half written, and Slurm's.
 
-    A resumed run does not: it takes no path out of a checkpoint.
+    A resumed run does not: it takes no path out of a checkpoint. Slurm's are from the middle of an epoch.
     """
     newest = newest_checkpoint(work)
-    for path in (work / "checkpoints").glob("*.ckpt"):
+    for path in (*(work / "checkpoints").glob("*.ckpt"), *work.glob("hpc_ckpt_*.ckpt")):
         if path != newest:
             path.unlink()
 

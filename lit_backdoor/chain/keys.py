@@ -25,7 +25,7 @@ _TRAINER = {
     "log_every_n_steps", "profiler",
 }  # fmt: skip
 _DATA = {"eval_batch_size", "num_workers", "suspicious"}  # the selection counts as an input
-POISONED = {"train", "questioned", "suspicious"}  # views whose rows the attacker may have changed
+POISONED = {"train", "questioned", "suspicious", "attacker"}  # views whose rows the attacker may have changed
 
 
 def stage_key(
@@ -50,10 +50,11 @@ def stage_key(
     Returns:
         32 hexadecimal digits.
     """
-    config = copy.deepcopy(dict(config))
+    config, inputs = copy.deepcopy(dict(config)), dict(inputs)
     data = {k: v for k, v in config["data"].get("init_args", {}).items() if k not in _DATA}
     if not POISONED & set(views) and "data.suspicious" not in inputs:
         data.pop("attack", None)  # a stage on clean data does not depend on it, except through its inputs
+        inputs.pop("data.attack", None)
     if "root" not in views and isinstance(data.get("split"), dict):
         split = data["split"].get("init_args", data["split"])
         split.pop("root", None)
@@ -66,7 +67,7 @@ def stage_key(
         "trainer": _counted(config["trainer"]),
         "model": config["model"],
         "data": {**config["data"], "init_args": data},
-        "inputs": dict(inputs),
+        "inputs": inputs,
         "fingerprint": fingerprint,
         "verb": verb,
     }

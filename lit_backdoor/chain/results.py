@@ -21,10 +21,10 @@ import torchvision
 
 from lit_backdoor import __version__
 from lit_backdoor.bundle import Bundle, json_ready
+from lit_backdoor.chain.classes import load_class
 from lit_backdoor.chain.cut import cut
 from lit_backdoor.chain.folders import write_whole
 from lit_backdoor.chain.keys import POISONED
-from lit_backdoor.chain.names import load_class
 from lit_backdoor.data import BackdoorDataModule
 from lit_backdoor.metrics import dem, der
 
@@ -59,6 +59,7 @@ def collect(
         "format": FORMAT,
         "chain": name,
         "seed": chain["seed"],
+        **{part: chain[part] for part in ("setup", "attack") if chain.get(part)},
         "data": {
             "source": chain["data"]["init_args"]["source"]["class_path"],
             "attack": type(attack.trigger).__name__ if attack else None,

@@ -16,7 +16,10 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from lit_backdoor.bundle import Bundle
+from lit_backdoor.chain.attack import attack_hash, attacker_of, with_attack
+from lit_backdoor.chain.classes import trusted
 from lit_backdoor.chain.compose import stage_config
+from lit_backdoor.chain.fill import fill_in
 from lit_backdoor.chain.folders import (
     check_work,
     finished,
@@ -44,7 +47,7 @@ class ChainRun:
     """One chain in one folder.
 
     Args:
-        chain: The chain, composed and checked.
+        chain: The chain, as composed; classes are checked and lengths filled in here.
         name: Its name, for ``results.json``.
         out: Folder to write; bundles lie in it by the stages' names, working files in ``.runs``.
         launcher: Command that starts a stage on several devices, such as ``torchrun --nproc-per-node 8``; without one
@@ -74,13 +77,13 @@ class ChainRun:
             )
         if launcher is not None and not find_program(launcher):
             raise ValueError(f"Expected --launcher to start with a command that is installed, got '{launcher}'.")
-        self.chain, self.name, self.out = chain, name, out
+        self.chain, self.name, self.out = fill_in(chain), name, out
         self.launcher, self.trust_cache, self.curves, self.say = launcher, trust_cache, curves, say
         self.store = Store() if use_cache else None
         self.results: dict[str, StageResult] = {}
         self._sources = Sources()
+        self._composed = chain  # as it was written down: what a stage is known by before it ran
         self._identities = stage_identities(chain)
-        self._kin = {name: stage_kin(chain, name) for name in chain["stages"]}
         self._parsed: dict[str, BackdoorCLI] = {}
         self._seen: dict[str, BackdoorDataModule] = {}
 
@@ -92,7 +95,7 @@ class ChainRun:
             for name in self.chain["stages"]:
                 self.results[name] = self._stage(name)
                 self.say(_line(self.results[name]))
-            data = self._data(self.chain["data"])
+            data = self._data(with_attack(self.chain["data"], self._attacked()))
             return collect(self.chain, self.name, self.out, data, list(self.results.values()))
 
     def plan(self) -> list[tuple[str, str, str]]:
@@ -109,13 +112,39 @@ class ChainRun:
             plan.append((name, self._verb(name), config["model"]["class_path"]))
         return plan
 
+    def found(self) -> dict[str, str]:
+        """Say of each stage whose result is there already where it is; what waits for others is not looked for."""
+        bundles: dict[str, Bundle] = {}
+        where = {}
+        for name, stage in self.chain["stages"].items():
+            inputs = stage.get("inputs", {})
+            if not set(inputs.values()) <= bundles.keys():
+                continue
+            hashes = {argument: bundles[source].hash for argument, source in inputs.items()}
+            victim = bundles.get(attacker_of(self.chain) or "")
+            if victim is not None and victim.info["attack"] is not None:
+                hashes["data.attack"] = attack_hash(victim)
+            try:
+                key = self._key(name, hashes)
+            except OSError:  # the data are not here yet
+                break
+            places = [(self.out / name, ", done"), *([(self.store.bundle(key), ", cached")] if self.store else [])]
+            for folder, said in places:
+                if name not in bundles and (bundle := finished(folder, key)):
+                    bundles[name], where[name] = bundle, said
+        return where
+
     # One stage.
 
     def _stage(self, name: str) -> StageResult:
         started, inputs = time.monotonic(), dict(self.chain["stages"][name].get("inputs", {}))
         sources = {argument: self.results[source].bundle for argument, source in inputs.items()}
-        key = self._key(name, {argument: bundle.hash for argument, bundle in sources.items()})
-        bundle, status = self._bundle(name, key, {argument: bundle.path for argument, bundle in sources.items()})
+        hashes = {argument: bundle.hash for argument, bundle in sources.items()}
+        paths = {argument: bundle.path for argument, bundle in sources.items()}
+        if (victim := self._attacked(name)) is not None:
+            hashes["data.attack"], paths["data.attack"] = attack_hash(victim), victim.path
+        key = self._key(name, hashes)
+        bundle, status = self._bundle(name, key, paths)
         if self.store is not None:
             if not self.store.has(key):
                 self.store.keep(bundle, key)
@@ -123,6 +152,11 @@ class ChainRun:
         metrics = self._metrics(name, bundle, key)
         seconds, class_path = round(time.monotonic() - started, 2), self._config(name)["model"]["class_path"]
         return StageResult(name, class_path, bundle, key, status, seconds, inputs, metrics, read_made(bundle.path))
+
+    def _attacked(self, name: str | None = None) -> Bundle | None:
+        """Give the bundle that a stage takes its attack from; None for the attacker's own stage and those before it."""
+        found = self.results.get(attacker_of(self.chain) or "")
+        return found.bundle if found and found.name != name and found.bundle.info["attack"] is not None else None
 
     def _bundle(self, name: str, key: str, paths: Mapping[str, Path]) -> tuple[Bundle, str]:
         """Find the bundle of a stage in its folder or in the store, or make it; also says which."""
@@ -139,7 +173,7 @@ class ChainRun:
             bundle, status = self._make(name, key, paths)
             store.keep(bundle, key)
             if status == "ran":
-                store.note_seconds(self._kin[name], read_made(target)["seconds"])
+                store.note_seconds(stage_kin(self._composed, name), read_made(target)["seconds"])
             return bundle, status
 
     def _make(self, name: str, key: str, paths: Mapping[str, Path]) -> tuple[Bundle, str]:
@@ -172,6 +206,8 @@ class ChainRun:
         for argument in self.chain["stages"][name].get("inputs", {}):
             part, _, parameter = argument.partition(".")
             config[part].setdefault("init_args", {})[parameter] = str(paths[argument]) if paths else WIRED
+        if paths and "data.attack" in paths:
+            config["data"]["init_args"]["attack"] = str(paths["data.attack"])
         if not (self.curves or config["trainer"].get("callbacks")):
             config["trainer"]["limit_val_batches"] = 0
         return config
@@ -232,7 +268,7 @@ class ChainRun:
         return resolved
 
     def _key(self, name: str, inputs: Mapping[str, str]) -> str:
-        from lit_backdoor.chain.names import load_class
+        from lit_backdoor.chain.classes import load_class
 
         config = self._config(name)
         views = load_class(config["model"]["class_path"]).views
@@ -270,7 +306,7 @@ class ChainRun:
 
     def _launch(self, name: str, key: str, paths: Mapping[str, Path], resumed: bool) -> None:
         config, work = self._command(name, paths), self._work(name)
-        given: dict[str, Any] = {"out": str(self.out / name), "key": key}
+        given: dict[str, Any] = {"out": str(self.out / name), "key": key, "trust": list(trusted(self.chain))}
         if resumed:
             given["ckpt_path"] = str(newest_checkpoint(work))
         file = work / "stage.yaml"
@@ -287,11 +323,12 @@ class ChainRun:
         """Test the bundle in this process, once; the numbers that the stage left stand beside."""
         from lit_backdoor.chain.testing import kept_arguments, test_bundle
 
-        data = stage_config(self.chain, name)["data"]
+        data, source = stage_config(self.chain, name)["data"], self._attacked(name) or bundle
         trainer = kept_arguments(self.chain.get("trainer") or {})
         mark = {
             "hash": bundle.hash,
             "data": data,
+            "attack": attack_hash(source) if source.info["attack"] is not None else None,
             "fingerprint": self._sources.fingerprint(data, ()),
             "trainer": trainer,
             "code": None if self.trust_cache else code_of(data),  # a trigger may have changed that no weights depend on
@@ -303,7 +340,9 @@ class ChainRun:
                 return dict(stored["metrics"])
         metrics = self.store.read_metrics(key, mark) if self.store else None
         if metrics is None:
-            tested = test_bundle(bundle, self._sources.data(data), self.chain.get("trainer") or {}, self._work(name))
+            tested = test_bundle(
+                bundle, self._sources.data(with_attack(data, source)), self.chain.get("trainer") or {}, self._work(name)
+            )
             metrics = {**bundle.numbers, **tested}
             if self.store:
                 self.store.keep_metrics(key, mark, metrics)

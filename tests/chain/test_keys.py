@@ -195,7 +195,10 @@ def test_what_changes_a_key_changes_an_identity(base, setting, changed):
 
 def test_identity_ignores_what_only_shows_a_run_and_follows_seed_and_code(base, monkeypatch):
     before = identities(base)
-    assert identities(base, "trainer.limit_val_batches=2", "data.init_args.num_workers=2", "summary.after=victim") == before
+    assert (
+        identities(base, "trainer.limit_val_batches=2", "data.init_args.num_workers=2", "summary.after=victim")
+        == before
+    )
     assert not set(identities(base, seed=6).values()) & set(before.values())
     monkeypatch.setattr(keys_module, "source_hash", lambda *names: "other code")
     assert not set(identities(base).values()) & set(before.values())

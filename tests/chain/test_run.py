@@ -30,7 +30,9 @@ def test_results_have_the_documented_shape(finished):
     assert data["attack"]
     assert results["counts"] == {"clean": 32, "triggered": 24}
     for stage, name in zip(results["stages"], NAMES, strict=True):
-        assert {"name", "kind", "class_path", "status", "seconds", "key", "inputs", "bundle", "metrics", "made"} <= set(stage)
+        assert {"name", "kind", "class_path", "status", "seconds", "key", "inputs", "bundle", "metrics", "made"} <= set(
+            stage
+        )
         assert stage["name"] == stage["bundle"] == name
         bundle = open_bundle(out / stage["bundle"], stage["kind"])
         assert (bundle.hash, bundle.info["key"]) == (stage["hash"], stage["key"])

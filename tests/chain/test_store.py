@@ -50,7 +50,10 @@ def test_inputs_of_a_bundle_from_the_store_are_where_this_chain_has_them(file, f
     chain["summary"] = {"before": "first"}
     assert statuses(ChainRun(chain, "tiny", tmp_path / "out").run()) == ["cached"] * 4
     inputs = open_bundle(tmp_path / "out" / "clean").info["inputs"]
-    assert {name: source["path"] for name, source in inputs.items()} == {"suspect": "../first", "generator": "../generate"}
+    assert {name: source["path"] for name, source in inputs.items()} == {
+        "suspect": "../first",
+        "generator": "../generate",
+    }
 
 
 def test_tests_of_a_bundle_are_not_repeated(file, finished, filled, tmp_path, monkeypatch):

@@ -13,9 +13,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from lit_backdoor.signals import PATIENCE
+
 __all__ = ["Ended", "Engine", "Task", "last_line", "run", "terminate"]
 
-_PATIENCE = 30  # seconds that a command has to stop by itself
+_PATIENCE = PATIENCE - 5  # seconds; this process itself is ended by force after PATIENCE
 _PR_SET_PDEATHSIG = 1
 
 

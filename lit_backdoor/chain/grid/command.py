@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import signal
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -88,7 +87,7 @@ def grid_command(given: argparse.Namespace) -> int:
         console.print(line, soft_wrap=True)
     if given.dry_run:
         return 0
-    with _bar(console, len(plan.wanted)) as say, _terminable():
+    with _bar(console, len(plan.wanted)) as say:
         rows = run_grid(
             given.name, engine=given.engine, out=folder, retries=given.retries, address=given.address, say=say
         )
@@ -142,18 +141,3 @@ def _bar(console: Console, total: int) -> Iterator[Callable[[str, int], None]]:
             progress.update(bar, completed=over)
 
         yield say
-
-
-@contextlib.contextmanager
-def _terminable() -> Iterator[None]:
-    """Have SIGTERM and SIGHUP end this process as Ctrl-C does, by an exception: what runs is ended first."""
-
-    def stop(number: int, frame: Any) -> None:
-        raise SystemExit(128 + number)
-
-    old = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGHUP)}
-    try:
-        yield
-    finally:
-        for number, handler in old.items():
-            signal.signal(number, handler)
