@@ -14,10 +14,12 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
+from lit_backdoor.bundle import open_bundle
 from lit_backdoor.data import BackdoorDataModule
 from lit_backdoor.errors import unknown
 from lit_backdoor.recipe import arguments_of
 from lit_backdoor.stages import BundleWriter, Stage
+from lit_backdoor.stages.testing import TESTED
 
 __all__ = ["BackdoorCLI"]
 
@@ -134,8 +136,6 @@ def with_bundle(arguments: list[str]) -> list[str]:
     Raises:
         ValueError: If it stands beside ``fit``, which a bundle is not for.
     """
-    from lit_backdoor.stages import evaluation_of
-
     parser = argparse.ArgumentParser(prog="lit-backdoor", add_help=False, allow_abbrev=False)
     parser.add_argument("--bundle")
     given, rest = parser.parse_known_args(arguments)
@@ -146,5 +146,6 @@ def with_bundle(arguments: list[str]) -> list[str]:
             "Expected --bundle with test, validate or predict, got it with fit. To train on from a bundle, hand it to "
             "a stage, for example --model lit_backdoor.stages.FineTune --model.suspect DIR."
         )
-    cls = type(evaluation_of(given.bundle))
-    return [*rest, "--model", f"{cls.__module__}.{cls.__qualname__}", "--model.bundle", given.bundle]
+    if arguments[0] == "predict" and open_bundle(given.bundle, TESTED).kind == "detector":
+        return [*rest, "--model", "lit_backdoor.stages.InputDetection", "--model.purified", given.bundle]
+    return [*rest, "--model", "lit_backdoor.stages.Evaluation", "--model.bundle", given.bundle]

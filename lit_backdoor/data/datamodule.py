@@ -274,9 +274,11 @@ class BackdoorDataModule(pl.LightningDataModule):
         """Give the loaders ``clean`` and, where there is an attack, ``triggered``."""
         return self.val_dataloader()
 
-    def predict_dataloader(self) -> DataLoader[Batch] | dict[str, DataLoader[Batch]]:
-        """Give the stage's views in order."""
+    def predict_dataloader(self) -> Any:
+        """Give the loaders of the stage's views in order; a stage without views gets one empty batch."""
         loaders = {name: self.loader(name, shuffle=False) for name in self._stage_views()}
+        if not loaders:
+            return _Once()
         return next(iter(loaders.values())) if len(loaders) == 1 else loaders
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
@@ -337,3 +339,13 @@ class BackdoorDataModule(pl.LightningDataModule):
 
 def _as_is(batch: Any) -> Any:
     return batch
+
+
+class _Once:
+    """One empty batch in every process, for a stage that makes all of its passes itself."""
+
+    def __len__(self) -> int:
+        return 1
+
+    def __iter__(self) -> Iterator[Batch]:
+        yield {}
