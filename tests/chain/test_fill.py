@@ -7,7 +7,7 @@ from lit_backdoor.chain.compose import compose
 from lit_backdoor.chain.fill import fill_in
 from lit_backdoor.chain.run import ChainRun
 
-UNLEARNING = "lit_backdoor.defenses.btidbf.Unlearning"
+UNLEARNING = "lit_backdoor.defenses.btidbf.BTIDBFUnlearning"
 NET = "stages.victim.model.init_args.classifier.init_args"
 
 

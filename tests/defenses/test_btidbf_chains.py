@@ -6,6 +6,7 @@ import pytest
 from lit_backdoor.chain.compose import compose
 from lit_backdoor.chain.run import ChainRun
 
+
 @pytest.mark.slow
 def test_chain_from_victim_to_detector(tmp_path):
     settings = [
@@ -24,7 +25,7 @@ def test_chain_from_victim_to_detector(tmp_path):
     chain = compose("btidbf_p_varied", settings)
     invert = {
         "model": {
-            "class_path": "lit_backdoor.defenses.btidbf.TriggerInversion",
+            "class_path": "lit_backdoor.defenses.btidbf.BTIDBFInversion",
             "init_args": {"decoupling": {"epochs": 1}, "inversion": {"epochs": 1}},
         },
         "inputs": {"model.suspect": "victim"},
@@ -46,5 +47,5 @@ def test_generators_to_choose_from_come_from_a_configuration():
         {"class_path": "lit_backdoor.models.UNet", "init_args": {"base": 4, "downs": 2, "start": "small"}},
     ]
     arguments = {"suspect": "-", "generator": generators, "rounds": 1, "unlearn_epochs": 1}
-    stage = build({"class_path": "lit_backdoor.defenses.btidbf.Unlearning", "init_args": arguments}, Stage)
+    stage = build({"class_path": "lit_backdoor.defenses.btidbf.BTIDBFUnlearning", "init_args": arguments}, Stage)
     assert [type(net).__name__ for net in stage.make_generators()] == ["WarpField", "UNet"]
