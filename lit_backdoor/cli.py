@@ -91,8 +91,8 @@ def _parser() -> argparse.ArgumentParser:
 
     demo = commands.add_parser("demo", help="ATClean on embedded traffic signs, in minutes on a CPU")
     demo.set_defaults(
-        run=_chain, name="demo", setup=None, attack=None, data=None, settings=[], trust=[], launcher=None, no_cache=True,
-        trust_cache=False, dry_run=False,
+        run=_chain, name="demo", setup=None, attack=None, data=None, settings=[], trust=[], launcher=None,
+        no_cache=True, trust_cache=False, dry_run=False,
     )  # fmt: skip
     chain = commands.add_parser(
         "chain",
@@ -101,7 +101,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     chain.set_defaults(run=_chain)
     chain.add_argument("name", metavar="NAME|FILE", help="a defense or a chain (lit-backdoor list), or a YAML file")
-    chain.add_argument("--setup", metavar="NAME|FILE", help="data, net and victim; default signs, which need no download")
+    chain.add_argument("--setup", metavar="NAME|FILE", help="data, net and victim; default signs, without a download")
     chain.add_argument("--attack", metavar="NAME|FILE", help="default badnets; null for a clean model")
     chain.add_argument("--data", metavar="DIR", help="your images, in class folders below DIR/train and DIR/test")
     for command in (demo, chain):
@@ -116,7 +116,11 @@ def _parser() -> argparse.ArgumentParser:
         help="set a key of the chain; may be given several times",
     )
     chain.add_argument(
-        "--trust", metavar="MODULE", action="append", default=[], help="a package or module whose classes bundles may name"
+        "--trust",
+        metavar="MODULE",
+        action="append",
+        default=[],
+        help="a package or module that bundles may name",
     )
     chain.add_argument(
         "--launcher", metavar="COMMAND", help='start stages on several devices: "torchrun --nproc-per-node 8", "srun …"'

@@ -1,4 +1,4 @@
-"""The check of every class in a chain before anything starts: that it exists, its arguments, what it takes and needs."""
+"""The check of every class in a chain before anything starts: its name, its arguments, what it takes and needs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,12 @@ from lit_backdoor.recipe import arguments_of
 __all__ = ["check_classes", "kind_of", "load_class", "plain_kind", "trusted"]
 
 _LIBRARIES = ("lit_backdoor", "torch", "torchvision", "lightning")
-_QUESTIONED = {"train", "questioned", "suspicious", "attacker"}  # views of rows that only who has the questioned set has
+_QUESTIONED = {
+    "train",
+    "questioned",
+    "suspicious",
+    "attacker",
+}  # views that need the questioned set
 
 
 def check_classes(chain: Mapping[str, Any]) -> None:

@@ -37,8 +37,8 @@ def lay_out(name: str, setup: str | None, attack: str | None) -> dict[str, Any]:
     if any("class_path" in section(content, "data") for _, content in files):
         if setup is not None:
             raise ValueError(
-                f"Expected no setup for the chain file {path}, which names its own data. For a chain that goes with any "
-                "setup take data, victim and control out of it."
+                f"Expected no setup for the chain file {path}, which names its own data. For a chain that goes with "
+                "any setup take data, victim and control out of it."
             )
         chain: dict[str, Any] = {}
         for _, content in files:
@@ -54,7 +54,10 @@ def lay_out(name: str, setup: str | None, attack: str | None) -> dict[str, Any]:
         chain = _with_lengths(_laid(chain, content), file, chain["setup"])
     stages = chain["stages"]
     if "control" in stages:  # what it is compared with comes first
-        chain["stages"] = {**{name: stage for name, stage in stages.items() if name != "control"}, "control": stages["control"]}
+        chain["stages"] = {
+            **{name: stage for name, stage in stages.items() if name != "control"},
+            "control": stages["control"],
+        }
     return _with_root(chain)
 
 
@@ -126,8 +129,8 @@ def _with_lengths(chain: dict[str, Any], path: Path, setup: str) -> dict[str, An
         for key in _leaves(stage):
             if not (key in _LENGTHS or key.endswith("_steps")):
                 raise ValueError(
-                    f"Expected only steps, passes and batch sizes for a setup in {file}, got '{key}' of stage '{name}'. "
-                    "For other settings make a defense of another name."
+                    f"Expected only steps, passes and batch sizes for a setup in {file}, got '{key}' of stage "
+                    f"'{name}'. For other settings make a defense of another name."
                 )
     return merge(replace_lengths(chain, stages), {"stages": stages})
 
@@ -145,7 +148,9 @@ def _with_root(chain: dict[str, Any]) -> dict[str, Any]:
     if share is None:
         return chain
     if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share <= 1:
-        raise ValueError(f"Expected 'root' in the chain to be a share of the setup's root set in (0, 1], got {share!r}.")
+        raise ValueError(
+            f"Expected 'root' in the chain to be a share of the setup's root set in (0, 1], got {share!r}."
+        )
     arguments = chain["data"].setdefault("init_args", {})
     split = arguments.setdefault("split", {})
     split = split.setdefault("init_args", {}) if "class_path" in split else split

@@ -119,7 +119,10 @@ def _measured(names: set[str]) -> Iterator[tuple[str, str]]:
                 if None not in numbers:
                     asr, after, acc, kept = numbers
                     said = f"ASR {asr:.3f} to {after:.3f}, ACC {acc:.3f} to {kept:.3f}"
-                    yield f"{defense}, {_name(row.get('setup') or row.get('dataset'))}, {attack}, seed {row.get('seed')}", said
+                    yield (
+                        f"{defense}, {_name(row.get('setup') or row.get('dataset'))}, {attack}, seed {row.get('seed')}",
+                        said,
+                    )
 
 
 def _name(value: Any) -> str:
@@ -145,7 +148,7 @@ def _classes(kind: str) -> list[tuple[str, str]]:
 @lru_cache
 def _sources() -> dict[str, ast.ClassDef]:
     """Parse the classes of the packages that are listed, and of what they are made from."""
-    found = {}
+    found: dict[str, ast.ClassDef] = {}
     for folder in ("stages", "attacks", "data/sources", "models"):
         for path in sorted((_PACKAGE / folder).rglob("*.py")):
             found |= {node.name: node for node in ast.parse(path.read_text()).body if isinstance(node, ast.ClassDef)}

@@ -37,13 +37,15 @@ def _data(chain: Mapping[str, Any]) -> str:
         module.prepare_data()
         height, width = module.image_size
         counts = module.counts
-        said += f", {module.num_classes} classes, {width}x{height} px, {counts['train']} questioned and {counts['root']} "
+        said += (
+            f", {module.num_classes} classes, {width}x{height} px, {counts['train']} questioned and {counts['root']} "
+        )
         said += f"root images, {counts['clean']} for tests"
     attack = module.attack
     if attack is None:
         return f"{said}\nattack: none"
     named = chain.get("attack") or type(attack.trigger).__name__
     return (
-        f"{said}\nattack: {named} ({type(attack.trigger).__name__}, {type(attack.policy).__name__}, target {attack.target},"
-        f" rate {attack.rate} of {attack.rate_of})"
+        f"{said}\nattack: {named} ({type(attack.trigger).__name__}, {type(attack.policy).__name__}, target "
+        f"{attack.target}, rate {attack.rate} of {attack.rate_of})"
     )

@@ -24,7 +24,9 @@ def set_value(chain: dict[str, Any], key: str, value: Any) -> None:
     """
     *parents, last = key.split(".")
     if (first := key.partition(".")[0]) in ("base", "format", "set", "setup", "attack"):
-        raise ValueError(f"Cannot set '{key}': '{first}' counts only in a chain file. {_INSTEAD.get(first, '')}".strip())
+        raise ValueError(
+            f"Cannot set '{key}': '{first}' counts only in a chain file. {_INSTEAD.get(first, '')}".strip()
+        )
     if first == "stages" and (parents[2:], last) in ((["trainer"], "max_epochs"), ([], "steps")) and value is not None:
         chain["stages"] = replace_lengths(chain, {parents[1]: {"steps": 1} if last == "steps" else _EPOCHS})["stages"]
     node, path = chain, ""

@@ -60,7 +60,9 @@ def test_setup_and_attack_are_chosen_by_name_or_file(tmp_path):
     chain = compose("atclean_mixed", setup=mine, attack=own, seed=3)
     assert (chain["setup"], chain["attack"], chain["seed"]) == ("mine", "own", 3)
     assert chain["stages"]["victim"]["steps"] == 7
-    assert chain["stages"]["generate"]["steps"] == 240  # what the method has for other setups, tuned for these data or not
+    assert (
+        chain["stages"]["generate"]["steps"] == 240
+    )  # what the method has for other setups, tuned for these data or not
 
 
 def test_an_attack_of_null_is_a_clean_model():
@@ -156,7 +158,10 @@ def test_a_method_has_lengths_of_its_own_for_a_setup(shipped):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("abl: {clean: {model: {init_args: {batch_norm: eval}}}}", "only steps, passes and batch sizes.*got 'batch_norm'"),
+        (
+            "abl: {clean: {model: {init_args: {batch_norm: eval}}}}",
+            "only steps, passes and batch sizes.*got 'batch_norm'",
+        ),
         ("abl: {claen: {steps: 7}}", "Did you mean 'clean'"),
     ],
 )

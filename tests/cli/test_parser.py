@@ -90,7 +90,13 @@ def test_help_of_a_stage_s_command_says_where_stages_are_listed(capfd):
 def test_list_describes_a_defense(capfd):
     assert main(["list", "defense", "pgbd_stamps"]) == 0
     shown = capfd.readouterr().out
-    for said in ("Amula et al.", "the target class", "pgbd/paper", "recommended  pgbd_stamps", "chain pgbd_stamps --setup"):
+    for said in (
+        "Amula et al.",
+        "the target class",
+        "pgbd/paper",
+        "recommended  pgbd_stamps",
+        "chain pgbd_stamps --setup",
+    ):
         assert said in shown
     refused(capfd, ["list", "defense", "pgdb"], "Unknown defense 'pgdb'. Did you mean 'pgbd'")
     refused(capfd, ["list", "defense"], "Expected a name")
