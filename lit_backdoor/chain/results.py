@@ -49,6 +49,8 @@ def collect(chain: Mapping[str, Any], name: str, out: Path, stages: Sequence[Sta
     results = {
         "format": FORMAT,
         "chain": name,
+        "setup": chain.get("setup"),
+        "attack": chain.get("attack"),
         "seed": chain["seed"],
         "data": {
             "source": chain["data"]["init_args"]["source"]["class_path"],
