@@ -83,10 +83,11 @@ def _report(error: Exception) -> int:
     from lightning.fabric.utilities.exceptions import MisconfigurationException
 
     from lit_backdoor.errors import DivergedError, RunStoppedError, first_lines
+    from lit_backdoor.refusals import one_line
 
     if os.environ.get("LIT_BACKDOOR_TRACEBACK"):
         raise error
-    text = _plain(str(error))
+    text = one_line(str(error)) if "\n" in str(error) and "Error(s) in loading" not in str(error) else str(error)
     if isinstance(error, pickle.UnpicklingError):
         from lit_backdoor.weights import refusal
 
@@ -104,13 +105,6 @@ def _report(error: Exception) -> int:
     raise error
 
 
-def _plain(text: str) -> str:
-    """Pick what our classes said out of a parser's message about types that did not fit."""
-    said = [line.strip(" -") for line in text.splitlines() if line.strip(" -").startswith(("Expected ", "Unknown "))]
-    ours = [line for line in said if not line.startswith(("Expected a <class", "Expected a typing."))]
-    return ours[0] if "Does not validate" in text and ours else text
-
-
 def _fail(text: str, code: int = 2) -> int:
     sys.stderr.write(f"lit-backdoor: {text}\n")
     return code
@@ -119,18 +113,22 @@ def _fail(text: str, code: int = 2) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="lit-backdoor",
+        allow_abbrev=False,
         description="Backdoor attacks on image classifiers, and defenses against them.",
         epilog="Start with: lit-backdoor demo. Each command says more: lit-backdoor chain --help.",
     )
     parser.add_argument("--version", action="version", version=f"lit-backdoor {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
-    demo = commands.add_parser("demo", help="ATClean on embedded traffic signs, in minutes on a CPU")
+    demo = commands.add_parser(
+        "demo", allow_abbrev=False, help="ATClean on embedded traffic signs, in minutes on a CPU"
+    )
     demo.set_defaults(
         run=_chain, name="demo", settings=[], launcher=None, no_cache=True, trust_cache=False, dry_run=False
     )
     chain = commands.add_parser(
         "chain",
+        allow_abbrev=False,
         help="run a chain of stages, by name or file",
         epilog="For example: lit-backdoor chain atclean_cifar10_small --set data.init_args.attack=blend --seed 2",
     )
@@ -154,7 +152,7 @@ def _parser() -> argparse.ArgumentParser:
     chain.add_argument("--trust-cache", action="store_true", help="take results of other versions of the code as well")
     chain.add_argument("--dry-run", action="store_true", help="check everything and print the plan")
 
-    listing = commands.add_parser("list", help="what there is: " + ", ".join(_LISTED))
+    listing = commands.add_parser("list", allow_abbrev=False, help="what there is: " + ", ".join(_LISTED))
     listing.set_defaults(run=_list)
     listing.add_argument("what", nargs="?", choices=_LISTED, help="one of them; all without it")
 

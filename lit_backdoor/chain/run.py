@@ -87,12 +87,12 @@ class ChainRun:
         from lit_backdoor.chain.testing import WIRED, check_stage
 
         self._check_folders()
-        plan = []
+        plan, opened = [], set[str]()
         for name, stage in self.chain["stages"].items():
             config = self._config(name, dict.fromkeys(stage.get("inputs", {}), WIRED))
             count_processes(config["trainer"])
             self._resolve(name, config)
-            check_stage(name, config, self._verb(name))
+            check_stage(name, config, self._verb(name), opened=opened, here=self.launcher is None)
             plan.append((name, self._verb(name), config["model"]["class_path"]))
         return plan
 

@@ -54,13 +54,16 @@ class PoisonedTraining(Stage):
 
     def setup(self, stage: str) -> None:
         """Check the classifier against the data."""
-        classes = getattr(self.attached_data, "num_classes", self.classifier.num_classes)
-        if classes != self.classifier.num_classes:
-            raise ValueError(
-                f"Expected a classifier for the data's {classes} classes, got one for {self.classifier.num_classes}. "
-                f"Set model.init_args.classifier.init_args.num_classes={classes}."
-            )
+        self.check_classes(getattr(self.attached_data, "num_classes", self.classifier.num_classes))
         self.warn_of_size(self.classifier)
+
+    def check_classes(self, num_classes: int) -> None:
+        """Check the classifier's number of classes against the data's."""
+        if num_classes != self.classifier.num_classes:
+            raise ValueError(
+                f"Expected a classifier for the data's {num_classes} classes, got one for "
+                f"{self.classifier.num_classes}. Set model.init_args.classifier.init_args.num_classes={num_classes}."
+            )
 
     def configure_optimizers(self) -> Any:
         """Make the optimizer and its schedule."""

@@ -78,3 +78,8 @@ def test_help_of_a_stage_s_command_says_where_stages_are_listed(capfd):
     said = " ".join(capfd.readouterr().out.split())
     assert "lit-backdoor list stages, lit-backdoor list defenses" in said
     assert "lit-backdoor predict --model.help CLASS_PATH" in said
+
+
+@pytest.mark.parametrize("arguments", [["chain", "demo", "--dry"], ["fit", "--conf", "x.yaml"], ["demo", "--se", "1"]])
+def test_flags_are_written_out(arguments, capfd):
+    refused(capfd, arguments, arguments[-2] if len(arguments) > 3 or arguments[0] == "demo" else "--")
