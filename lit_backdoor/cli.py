@@ -87,7 +87,7 @@ def _report(error: Exception) -> int:
 
     if os.environ.get("LIT_BACKDOOR_TRACEBACK"):
         raise error
-    text = one_line(str(error)) if "\n" in str(error) and "Error(s) in loading" not in str(error) else str(error)
+    text = str(error)
     if isinstance(error, pickle.UnpicklingError):
         from lit_backdoor.weights import refusal
 
@@ -101,6 +101,7 @@ def _report(error: Exception) -> int:
     if isinstance(error, RuntimeError) and text.startswith("Early stopping conditioned on metric"):
         return _fail(text)
     if isinstance(error, ValueError | OSError | MisconfigurationException | DivergedError | RunStoppedError):
+        text = one_line(text) if "\n" in text else text
         return _fail(text, 1 if isinstance(error, DivergedError | RunStoppedError) else 2)
     raise error
 
