@@ -83,10 +83,11 @@ def _report(error: Exception) -> int:
     from lightning.fabric.utilities.exceptions import MisconfigurationException
 
     from lit_backdoor.errors import DivergedError, RunStoppedError, first_lines
+    from lit_backdoor.refusals import one_line
 
     if os.environ.get("LIT_BACKDOOR_TRACEBACK"):
         raise error
-    text = _plain(str(error))
+    text = str(error)
     if isinstance(error, pickle.UnpicklingError):
         from lit_backdoor.weights import refusal
 
@@ -100,15 +101,9 @@ def _report(error: Exception) -> int:
     if isinstance(error, RuntimeError) and text.startswith("Early stopping conditioned on metric"):
         return _fail(text)
     if isinstance(error, ValueError | OSError | MisconfigurationException | DivergedError | RunStoppedError):
+        text = one_line(text) if "\n" in text else text
         return _fail(text, 1 if isinstance(error, DivergedError | RunStoppedError) else 2)
     raise error
-
-
-def _plain(text: str) -> str:
-    """Pick what our classes said out of a parser's message about types that did not fit."""
-    said = [line.strip(" -") for line in text.splitlines() if line.strip(" -").startswith(("Expected ", "Unknown "))]
-    ours = [line for line in said if not line.startswith(("Expected a <class", "Expected a typing."))]
-    return ours[0] if "Does not validate" in text and ours else text
 
 
 def _fail(text: str, code: int = 2) -> int:
@@ -119,19 +114,23 @@ def _fail(text: str, code: int = 2) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="lit-backdoor",
+        allow_abbrev=False,
         description="Backdoor attacks on image classifiers, and defenses against them.",
         epilog="Start with: lit-backdoor demo. Each command says more: lit-backdoor chain --help.",
     )
     parser.add_argument("--version", action="version", version=f"lit-backdoor {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
-    demo = commands.add_parser("demo", help="ATClean on embedded traffic signs, in minutes on a CPU")
+    demo = commands.add_parser(
+        "demo", allow_abbrev=False, help="ATClean on embedded traffic signs, in minutes on a CPU"
+    )
     demo.set_defaults(
         run=_chain, name="demo", setup=None, attack=None, data=None, settings=[], trust=[], launcher=None,
         no_cache=True, trust_cache=False, dry_run=False, until=None, relapse=False, no_report=False,
     )  # fmt: skip
     chain = commands.add_parser(
         "chain",
+        allow_abbrev=False,
         help="run a defense against an attack, or any chain of stages",
         epilog="For example: lit-backdoor chain pgbd_stamps --setup cifar10_small --attack blend --seed 2",
     )
@@ -206,7 +205,7 @@ def _parser() -> argparse.ArgumentParser:
     board.add_argument("folders", metavar="DIR", nargs="+", type=Path, help="folders of grids or chains, or rows.jsonl")
     board.add_argument("--out", metavar="DIR", type=Path, default=Path("board"), help="folder to write; default board")
 
-    listing = commands.add_parser("list", help="what there is: " + ", ".join(_LISTED))
+    listing = commands.add_parser("list", allow_abbrev=False, help="what there is: " + ", ".join(_LISTED))
     listing.set_defaults(run=_list)
     listing.add_argument("what", nargs="?", choices=(*_LISTED, "defense"), help="one of them; all without it")
     listing.add_argument("name", nargs="?", help="with defense: the one to describe")

@@ -103,12 +103,13 @@ class ChainRun:
         from lit_backdoor.chain.testing import check_stage
 
         self._check_folders()
-        plan = []
+        plan, opened = [], set[str]()
         for name in self.chain["stages"]:
             config = self._config(name)
             count_processes(config["trainer"])
             self._parse(name)
-            check_stage(name, config, self._data(config["data"]), self._verb(name))
+            data, verb = self._data(config["data"]), self._verb(name)
+            check_stage(name, config, data, verb, opened=opened, here=self.launcher is None)
             plan.append((name, self._verb(name), config["model"]["class_path"]))
         return plan
 

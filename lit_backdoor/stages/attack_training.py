@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
@@ -88,7 +88,7 @@ class AttackTraining(PoisonedTraining):
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         """Make a step of the trigger, then one of the classifier."""
-        of_classifier, of_trigger = self.optimizers()  # type: ignore[misc]
+        of_classifier, of_trigger = cast(list[Any], self.optimizers())
         with self.toggled_optimizer(of_trigger):
             found = self.trigger_losses(batch)
             if found:
@@ -97,7 +97,7 @@ class AttackTraining(PoisonedTraining):
             found |= self.losses(batch)
             self._step(of_classifier, found["loss"])
         if (schedule := self.lr_schedulers()) is not None:
-            schedule.step()  # type: ignore[union-attr, call-arg]
+            cast(Any, schedule).step()
         self.note(batch, found)
 
     def _step(self, optimizer: Any, loss: Tensor) -> None:

@@ -10,7 +10,6 @@ from lit_backdoor.chain.testing import build
 from lit_backdoor.stages import Stage
 
 
-
 @pytest.mark.slow
 def test_chain_from_victim_to_detector(tmp_path):
     settings = [
