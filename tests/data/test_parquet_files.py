@@ -84,7 +84,9 @@ def test_bombs_are_refused(tmp_path):
     label = pa.DictionaryArray.from_arrays(pa.array(np.zeros(rows, np.int8)), pa.array([0]))
     pq.write_table(pa.table({"label": label}), many, compression="zstd")
     same = pa.DictionaryArray.from_arrays(pa.array(np.zeros(3000, np.int32)), pa.array([bytes(10**6)]))
-    pq.write_table(pa.table({"image": same, "label": pa.array([0] * 3000)}), large, compression="zstd", store_schema=False)
+    pq.write_table(
+        pa.table({"image": same, "label": pa.array([0] * 3000)}), large, compression="zstd", store_schema=False
+    )
     for path in (many, large):
         with pytest.raises(ValueError, match=f"{path.name}.* unfold"):
             ParquetSource(str(path), str(path)).train()
