@@ -123,9 +123,10 @@ def test_slurm_script_runs_levels_in_order_and_nothing_whose_needs_failed(stub, 
     calls = (tmp_path / "calls").read_text().splitlines()
     options = [[word for word in call.split() if word.startswith("--")] for call in calls]
     assert options == [
-        ["--parsable", "--array=0-1", "--cpus-per-task=3", "--gpus=1"],
         ["--parsable", "--array=0-0", "--cpus-per-task=1"],
         ["--parsable", "--array=0-0", "--cpus-per-task=2"],
+        ["--parsable", "--array=0-0", "--cpus-per-task=3", "--gpus=1"],
+        ["--parsable", "--array=0-1", "--cpus-per-task=3", "--gpus=1", "--dependency=afterany:1:2:3"],
     ]
     assert (stub / "cell0.log").read_text() == "OMP 3 /c list it's 0\n"
     assert (stub / "cell1.log").read_text() == "blocked by victim 1\n"

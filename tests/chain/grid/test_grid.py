@@ -35,8 +35,11 @@ def test_grid_runs_shares_its_victim_and_gives_rows(here, tmp_path):
     row = rows[0]
     assert (row.setup, row.attack.name, row.defense.name, row.seed) == ("mini", "badnets_3x3", "tune0", 0)
     assert (row.defense.access, row.defense.target, row.flags) == ("root", "none", ("development",))
-    assert row.before.acc is not None and row.after.asr is not None
-    assert row.seconds["victim"] > 0 and row.peak_mb > 0 and row.env.threads
+    assert row.before.acc is not None
+    assert row.after.asr is not None
+    assert row.seconds["victim"] > 0
+    assert row.peak_mb > 0
+    assert row.env.threads
     assert row.code.version
     results = [json.loads((out / "cells" / name / "results.json").read_text()) for name in here.ran[1:]]
     assert results[0]["stages"][0]["hash"] == results[1]["stages"][0]["hash"]
@@ -98,7 +101,9 @@ def test_cache_is_listed_and_pruned(here, tmp_path, cache, capfd):
     run_grid(file, out=tmp_path / "out")
     assert main(["cache", "list"]) == 0
     said = capfd.readouterr().out
-    assert "PoisonedTraining" in said and "FineTune" in said and "3 bundles" in said
+    assert "PoisonedTraining" in said
+    assert "FineTune" in said
+    assert "3 bundles" in said
     assert main(["cache", "prune", "--unreachable-from", small(tmp_path, exclude=[{"defense": str(tmp_path / "tune1.yaml")}])]) == 0
     assert "1 bundles" in capfd.readouterr().out.splitlines()[-1]
     assert len(list((cache / "bundles").iterdir())) == 2
