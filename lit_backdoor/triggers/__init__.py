@@ -19,6 +19,7 @@ from lit_backdoor.triggers.named import named_attack
 from lit_backdoor.triggers.noise import NoisyCover
 from lit_backdoor.triggers.painted import PaintedMask
 from lit_backdoor.triggers.patch import Patch
+from lit_backdoor.triggers.regional import RegionalTrigger
 from lit_backdoor.triggers.semantic import SemanticTrigger
 from lit_backdoor.triggers.sig import Sig
 from lit_backdoor.triggers.wanet import WaNet
@@ -39,6 +40,7 @@ __all__ = [
     "OneToOne",
     "PaintedMask",
     "Patch",
+    "RegionalTrigger",
     "Role",
     "Rotation",
     "SemanticTrigger",
