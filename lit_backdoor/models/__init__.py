@@ -13,6 +13,7 @@ from lit_backdoor.models.timm_classifier import TimmClassifier
 from lit_backdoor.models.trigger_layers import RegionalTransformation, Renormalization
 from lit_backdoor.models.unet import UNet
 from lit_backdoor.models.warp_field import WarpField
+from lit_backdoor.models.with_head import WithHead
 
 __all__ = [
     "AutoEncoder",
@@ -33,6 +34,7 @@ __all__ = [
     "UNet",
     "WarpField",
     "WideAndLocal",
+    "WithHead",
     "WrappedClassifier",
     "wrap_classifier",
 ]
