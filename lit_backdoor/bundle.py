@@ -1,7 +1,7 @@
 """Bundles: what a stage leaves and the next one takes. A folder with ``bundle.json`` and ``weights.safetensors``.
 
-Nothing in a bundle is code. Writing goes to a temporary folder that is renamed at the end, so a bundle is there whole
-or not at all; reading checks kind, format and hashes before anything is built.
+Nothing in a bundle is code. Writing goes to a temporary folder that takes its place at the end, so a bundle is there
+whole or not at all; reading checks kind, format and hashes before anything is built.
 """
 
 from __future__ import annotations
@@ -11,8 +11,6 @@ import hashlib
 import json
 import math
 import os
-import secrets
-import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,14 +22,18 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from lit_backdoor import __version__
-from lit_backdoor.errors import first_lines, one_of
+from lit_backdoor.budget import Budget
+from lit_backdoor.disk import check_bundle_folder, part_of, place, remove_bundle, tidy
+from lit_backdoor.errors import one_of
 from lit_backdoor.recipe import Recorded, rebuild, recipe
+from lit_backdoor.weights import load_state
 
 __all__ = ["FORMAT", "KINDS", "Bundle", "json_ready", "open_bundle", "save_bundle"]
 
 FORMAT = 1
 KINDS = ("suspect", "generator", "trigger", "detector", "decoder", "selection", "targets")
 _JSON, _WEIGHTS = "bundle.json", "weights.safetensors"
+_LARGEST = 2**24  # bytes of bundle.json; a thousand classes and their numbers are a hundredth of it
 _SHAPE = {"kind": str, "hash": str, "weights": str, "tied": dict, "inputs": dict, "numbers": dict}
 
 
@@ -71,20 +73,22 @@ class Bundle:
         """
         if self.info["model"] is None:
             raise ValueError(f"The {self.kind} bundle {self.path} holds tensors, not a net.")
-        module = rebuild(self.info["model"], trust)
+        weights = self._read()
+        module = _build(self.info["model"], trust, weights)
         if not isinstance(module, nn.Module):
             raise ValueError(f"Expected the bundle {self.path} to name a net, got {type(module).__name__}.")
-        self._load_into(module, "model.")
+        self._load_into(module, "model.", weights)
         return module.eval()
 
     def attack(self, trust: Iterable[str] = ()) -> Any:
         """Rebuild the attack that the bundle was made under, or None where it is not known."""
         if self.info["attack"] is None:
             return None
-        attack = rebuild(self.info["attack"], trust)
+        weights = self._read()
+        attack = _build(self.info["attack"], trust, weights)
         if not isinstance(getattr(attack, "trigger", None), nn.Module):
             raise ValueError(f"Expected the bundle {self.path} to name an attack, got {type(attack).__name__}.")
-        self._load_into(attack.trigger, "trigger.")
+        self._load_into(attack.trigger, "trigger.", weights)
         return attack
 
     def _read(self) -> dict[str, Tensor]:
@@ -96,14 +100,15 @@ class Bundle:
             ) from error
         return {**weights, **{alias: weights[name] for alias, name in self.info["tied"].items() if name in weights}}
 
-    def _load_into(self, module: nn.Module, prefix: str) -> None:
-        weights = {k.removeprefix(prefix): v for k, v in self._read().items() if k.startswith(prefix)}
-        try:
-            module.load_state_dict(weights, strict=True)
-        except RuntimeError as error:
-            raise ValueError(
-                f"The weights of bundle {self.path} do not fit the net it names: {first_lines(str(error))}"
-            ) from error
+    def _load_into(self, module: nn.Module, prefix: str, weights: Mapping[str, Tensor]) -> None:
+        own = {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
+        load_state(module, own, f"the bundle {self.path}", "Make it anew.")
+
+
+def _build(described: Any, trust: Iterable[str], weights: Mapping[str, Tensor]) -> Any:
+    """Build what a bundle describes, within what its weights can fill."""
+    with Budget(sum(value.numel() for value in weights.values()), len(weights)):
+        return rebuild(described, trust)
 
 
 def save_bundle(
@@ -132,7 +137,7 @@ def save_bundle(
         meta: Further JSON values, such as class names.
 
     Raises:
-        ValueError: If the kind is unknown or the module cannot be written down.
+        ValueError: If the kind is unknown, the module cannot be written down, or the folder holds what is no bundle.
         OSError: If the disk is full or not writable; nothing is left behind and an older bundle stays.
     """
     one_of("kind of bundle", kind, KINDS)
@@ -157,9 +162,11 @@ def save_bundle(
         "tied": tied,
         **(meta or {}),
     }
-    target = Path(path)
+    target = Path(path).absolute()
+    tidy(target)
+    check_bundle_folder(target)
     target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.parent / f".{target.name}.{secrets.token_hex(4)}.part"
+    part = part_of(target)
     part.mkdir()
     try:
         save_file(state, part / _WEIGHTS)
@@ -167,14 +174,14 @@ def save_bundle(
         info["weights"] = _sha256(part / _WEIGHTS)
         info["hash"] = _hash(info)
         (part / _JSON).write_text(json.dumps(info, indent=1, allow_nan=False) + "\n")
-        _replace(part, target)
+        place(part, target)
     except (OSError, SafetensorError) as error:
         full = getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error)
         reason = "the disk is full" if full else str(error)
         raise OSError(errno.ENOSPC if full else errno.EIO, f"Could not write the bundle {target}: {reason}") from error
     finally:
-        shutil.rmtree(part, ignore_errors=True)  # gone already where all went well
-    return Bundle(target, kind, info["hash"], info)
+        remove_bundle(part)  # gone already where all went well
+    return Bundle(Path(path), kind, info["hash"], info)
 
 
 def open_bundle(path: str | Path, kind: str | tuple[str, ...] | None = None) -> Bundle:
@@ -217,6 +224,8 @@ def _read_info(folder: Path) -> dict[str, Any]:
     """Read ``bundle.json`` and check its shape, which a hash cannot: who altered it may have hashed it anew."""
     damaged = f"The bundle {folder} is damaged: {_JSON} is truncated or was altered. Make it anew."
     try:
+        if (folder / _JSON).stat().st_size > _LARGEST:
+            raise ValueError(damaged)
         info: dict[str, Any] = json.loads((folder / _JSON).read_text())
         stated = info["format"]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
@@ -225,6 +234,9 @@ def _read_info(folder: Path) -> dict[str, Any]:
         raise ValueError(f"Expected bundle format {FORMAT}, got {stated!r} in {folder}. Make it with this version.")
     whole = all(isinstance(info.get(name), kind) for name, kind in _SHAPE.items()) and {"model", "attack"} <= set(info)
     whole = whole and all(isinstance(name, str) for name in info["tied"].values())
+    names = info.get("class_names", [])
+    if not isinstance(names, list) or not all(isinstance(n, str) for n in names) or len(set(names)) < len(names):
+        raise ValueError(f"Expected class_names in {folder / _JSON} as a list of different texts, got {names!r:.200}.")
     noted = whole and all(isinstance(source, dict) for source in info["inputs"].values())
     if not noted or not all(isinstance(s.get(k), str) for s in info["inputs"].values() for k in ("hash", "path")):
         raise ValueError(damaged)
@@ -244,16 +256,6 @@ def _untie(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]
             first[where] = name
             kept[name] = value.cpu().clone(memory_format=torch.contiguous_format)
     return kept, tied
-
-
-def _replace(part: Path, target: Path) -> None:
-    if target.exists():
-        old = target.parent / f".{target.name}.{secrets.token_hex(4)}.old"
-        target.rename(old)
-        part.rename(target)
-        shutil.rmtree(old, ignore_errors=True)
-    else:
-        part.rename(target)
 
 
 def _hash(info: Mapping[str, Any]) -> str:

@@ -101,7 +101,7 @@ def _parser() -> argparse.ArgumentParser:
     chain.set_defaults(run=_chain)
     chain.add_argument("name", metavar="NAME|FILE", help="a shipped chain (lit-backdoor list chains) or a YAML file")
     for command in (demo, chain):
-        command.add_argument("--out", metavar="DIR", type=Path, help="folder to write; default runs/NAME-seedN")
+        command.add_argument("--out", metavar="DIR", type=_folder, help="folder to write; default runs/NAME-seedN")
         command.add_argument("--seed", metavar="N", type=int, help="seed of split, poison plan, weights and order")
     chain.add_argument(
         "--set",
@@ -118,6 +118,15 @@ def _parser() -> argparse.ArgumentParser:
     chain.add_argument("--trust-cache", action="store_true", help="take results of other versions of the code as well")
     chain.add_argument("--dry-run", action="store_true", help="check everything and print the plan")
 
+    board = commands.add_parser(
+        "board",
+        help="one page about the results of grids and chains, with CSV, LaTeX and YAML",
+        epilog="For example: lit-backdoor board runs/laptop --out board",
+    )
+    board.set_defaults(run=_board)
+    board.add_argument("folders", metavar="DIR", nargs="+", type=Path, help="folders of grids or chains, or rows.jsonl")
+    board.add_argument("--out", metavar="DIR", type=Path, default=Path("board"), help="folder to write; default board")
+
     listing = commands.add_parser("list", help="what there is: " + ", ".join(_LISTED))
     listing.set_defaults(run=_list)
     listing.add_argument("what", nargs="?", choices=_LISTED, help="one of them; all without it")
@@ -125,6 +134,13 @@ def _parser() -> argparse.ArgumentParser:
     for name, text in _LIGHTNING.items():
         commands.add_parser(name, help=text, add_help=False)
     return parser
+
+
+def _folder(text: str) -> Path:
+    """Read a path from the command line; an empty one would be the current folder, as people rarely mean it."""
+    if not text:
+        raise argparse.ArgumentTypeError("expected a folder, got an empty text")
+    return Path(text)
 
 
 def _lightning(arguments: list[str]) -> int:
@@ -140,6 +156,14 @@ def _chain(given: argparse.Namespace) -> int:
     from lit_backdoor.chain.command import run_chain
 
     return run_chain(given)
+
+
+def _board(given: argparse.Namespace) -> int:
+    from lit_backdoor.board import gather, write_board
+
+    page = write_board(gather(given.folders), given.out, given.folders[0].resolve().name)
+    sys.stdout.write(f"board    {page}\n")
+    return 0
 
 
 def _list(given: argparse.Namespace) -> int:

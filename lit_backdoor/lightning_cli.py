@@ -7,6 +7,7 @@ import inspect
 import re
 import sys
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -16,8 +17,10 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from lit_backdoor.data import BackdoorDataModule
 from lit_backdoor.errors import unknown
+from lit_backdoor.presets import read_config
 from lit_backdoor.recipe import arguments_of
 from lit_backdoor.stages import BundleWriter, Stage
+from lit_backdoor.stages.checkpoint import check_parts
 
 __all__ = ["BackdoorCLI"]
 
@@ -51,6 +54,7 @@ class BackdoorCLI(LightningCLI):
 
     def __init__(self, args: list[str], run: bool = True) -> None:
         self._run = run
+        _check_configs(args)
         super().__init__(
             Stage,
             BackdoorDataModule,
@@ -98,6 +102,15 @@ class BackdoorCLI(LightningCLI):
         return trainer
 
 
+def _check_configs(arguments: Sequence[str]) -> None:
+    """Refuse configuration files whose aliases would fill the memory, before the parser expands them."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("--config", action="append", default=[])
+    for name in parser.parse_known_args([str(each) for each in arguments])[0].config:
+        if Path(name).is_file():
+            read_config("configs", Path(name))
+
+
 def _nearest(message: str) -> list[str]:
     """Read out of jsonargparse's message which names are not known, and say which ones are."""
     found = []
@@ -126,6 +139,8 @@ def _check_checkpoint(path: str | None) -> None:
             f"Expected a checkpoint that a Trainer wrote at '{path}', got a file of another kind. For weights from "
             "elsewhere run the stage lit_backdoor.stages.ImportedSuspect."
         )
+    if isinstance(content.get("lit_backdoor"), dict):  # others are refused by the stage, which names itself
+        check_parts(content)
 
 
 def with_bundle(arguments: list[str]) -> list[str]:

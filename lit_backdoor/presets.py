@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from importlib.resources import files
 from pathlib import Path
@@ -60,17 +59,34 @@ def read_config(kind: str, path: Path) -> Any:
 
 
 def read_yaml(text: str) -> Any:
-    """Read YAML whose keys stand once, and whose nodes do not hold themselves.
+    """Read YAML in which each key occurs once, whose nodes do not hold themselves and whose aliases stay small.
 
     Raises:
-        ValueError: If it is something else.
+        ValueError: If it is something else, or larger than a person writes.
     """
+    if len(text) > LARGEST:
+        raise ValueError(f"it has {len(text):,} characters; a configuration has at most {LARGEST:,}")
     try:
         value = yaml.load(text, _Loader)
-        json.dumps(value, default=str, skipkeys=True)  # finds cycles
     except (yaml.YAMLError, RecursionError) as error:
         raise ValueError(str(error)) from error
+    if _stands_for(value) > LARGEST:
+        raise ValueError(f"its aliases stand for more than {LARGEST:,} values, or for themselves")
     return value
+
+
+def _stands_for(value: Any) -> int:
+    """Count the values of a document, each alias in full, and no further than is allowed."""
+    waiting, count = [value], 1
+    while waiting and count <= LARGEST:
+        value = waiting.pop()
+        parts = list(value.values()) if isinstance(value, dict) else value if isinstance(value, list) else []
+        count += len(parts)
+        waiting.extend(parts)
+    return count
+
+
+LARGEST = 2**18  # characters of a configuration, and values that it stands for
 
 
 class _Loader(yaml.SafeLoader):

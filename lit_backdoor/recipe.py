@@ -106,6 +106,9 @@ _REFUSALS = (
 )  # fmt: skip
 
 
+_LARGEST = 2**24
+
+
 def rebuild(described: Any, trust: Iterable[str] | None = ()) -> Any:
     """Build the object that `recipe` described, from a source that need not be trusted.
 
@@ -141,6 +144,8 @@ def _rebuild(node: Any) -> Any:
     cls = _load(str(node["class_path"]), ("lit_backdoor",))
     if not (isinstance(cls, type) and issubclass(cls, Recorded)):
         raise ValueError(f"Expected the name of a class that can be recorded; '{node['class_path']}' is none.")
+    if _trust.get() is not None:
+        _refuse_huge(node["class_path"], given)
     try:
         return cls(**{key: _rebuild(item) for key, item in given.items()})
     except RecursionError:
@@ -149,22 +154,30 @@ def _rebuild(node: Any) -> Any:
         raise ValueError(f"'{node['class_path']}' could not be built with its recorded arguments: {error}") from error
 
 
+def _refuse_huge(name: Any, given: dict[str, Any]) -> None:
+    """Refuse numbers that no net has, such as a depth that would be counted up to for hours; seeds may be large."""
+    for key, value in given.items():
+        numbers = value if isinstance(value, list) else value.values() if isinstance(value, dict) else [value]
+        if key != "seed" and any(isinstance(n, int) and abs(n) > _LARGEST for n in numbers):
+            raise ValueError(f"'{name}' could not be built: expected whole numbers up to {_LARGEST:,} in '{key}'.")
+
+
 def load_factory(name: str) -> Callable[..., Any]:
     """Find a function or class that makes a net, by its dotted name.
 
-    While a bundle is rebuilt, only the model builders of torchvision and what the user trusts are allowed: a
-    prefix alone would admit functions that download or run.
+    While a bundle is rebuilt, only torchvision's builders of classifiers and what the user trusts are allowed: a
+    prefix alone would admit functions that download or run, and builders of detectors download backbones.
 
     Raises:
         ValueError: If the name does not exist or is not allowed.
     """
     if _trust.get() is not None and name.startswith("torchvision.models."):
-        from torchvision.models import get_model_builder
+        from torchvision import models
 
-        try:
-            return cast("Callable[..., Any]", get_model_builder(name.rpartition(".")[2]))
-        except ValueError as error:
-            raise ValueError(f"'{name}' is no model builder of torchvision.") from error
+        builder = name.removeprefix("torchvision.models.").rpartition(".")[2]
+        if builder not in models.list_models(module=models):  # neither detection nor segmentation, quantized or video
+            raise ValueError(f"'{name}' builds no classifier of torchvision. Only those are built for a bundle.")
+        return cast("Callable[..., Any]", models.get_model_builder(builder))
     found = _load(name, ())
     if not callable(found):
         raise ValueError(f"Expected '{name}' to be a function or class that makes a net, got {type(found).__name__}.")

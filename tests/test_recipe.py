@@ -111,7 +111,7 @@ def test_hostile_factories_are_refused(factory):
         "class_path": "lit_backdoor.models.foreign.ForeignClassifier",
         "init_args": {**arguments, "mean": [0, 0, 0], "std": [1, 1, 1]},
     }
-    with pytest.raises(ValueError, match=r"allow-list|no model builder"):
+    with pytest.raises(ValueError, match=r"allow-list|builds no classifier"):
         rebuild(described)
     assert not rebuilding()
 

@@ -21,6 +21,7 @@ from lit_backdoor.chain.compose import compose, variant_of
 from lit_backdoor.chain.run import ChainRun
 from lit_backdoor.chain.testing import build_data
 from lit_backdoor.data import BackdoorDataModule
+from lit_backdoor.disk import check_claim, claim, clean_name
 from lit_backdoor.report import write_report
 
 __all__ = ["run_chain", "sweep"]
@@ -31,10 +32,15 @@ def run_chain(given: argparse.Namespace) -> int:
     _quiet()
     console = Console(highlight=False, markup=False, emoji=False)  # what users name is no markup
     chain = compose(given.name, given.settings, given.seed)
-    name = Path(given.name).stem
+    name = clean_name(Path(given.name).stem)
     out = given.out or Path("runs") / f"{name}-seed{chain['seed']}"
     summaries = []
-    for label, variant in sweep(chain):
+    variants = sweep(chain)
+    if variants[0][0]:
+        check_claim(out)
+        if not given.dry_run:
+            claim(out)
+    for label, variant in variants:
         run = ChainRun(
             variant,
             name,
@@ -75,7 +81,8 @@ def sweep(chain: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
     variants, labels = [], Counter[str]()
     for chosen in itertools.product(*axes.values()):
         settings = {str(key): value for key, value in zip(axes, chosen, strict=True)}
-        label = ",".join(f"{key.rpartition('.')[2]}={_short(value)}" for key, value in settings.items())
+        text = ",".join(f"{key.rpartition('.')[2]}={_short(value)}" for key, value in settings.items())
+        label = clean_name(text) if text else ""
         labels[label] += 1  # values may be written alike
         variants.append((label if labels[label] == 1 else f"{label},{labels[label]}", variant_of(chain, settings)))
     return variants

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import copy
-import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from lit_backdoor.chain.names import TOP, check_names, known, merge, section
+from lit_backdoor.disk import check_name
 from lit_backdoor.errors import unknown
 from lit_backdoor.presets import find_config, read_config, read_yaml
 
 __all__ = ["compose", "expand_attack", "set_value", "stage_config", "variant_of"]
 
 FORMAT = 1
-_PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 _ATTACK = "data.init_args.attack"
 
 
@@ -122,10 +121,7 @@ def _with_sections(chain: dict[str, Any], what: str) -> dict[str, Any]:
             raise ValueError(f"Expected {what} to have a section '{needed}', got {chain.get(needed)!r}.")
     chain["data"]["init_args"] = dict(section(chain["data"], "init_args"))
     for name in chain["stages"]:
-        if not isinstance(name, str) or not _PLAIN.fullmatch(name):
-            raise ValueError(
-                f"Expected names of stages of letters, digits, - and _ only, since they name folders, got {name!r}."
-            )
+        check_name("names of stages", name)
     return chain
 
 

@@ -4,19 +4,29 @@ from __future__ import annotations
 
 import contextlib
 import csv
-import os
 import shutil
 import zipfile
 from pathlib import Path
 
 from lit_backdoor.bundle import Bundle, open_bundle
+from lit_backdoor.disk import check_bundle_folder, part_of, place, remove_bundle, tidy
 from lit_backdoor.presets import cache_folder
 
-__all__ = ["finished", "from_cache", "newest_checkpoint", "read_history", "to_cache", "write_whole"]
+__all__ = [
+    "check_work",
+    "finished",
+    "from_cache",
+    "keep_newest_checkpoint",
+    "newest_checkpoint",
+    "read_history",
+    "to_cache",
+    "write_whole",
+]
 
 
 def finished(folder: Path, key: str) -> Bundle | None:
     """Open the bundle in a folder if it is whole and was made under this key; None where it has to be made anew."""
+    tidy(folder)
     try:
         bundle = open_bundle(folder)
     except (OSError, ValueError):  # none, one that cannot be read, or a damaged one
@@ -38,7 +48,7 @@ def to_cache(bundle: Bundle, key: str) -> None:
     """Keep a copy of a bundle under its key."""
     cached = _in_cache(key)
     if finished(cached, key) is None:  # another chain may have been faster, and yet another be reading
-        with contextlib.suppress(OSError):  # a cache that cannot be written costs time, not results
+        with contextlib.suppress(OSError, ValueError):  # a cache that cannot be written costs time, not results
             _copy_whole(bundle.path, cached)
 
 
@@ -46,6 +56,33 @@ def newest_checkpoint(work: Path) -> Path | None:
     """Find the newest checkpoint in a stage's working folder that was written to its end."""
     found = sorted((work / "checkpoints").glob("*.ckpt"), key=lambda path: path.stat().st_mtime_ns)
     return next((path for path in reversed(found) if zipfile.is_zipfile(path)), None)
+
+
+def keep_newest_checkpoint(work: Path) -> None:
+    """Remove older checkpoints of a stage, and those that a killed run left half written.
+
+    A resumed run does not: it takes no path out of a checkpoint.
+    """
+    newest = newest_checkpoint(work)
+    for path in (work / "checkpoints").glob("*.ckpt"):
+        if path != newest:
+            path.unlink()
+
+
+def check_work(work: Path) -> None:
+    """Check that a stage's working folder is one of an earlier run, or new.
+
+    Raises:
+        ValueError: If it is anything else.
+    """
+    linked = next((path for path in (work.parent, work) if path.is_symlink()), None)
+    if linked is not None or (
+        work.exists() and not (work / "key").is_file() and (not work.is_dir() or any(work.iterdir()))
+    ):
+        raise ValueError(
+            f"Expected {linked or work} to be the working folder of an earlier run, got something else. Move it "
+            "elsewhere, or give another --out."
+        )
 
 
 def read_history(work: Path) -> list[dict[str, float]]:
@@ -65,24 +102,21 @@ def read_history(work: Path) -> list[dict[str, float]]:
 def write_whole(path: Path, text: str) -> None:
     """Write a file by rename, so that it is there whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = _part_of(path)
+    tidy(path)
+    part = part_of(path)
     part.write_text(text)
     part.rename(path)
 
 
 def _copy_whole(source: Path, target: Path) -> None:
-    part = _part_of(target)
-    shutil.rmtree(part, ignore_errors=True)
+    check_bundle_folder(target)
+    part = part_of(target)
+    target.parent.mkdir(parents=True, exist_ok=True)
     try:
         shutil.copytree(source, part)
-        shutil.rmtree(target, ignore_errors=True)
-        part.rename(target)
+        place(part, target)
     finally:
-        shutil.rmtree(part, ignore_errors=True)  # gone already where all went well; a full disk must not keep it
-
-
-def _part_of(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{os.getpid()}.part")
+        remove_bundle(part)  # gone already where all went well; a full disk must not keep it
 
 
 def _in_cache(key: str) -> Path:

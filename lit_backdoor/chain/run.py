@@ -18,8 +18,10 @@ import yaml
 from lit_backdoor.bundle import Bundle
 from lit_backdoor.chain.compose import stage_config
 from lit_backdoor.chain.folders import (
+    check_work,
     finished,
     from_cache,
+    keep_newest_checkpoint,
     newest_checkpoint,
     read_history,
     to_cache,
@@ -28,6 +30,7 @@ from lit_backdoor.chain.folders import (
 from lit_backdoor.chain.keys import code_of, stage_key
 from lit_backdoor.chain.launch import count_processes, find_program, locked, spawn
 from lit_backdoor.chain.results import StageResult, collect
+from lit_backdoor.disk import check_bundle_folder, check_claim, claim
 from lit_backdoor.errors import RunStoppedError
 
 __all__ = ["ChainRun"]
@@ -71,10 +74,8 @@ class ChainRun:
 
     def run(self) -> dict[str, Any]:
         """Run what is not done yet and write ``results.json``; gives its contents."""
-        if self.out.exists() and not self.out.is_dir():
-            raise ValueError(f"Expected --out to be a folder, got the file {self.out}.")
         self.plan()  # what is wrong with the last stage shows before the first one starts
-        self.out.mkdir(parents=True, exist_ok=True)
+        claim(self.out)
         with locked(self.out) as self._lock:
             for name in self.chain["stages"]:
                 self.results[name] = self._stage(name)
@@ -85,6 +86,7 @@ class ChainRun:
         """Parse and build every stage as ``fit`` would and give (name, verb, class path); nothing is run."""
         from lit_backdoor.chain.testing import WIRED, check_stage
 
+        self._check_folders()
         plan = []
         for name, stage in self.chain["stages"].items():
             config = self._config(name, dict.fromkeys(stage.get("inputs", {}), WIRED))
@@ -178,12 +180,25 @@ class ChainRun:
 
     # Running.
 
+    def _check_folders(self) -> None:
+        """Check that nothing lies in the places of bundles and working folders that no run of ours put there.
+
+        Raises:
+            ValueError: If something does; names it.
+        """
+        check_claim(self.out)
+        for name in self.chain["stages"]:
+            check_bundle_folder(self.out / name)
+            check_work(self.out / ".runs" / name)
+
     def _prepare(self, work: Path, key: str) -> bool:
         """Keep the working folder of an interrupted run of the same key; says whether there is one to resume."""
         mark = work / "key"
         if not mark.is_file() or mark.read_bytes() != key.encode():
+            check_work(work)
             shutil.rmtree(work, ignore_errors=True)
             write_whole(mark, key)
+        keep_newest_checkpoint(work)
         return newest_checkpoint(work) is not None
 
     def _launch(self, name: str, config: dict[str, Any], key: str, target: Path, work: Path, resumed: bool) -> None:

@@ -10,14 +10,14 @@ import torch
 import torch.distributed as dist
 from lightning.fabric.utilities import move_data_to_device
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from lit_backdoor.data.augment import Augment, CropFlip
+from lit_backdoor.data.loaders import ViewLoader, load
 from lit_backdoor.data.samplers import ViewSampler, derive_seed
 from lit_backdoor.data.sources.base import Source
 from lit_backdoor.data.split import Split
 from lit_backdoor.data.stamping import on_device, plant, resized
-from lit_backdoor.data.views import VIEWS, View, plan_views, selected_view
+from lit_backdoor.data.views import VIEWS, View, pair_views, plan_views, selected_view
 from lit_backdoor.errors import one_of
 from lit_backdoor.triggers.base import Attack, Role, Trigger
 from lit_backdoor.triggers.named import named_attack
@@ -163,6 +163,7 @@ class BackdoorDataModule(pl.LightningDataModule):
                 f"{type(self.attack.trigger).__name__}."
             )
         self._lent = trigger
+        pair_views(self._views, self.trigger, self.seed)
 
     def set_root_labels(self, labels: Tensor, guessed: bool = False) -> None:
         """Label the root set, in the order of ``loader("root")``; also reaches loaders that stand already.
@@ -195,6 +196,7 @@ class BackdoorDataModule(pl.LightningDataModule):
         """
         if not self._views:
             self._views = plan_views(self.source, self.split, self.attack, self.seed, self.root_source)
+            pair_views(self._views, self.trigger, self.seed)
 
     def get_view(self, name: str) -> View:
         """Give a view: its rows, labels and roles.
@@ -222,7 +224,7 @@ class BackdoorDataModule(pl.LightningDataModule):
         steps: int | None = None,
         world_size: int | None = None,
         rank: int | None = None,
-    ) -> DataLoader[Batch]:
+    ) -> ViewLoader:
         """Make a loader; hand its batches to `images`, once they are on the device.
 
         Args:
@@ -247,17 +249,10 @@ class BackdoorDataModule(pl.LightningDataModule):
             num_replicas=found[0] if world_size is None else world_size,
             rank=found[1] if rank is None else rank,
         )
-        return DataLoader(
-            rows,
-            sampler=sampler,
-            batch_size=None,
-            collate_fn=_as_is,
-            num_workers=self.num_workers,
-            persistent_workers=self.num_workers > 0,
-            pin_memory=self.trainer is not None and self.trainer.strategy.root_device.type == "cuda",
-        )
+        pinned = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
+        return load(rows, sampler, self.num_workers, pinned)
 
-    def train_dataloader(self) -> DataLoader[Batch] | dict[str, DataLoader[Batch]]:
+    def train_dataloader(self) -> ViewLoader | dict[str, ViewLoader]:
         """Give the loader of the stage's view, or a dict of equally long loaders where it names several."""
         loaders = {name: self._train_loader(name) for name in self._stage_views()}
         if len(loaders) == 1:
@@ -265,16 +260,16 @@ class BackdoorDataModule(pl.LightningDataModule):
         steps = max(len(loader) for loader in loaders.values())
         return {name: self._train_loader(name, steps) for name in loaders}
 
-    def val_dataloader(self) -> dict[str, DataLoader[Batch]]:
+    def val_dataloader(self) -> dict[str, ViewLoader]:
         """Give the loaders ``clean`` and, where there is an attack, ``triggered``."""
         self.setup()
         return {name: self.loader(name) for name in ("clean", "triggered") if name in self._views}
 
-    def test_dataloader(self) -> dict[str, DataLoader[Batch]]:
+    def test_dataloader(self) -> dict[str, ViewLoader]:
         """Give the loaders ``clean`` and, where there is an attack, ``triggered``."""
         return self.val_dataloader()
 
-    def predict_dataloader(self) -> DataLoader[Batch] | dict[str, DataLoader[Batch]]:
+    def predict_dataloader(self) -> ViewLoader | dict[str, ViewLoader]:
         """Give the stage's views in order."""
         loaders = {name: self.loader(name, shuffle=False) for name in self._stage_views()}
         return next(iter(loaders.values())) if len(loaders) == 1 else loaders
@@ -298,14 +293,15 @@ class BackdoorDataModule(pl.LightningDataModule):
         view, index = batch["view"], batch["index"]
         image = resized(batch["image"].float().div_(255), self.image_size)
         generator = torch.Generator().manual_seed(batch["seed"])
-        poison, cover = batch.pop("poison_rows", None), batch.pop("cover_rows", None)
+        poison, cover, second = (batch.pop(key, None) for key in ("poison_rows", "cover_rows", "partner"))
+        partners = () if second is None else (resized(second.float().div_(255), self.image_size),)
         stamps = self.trigger is not None and self.trigger.stamps  # else rows carry the trigger as they are
         if poison is not None and stamps:
             drawn = generator if training and view == "train" else None
-            image = plant(self._trigger_on(image.device), image, index, poison, cover, drawn)
+            image = plant(self._trigger_on(image.device), image, index, poison, cover, drawn, *partners)
         elif view == "triggered" and stamps:
             batch["original"] = image
-            image = self._trigger_on(image.device)(image, index)
+            image = self._trigger_on(image.device)(image, index, *partners)
         if training and view in _AUGMENTED and self.augment is not None:
             image = self.augment(image, batch["role"], generator)
         batch["image"] = image
@@ -322,8 +318,12 @@ class BackdoorDataModule(pl.LightningDataModule):
         assert self.attack is not None  # a view with planted rows was made from one
         return on_device(self.attack.trigger, device)
 
-    def _train_loader(self, view: str, steps: int | None = None) -> DataLoader[Batch]:
-        return self.loader(view, batch_size=self.batch_size, shuffle=view != "questioned", steps=steps)
+    def _train_loader(self, view: str, steps: int | None = None) -> ViewLoader:
+        loader = self.loader(view, batch_size=self.batch_size, shuffle=view != "questioned", steps=steps)
+        if self.trainer is not None:
+            progress = self.trainer.fit_loop.epoch_loop.batch_progress
+            loader.done = lambda: progress.current.ready  # not 0 only where a run resumes within an epoch
+        return loader
 
     def _stage_views(self) -> Sequence[str]:
         stage = None if self.trainer is None else self.trainer.lightning_module
@@ -333,7 +333,3 @@ class BackdoorDataModule(pl.LightningDataModule):
         if dist.is_available() and dist.is_initialized():
             return dist.get_world_size(), dist.get_rank()
         return (1, 0) if self.trainer is None else (self.trainer.world_size, self.trainer.global_rank)
-
-
-def _as_is(batch: Any) -> Any:
-    return batch

@@ -5,12 +5,13 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
+from types import NoneType
 from typing import Any, NamedTuple
 
 import torch
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, IterableDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset
 
 __all__ = ["Indexed", "Keys", "Normalization", "find_keys", "in_order", "labels_of", "replaced", "single_loader"]
 
@@ -171,14 +172,54 @@ def in_order(
 
 
 def labels_of(loader: DataLoader[Any]) -> Tensor:
-    """Read the labels of a loader's dataset in its order, int64 ``[N]``; no random state moves.
+    """Read the labels that a loader's dataset serves, in its order, int64 ``[N]``; no random state moves.
 
-    Taken from the dataset's ``targets``, as torchvision's have; otherwise every sample is read once.
+    Every sample is read once, because a dataset may renumber, filter or name what it stores. Only torchvision's own
+    classes, and subsets of them, are known to serve the labels that they store.
+
+    Raises:
+        ValueError: If labels are no integers ``[B]``.
     """
     dataset = loader.dataset
-    targets = getattr(dataset, "targets", None)
-    if targets is not None and getattr(dataset, "target_transform", None) is None:
-        return torch.as_tensor(targets).long()
+    stored = _stored_labels(dataset)
+    if stored is not None:
+        return stored
     with isolate_rng():
-        batches = in_order(loader, dataset, loader.collate_fn)
-        return torch.cat([torch.as_tensor(batch[find_keys(batch).label]) for batch in batches]).long()
+        return torch.cat([_labels(batch) for batch in in_order(loader, dataset, loader.collate_fn)])
+
+
+def _labels(batch: Any) -> Tensor:
+    key = find_keys(batch).label
+    given = batch[key]
+    try:
+        labels = torch.as_tensor(given)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"Expected integer labels [B] at {key!r}, got {type(given).__name__} of {type(given[0]).__name__}. Number "
+            "the classes in the dataset."
+        ) from error
+    if labels.ndim != 1 or labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
+        fix = "Squeeze them" if labels.ndim == 2 and labels.shape[1] == 1 else "Give the number of the class"
+        raise ValueError(
+            f"Expected integer labels [B] at {key!r}, got {labels.dtype} {list(labels.shape)}. {fix} in the dataset."
+        )
+    return labels.long()
+
+
+def _stored_labels(dataset: Any) -> Tensor | None:
+    """Look up the labels that a dataset of torchvision serves; None where they have to be read."""
+    from torchvision import datasets
+    from torchvision.datasets.vision import StandardTransform
+
+    if type(dataset) is Subset:
+        stored = _stored_labels(dataset.dataset)
+        return None if stored is None else stored[torch.as_tensor(dataset.indices)]
+    joint = getattr(dataset, "transforms", None)
+    if getattr(dataset, "target_transform", None) is not None or type(joint) not in (NoneType, StandardTransform):
+        return None
+    if type(dataset) in (datasets.ImageFolder, datasets.DatasetFolder):
+        return torch.tensor([label for _, label in dataset.samples])
+    arrays = (datasets.CIFAR10, datasets.CIFAR100, datasets.MNIST, datasets.FashionMNIST, datasets.KMNIST)
+    if type(dataset) in arrays and len(dataset.targets) == len(dataset):
+        return torch.as_tensor(dataset.targets).long()
+    return None

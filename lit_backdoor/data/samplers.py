@@ -91,16 +91,19 @@ class ViewSampler(DistributedSampler[Any]):
         world_batch = batch_size * num_replicas
         self.steps_per_pass = max(length // world_batch, 1) if drop_last else -(-length // world_batch)
         self.steps = self.steps_per_pass if steps is None else steps
+        self.start = 0
 
     def __len__(self) -> int:
         return self.steps
 
     def __iter__(self) -> Iterator[Draw]:
+        """Draw the batches of the epoch; the next time only, from the batch ``start``."""
+        start, self.start = self.start, 0
         world_batch = self.batch_size * self.num_replicas
-        order = self._order(0)
-        for number in range(self.steps):
+        order = self._order(start // self.steps_per_pass)
+        for number in range(start, self.steps):
             round_, step = divmod(number, self.steps_per_pass)
-            if step == 0 and round_ > 0:
+            if step == 0 and number > start:
                 order = self._order(round_)
             rows, valid = self._share(order[step * world_batch : (step + 1) * world_batch])
             yield Draw(rows, valid, number, derive_seed(self.seed, self.epoch, number, self.rank))

@@ -36,6 +36,7 @@ def plant(
     poison: Tensor,
     cover: Tensor,
     generator: torch.Generator | None = None,
+    partners: Tensor | None = None,
 ) -> Tensor:
     """Stamp the planted rows of a training batch, and no other row.
 
@@ -46,10 +47,12 @@ def plant(
         poison: Which rows of the batch are poisoned, int64 ``[P]``.
         cover: Which rows are cover samples, int64 ``[Q]``.
         generator: Lets the trigger change the clean rows; None leaves them.
+        partners: Second images for a `PairedTrigger`, ``[P + Q, C, H, W]``: the poisoned rows' first.
     """
     # The other rows of `benign` are overwritten: cheaper than looking the clean ones up.
     out = images if generator is None or not trigger.alters_benign else trigger.benign(images, generator)
-    for rows, stamp in ((poison, trigger.poison), (cover, trigger.cover)):
+    cut = len(poison)
+    for rows, stamp, pairs in ((poison, trigger.poison, slice(cut)), (cover, trigger.cover, slice(cut, None))):
         if len(rows):
-            out[rows] = stamp(images[rows], index[rows])
+            out[rows] = stamp(images[rows], index[rows], *(() if partners is None else (partners[pairs],)))
     return out

@@ -14,9 +14,10 @@ from lit_backdoor.data.samplers import Draw
 from lit_backdoor.data.selection import read_selection
 from lit_backdoor.data.sources.base import Rows, Source, numbers
 from lit_backdoor.data.split import Split
-from lit_backdoor.triggers.base import Attack, Role
+from lit_backdoor.triggers.base import Attack, Role, Trigger
+from lit_backdoor.triggers.paired import PairedTrigger
 
-__all__ = ["VIEWS", "View", "plan_views", "selected_view"]
+__all__ = ["VIEWS", "View", "pair_views", "plan_views", "selected_view"]
 
 VIEWS = ("train", "questioned", "root", "suspicious", "clean", "triggered")
 
@@ -34,6 +35,7 @@ class View(Dataset[dict[str, Any]]):
         role: What the attacker did, int8.
         eligible: Which rows count in ASR and RA; in the triggered view alone.
         unlabeled: Whether nobody labeled the rows, so that each stage's suspect does; in the root view alone.
+        partner: Positions of the rows' partners in the part, int64; None where no trigger asks for them.
     """
 
     name: str
@@ -44,6 +46,7 @@ class View(Dataset[dict[str, Any]]):
     role: Tensor
     eligible: Tensor | None = None
     unlabeled: bool = False
+    partner: Tensor | None = None
 
     def __post_init__(self) -> None:
         self._stamped = self.name != "triggered" and bool((self.role != Role.CLEAN).any())
@@ -55,7 +58,7 @@ class View(Dataset[dict[str, Any]]):
         """Gather one batch, images still uint8; the rows to stamp are named here, before the transfer."""
         index = self.index.index_select(0, draw.rows)
         role = self.role.index_select(0, draw.rows)
-        batch = {
+        batch: dict[str, Any] = {
             "image": self.rows.images(index),
             "label": self.label.index_select(0, draw.rows),
             "clean_label": self.clean_label.index_select(0, draw.rows),
@@ -68,6 +71,11 @@ class View(Dataset[dict[str, Any]]):
         if self._stamped:
             batch["poison_rows"] = (role == Role.POISON).nonzero().flatten()
             batch["cover_rows"] = (role == Role.COVER).nonzero().flatten()
+        if self.partner is not None and (self._stamped or self.eligible is not None):
+            stamped = draw.rows
+            if self._stamped:
+                stamped = stamped[torch.cat((batch["poison_rows"], batch["cover_rows"]))]
+            batch["partner"] = self.rows.images(self.partner.index_select(0, stamped))
         if self.eligible is not None:
             batch["eligible"] = self.eligible.index_select(0, draw.rows) & draw.valid
         return batch
@@ -120,7 +128,21 @@ def selected_view(questioned: View, path: str | None, attack: Attack | None, num
             f"Expected data.suspicious to select rows of the questioned set, but {strangers} of {len(index)} in "
             f"'{path}' are outside it. Was it made with another split or seed?"
         )
-    return _poisoned("suspicious", questioned.rows, index, questioned.role[place], attack, num_classes)
+    view = _poisoned("suspicious", questioned.rows, index, questioned.role[place], attack, num_classes)
+    view.partner = None if questioned.partner is None else questioned.partner[place]
+    return view
+
+
+def pair_views(views: dict[str, View], trigger: Trigger | None, seed: int) -> None:
+    """Give each row that may be stamped a partner among its view's rows, if the trigger asks for them.
+
+    The suspicious view is forgotten: it is made anew, with the partners that its rows have in the questioned set.
+    """
+    views.pop("suspicious", None)
+    for view in (views[name] for name in ("train", "questioned", "triggered") if name in views):
+        view.partner = None
+        if isinstance(trigger, PairedTrigger):
+            view.partner = view.index[trigger.partners(view.clean_label, seed)]
 
 
 def _clean(name: str, rows: Rows, index: Tensor | None = None) -> View:

@@ -25,6 +25,7 @@ from lit_backdoor.data.foreign import (
 from lit_backdoor.data.samplers import derive_seed
 from lit_backdoor.data.stamping import on_device, plant
 from lit_backdoor.triggers.base import Attack, Role
+from lit_backdoor.triggers.paired import PairedTrigger
 
 __all__ = ["WrappedDataModule", "wrap"]
 
@@ -71,6 +72,11 @@ class WrappedDataModule(pl.LightningDataModule):
             raise ValueError(
                 f"Expected an attack whose trigger is stamped, got {type(attack.trigger).__name__}: a foreign data "
                 "module does not say which rows carry it. Take its images as a Source with that column instead."
+            )
+        if isinstance(attack.trigger, PairedTrigger):
+            raise ValueError(
+                f"Expected a trigger that needs no second image, got {type(attack.trigger).__name__}: a foreign data "
+                "module gives rows one by one. Take its images as a Source (DataModuleSource) instead."
             )
         self.wrapped = datamodule
         self.attack = attack

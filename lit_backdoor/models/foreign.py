@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from lit_backdoor.models.base import Classifier
-from lit_backdoor.models.split import check_split, features_at, head_from
+from lit_backdoor.models.split import check_layer, check_split, features_at, head_from, lay_out
 from lit_backdoor.recipe import load_factory, rebuilding
 
 __all__ = ["ForeignClassifier", "WrappedClassifier", "wrap_classifier"]
@@ -24,11 +24,12 @@ class WrappedClassifier(Classifier):
         input_size: Side of the images in pixels.
         mean: Mean of each channel; zeros if the net normalizes images itself.
         std: Standard deviation of each channel; ones if the net normalizes images itself.
-        channels_last: Whether images and weights are laid out channels last.
+        channels_last: Whether images and weights are laid out channels last; a net that flattens by ``view`` cannot
+            run so and is not.
 
     Raises:
-        ValueError: If the net cannot be cut there, is compiled, its weights are not float32 or its output is not
-            ``[B, num_classes]``.
+        ValueError: If the net cannot be cut there, is compiled, its weights are not float32 or not finite, or its
+            output is not ``[B, num_classes]``.
     """
 
     def __init__(
@@ -43,9 +44,16 @@ class WrappedClassifier(Classifier):
     ) -> None:
         super().__init__(num_classes, input_size, mean, std, channels_last)
         _check_net(net)
-        self.net = net.to(memory_format=self.memory_format)
+        self.net = net
         self.split = split
-        check_split(net, split, (len(mean), input_size, input_size), outputs=num_classes)
+        shape = (len(mean), input_size, input_size)
+        if rebuilding():  # it was checked when it was written, and a pass on an untrusted size may take hours
+            check_layer(net, split)
+            net.to(memory_format=self.memory_format)
+            return
+        self.memory_format = lay_out(net, shape, self.memory_format)
+        self._init_args["channels_last"] = self.memory_format == torch.channels_last
+        check_split(net, split, shape, outputs=num_classes)
 
     def features(self, images: Tensor) -> Tensor:
         """Give the output of the layer `split`."""
@@ -91,7 +99,7 @@ class ForeignClassifier(WrappedClassifier):
         channels_last: bool = True,
     ) -> None:
         # An untrusted bundle must not start a download of weights; its own come anyway.
-        kept = {k: v for k, v in factory_args.items() if not rebuilding() or k not in ("weights", "pretrained")}
+        kept = {k: v for k, v in factory_args.items() if not (rebuilding() and k.startswith(("weights", "pretrained")))}
         net = load_factory(factory)(**kept)
         if not isinstance(net, nn.Module):
             raise ValueError(f"Expected '{factory}' to make a torch.nn.Module, got {type(net).__name__}.")
@@ -132,8 +140,9 @@ def wrap_classifier(
         odd = sorted(key for key in shapes.keys() | made.keys() if shapes.get(key) != made.get(key))
         raise ValueError(f"Expected '{path}' to make a net like the given one, but these weights differ: {odd[:8]}.")
     _check_net(net)
+    net.to(memory_format=classifier.memory_format)
     check_split(net, split, (len(mean), input_size, input_size), outputs=num_classes)
-    classifier.net = net.to(memory_format=classifier.memory_format)
+    classifier.net = net
     return classifier
 
 
@@ -147,3 +156,9 @@ def _check_net(net: nn.Module) -> None:
         # Lightning's 64-true sets the default type while nets are built, and converts them all afterwards
         if weight.is_floating_point() and weight.dtype not in (torch.float32, torch.get_default_dtype()):
             raise ValueError(f"Expected float32 weights, got {weight.dtype}: call net.float() first.")
+    broken = [name for name, value in net.state_dict().items() if not value.isfinite().all()]
+    if broken:
+        raise ValueError(
+            f"Expected finite weights, but {len(broken)} tensors of the net hold NaN or infinity, such as "
+            f"'{broken[0]}'. Train it anew or take an earlier checkpoint."
+        )

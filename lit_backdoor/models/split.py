@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any, cast
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from lit_backdoor.errors import unknown
 from lit_backdoor.models.base import evaluating
 
-__all__ = ["check_split", "features_at", "head_from"]
+__all__ = ["check_layer", "check_split", "features_at", "head_from", "lay_out"]
 
 
 class _Reached(Exception):
@@ -32,6 +33,8 @@ def features_at(net: nn.Module, split: str, inputs: Tensor) -> Tensor:
         pass
     finally:
         handle.remove()
+    if not found:
+        raise ValueError(f"Expected a split that runs in a forward pass, but '{split}' did not.")
     return found[0]
 
 
@@ -86,9 +89,7 @@ def check_split(net: nn.Module, split: str, shape: tuple[int, ...], outputs: int
         ValueError: If there is no such layer, it does not run exactly once, its output is not a tensor or a skip
             connection goes around it; names layers that can be used.
     """
-    names = [name for name, _ in net.named_modules() if name]
-    if split not in names:
-        raise unknown("layer", split, names)
+    names = check_layer(net, split)
     with evaluating(net):
         if outputs is not None:
             _check_outputs(net, shape, outputs)
@@ -98,6 +99,43 @@ def check_split(net: nn.Module, split: str, shape: tuple[int, ...], outputs: int
         usable = [name for name in names if name.count(".") < 2 and _fault(net, name, shape) is None]
     advice = f"Give one of {', '.join(usable[-6:])}" if usable else "No layer of this net can be its split"
     raise ValueError(f"Expected a split through which everything flows, got layer '{split}': {reason}. {advice}.")
+
+
+def check_layer(net: nn.Module, name: str) -> list[str]:
+    """Check that a net has a layer of that name; gives the names of all.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    names = [known for known, _ in net.named_modules() if known]
+    if name not in names:
+        raise unknown("layer", name, names)
+    return names
+
+
+def lay_out(net: nn.Module, shape: tuple[int, ...], layout: torch.memory_format) -> torch.memory_format:
+    """Lay out a net's weights, channels last only if it runs so: one that flattens by ``view`` does not.
+
+    Args:
+        net: The net; its weights are laid out in place.
+        shape: Shape of one input, ``[C, H, W]``.
+        layout: The layout to try.
+
+    Returns:
+        The layout that the net has.
+    """
+    net.to(memory_format=layout)
+    if layout == torch.contiguous_format:
+        return layout
+    try:
+        with evaluating(net):
+            net(_noise(net, shape, 2).contiguous(memory_format=layout))
+    except RuntimeError as error:
+        if "view size is not compatible" not in str(error):
+            raise
+        net.to(memory_format=torch.contiguous_format)
+        return torch.contiguous_format
+    return layout
 
 
 def _noise(net: nn.Module, shape: tuple[int, ...], batch: int) -> Tensor:
@@ -110,6 +148,16 @@ def _check_outputs(net: nn.Module, shape: tuple[int, ...], outputs: int) -> None
     if not isinstance(result, Tensor) or result.shape != (2, outputs):
         got = tuple(result.shape) if isinstance(result, Tensor) else type(result).__name__
         raise ValueError(f"Expected {type(net).__name__} to give (2, {outputs}) logits for 2 images, got {got}.")
+    total = result.sum(1), result.exp().sum(1)
+    kinds = [bool((result >= 0).all()), bool((result <= 0).all())]
+    ends = [kind and torch.allclose(t, torch.ones_like(t), atol=1e-4) for kind, t in zip(kinds, total, strict=True)]
+    if outputs > 1 and any(ends):
+        found = "softmax, so it gives probabilities" if ends[0] else "log-softmax, so it gives log-probabilities"
+        warnings.warn(
+            f"Expected logits, but {type(net).__name__} ends in {found}: losses and detectors would apply another "
+            "softmax. Give the net without it, such as net[:-1] for a Sequential, or put nn.Identity() in its place.",
+            stacklevel=5,
+        )
 
 
 def _fault(net: nn.Module, split: str, shape: tuple[int, ...]) -> str | None:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from lit_backdoor.errors import unknown
 from lit_backdoor.models.base import CIFAR_MEAN, CIFAR_STD, Classifier, evaluating
-from lit_backdoor.models.split import check_split, features_at, head_from
+from lit_backdoor.models.split import check_layer, check_split, features_at, head_from
 from lit_backdoor.recipe import rebuilding
 
 __all__ = ["TimmClassifier"]
@@ -77,6 +77,8 @@ class TimmClassifier(Classifier):
             )
         args: dict[str, Any] = {"num_classes": num_classes, "in_chans": len(mean), "pretrained": pretrained}
         args |= _width_args(name, channels) | _size_args(name, input_size) | _free_args(net_args or {})
+        if name in _VGGS and input_size <= SMALL and rebuilding():
+            args["num_features"] = 8  # its layers of 120 million weights are replaced, and need not be filled first
         self.net = _build(name, channels, args)
         # the weights come from elsewhere when the classifier is made again
         self._init_args |= {"name": name.split(".")[0], "pretrained": False}
@@ -89,10 +91,12 @@ class TimmClassifier(Classifier):
             _small_vgg_head(self.net, num_classes)
         self.net.to(memory_format=self.memory_format)
         self.split = split
-        if split is not None:
-            check_split(self.net, split, (len(mean), input_size, input_size))
         self._one_token = _classifies_one_token(self.net)
-        if not isinstance(self.net, ResNet | ResNetV2 | VGG | DenseNet):
+        if split is not None and rebuilding():  # checked when written; a pass on an untrusted size may take hours
+            check_layer(self.net, split)
+        elif split is not None:
+            check_split(self.net, split, (len(mean), input_size, input_size))
+        if not isinstance(self.net, ResNet | ResNetV2 | VGG | DenseNet) and not rebuilding():
             self._try(name)
 
     def _try(self, name: str) -> None:
@@ -182,7 +186,7 @@ def _size_args(name: str, input_size: int) -> dict[str, Any]:
 def _free_args(net_args: dict[str, Any]) -> dict[str, Any]:
     """Refuse what has an argument of its own or would read files."""
     taken = {"num_classes", "in_chans", "pretrained", "checkpoint_path", "cache_dir"}
-    bad = sorted(key for key in net_args if key in taken or key.startswith("pretrained_"))
+    bad = sorted(key for key in net_args if key in taken or key.startswith(("pretrained_", "weights")))
     if bad:
         raise ValueError(f"Expected net_args to shape the net only, got {bad}.")
     return dict(net_args)

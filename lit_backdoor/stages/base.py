@@ -17,6 +17,7 @@ from lit_backdoor import __version__
 from lit_backdoor.bundle import save_bundle
 from lit_backdoor.errors import DivergedError
 from lit_backdoor.metrics import Accuracy, AttackSuccessRate, RobustAccuracy
+from lit_backdoor.stages.checkpoint import check_optimizers, check_resumed
 from lit_backdoor.stages.inputs import Batch, StageInputs
 from lit_backdoor.stages.trainer_rules import check_length, check_settings
 
@@ -49,6 +50,7 @@ class Stage(StageInputs):
     def __init__(self) -> None:
         super().__init__()
         self._built = False
+        self._resumed: dict[str, Any] | None = None  # the checkpoint of which a part is still to be checked
         self._ready = self.verb == "predict"  # whether the weights were trained or loaded, or never will be
         self.eval_metrics = nn.ModuleDict({split: nn.ModuleDict(self.metrics()) for split in ("val", "test")})
 
@@ -157,6 +159,9 @@ class Stage(StageInputs):
             ValueError: If the Trainer would train nothing, which would export weights as they began.
         """
         check_length(lambda name: getattr(self.trainer, name))
+        if self._resumed is not None:
+            check_optimizers(self._resumed, self.trainer)
+            self._resumed = None
         self._ready = True
         view = getattr(self.attached_data, "get_view", None)
         if view is not None and "root" in self.views and "suspect" in self._given and view("root").unlabeled:
@@ -218,18 +223,23 @@ class Stage(StageInputs):
         checkpoint["lit_backdoor"] = {"stage": f"{cls.__module__}.{cls.__qualname__}", "version": __version__}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse the checkpoint of another stage.
+        """Refuse the checkpoint of another stage, and one that holds what no Trainer of this run would write.
 
         Raises:
-            ValueError: If another stage wrote it.
+            ValueError: If another stage wrote it, a part is not as this run has it, or training would go on from the
+                middle of an epoch.
         """
         mine = f"{type(self).__module__}.{type(self).__qualname__}"
-        wrote = checkpoint.get("lit_backdoor", {}).get("stage", "a program that is not lit_backdoor")
+        ours = checkpoint.get("lit_backdoor")
+        wrote = ours.get("stage") if isinstance(ours, dict) else "a program that is not lit_backdoor"
         if wrote != mine:
             raise ValueError(
                 f"Expected a checkpoint of {mine}, got one of {wrote}. --ckpt_path resumes the same stage; hand "
                 "results on as a bundle, for example --model.suspect DIR."
             )
+        if self._trainer is not None:
+            check_resumed(checkpoint, self.trainer, self)
+            self._resumed = checkpoint
         self._ready = True
 
     def __getattr__(self, name: str) -> Any:

@@ -8,6 +8,7 @@ from typing import Any
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
 
+from lit_backdoor.disk import check_bundle_folder
 from lit_backdoor.stages.base import Stage
 
 __all__ = ["BundleWriter"]
@@ -24,12 +25,20 @@ class BundleWriter(Callback):
         key: Hash of the settings, kept in the bundle.
 
     Raises:
-        ValueError: If a run trained nothing, or ended before the phases of its stage did.
+        ValueError: If ``path`` is empty; later, if its place holds what is no bundle, or a run trained nothing or ended
+            before the phases of its stage did.
     """
 
     def __init__(self, path: str | None = None, key: str | None = None) -> None:
+        if path == "":
+            raise ValueError("Expected --out to name a folder, got an empty text.")
         self.path = path
         self.key = key
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Check that the bundle may be written, before anything is trained."""
+        if isinstance(pl_module, Stage) and pl_module.verb == stage and not getattr(trainer, "fast_dev_run", False):
+            check_bundle_folder(self._folder(trainer))
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write what a trained stage hands on. Signals and errors leave Lightning's loop before it comes here."""
@@ -45,7 +54,10 @@ class BundleWriter(Callback):
         if not getattr(trainer, "fast_dev_run", False):
             if stage.verb == "fit":
                 _check_whole(trainer, stage)
-            stage.export(self.path or Path(trainer.default_root_dir) / "bundle", self.key)
+            stage.export(self._folder(trainer), self.key)
+
+    def _folder(self, trainer: pl.Trainer) -> Path:
+        return Path(self.path or Path(trainer.default_root_dir) / "bundle")
 
 
 def _check_whole(trainer: pl.Trainer, stage: Stage) -> None:

@@ -21,6 +21,8 @@ from lit_backdoor.triggers import AllToOne, Attack, OneOf, Trigger
 
 __all__ = ["TargetDetection", "TargetReport", "judges_another", "read_report", "targets_given"]
 
+IMAGES_PER_CLASS = 2  # with one image, or none, a class is flagged by chance
+
 
 @dataclass(frozen=True)
 class TargetReport:
@@ -70,6 +72,9 @@ class TargetDetection(Stage):
 
     Args:
         suspect: Path of a suspect bundle, or a classifier; frozen.
+
+    Raises:
+        ValueError: When run, if fewer than two classes have the two root images that judging one takes.
     """
 
     kind: ClassVar[str] = "targets"
@@ -77,6 +82,49 @@ class TargetDetection(Stage):
     def __init__(self, suspect: str | Classifier) -> None:
         super().__init__()
         self.given(suspect=suspect)
+        self._judged: Tensor | None = None  # per class of the data, whether it has enough root images
+
+    def on_fit_start(self) -> None:
+        """Count the root images of each class."""
+        super().on_fit_start()
+        self._count_root()
+
+    def on_predict_start(self) -> None:
+        """Count the root images of each class."""
+        super().on_predict_start()
+        self._count_root()
+
+    def _count_root(self) -> None:
+        data = self.attached_data
+        if data is None or not hasattr(data, "get_view"):
+            return
+        labels = data.get_view("root").label
+        if (labels < 0).any():  # nobody labeled them, so there is nothing to count
+            return
+        names = [str(name) for name in data.class_names]
+        self._judged = labels.bincount(minlength=len(names)) >= IMAGES_PER_CLASS
+        left_out = [names[c] for c in (~self._judged).nonzero().flatten().tolist()]
+        if int(self._judged.sum()) < 2:
+            raise ValueError(
+                f"Expected at least {IMAGES_PER_CLASS} root images in each of two or more classes for "
+                f"{type(self).__name__}, got {len(labels)} images in {len(labels.unique())} classes. Give a larger "
+                "root set, such as data.init_args.split.root_pool=250."
+            )
+        if left_out:
+            warnings.warn(
+                f"{len(left_out)} classes have fewer than {IMAGES_PER_CLASS} root images and are not judged: "
+                f"{', '.join(left_out[:10])}{' …' if len(left_out) > 10 else ''}.",
+                stacklevel=2,
+            )
+
+    def only_judged(self, statistic: Tensor) -> Tensor:
+        """Make a statistic ``[C]`` infinite for classes with too few root images, which takes them out of the test."""
+        if self._judged is None:
+            return statistic
+        judged = torch.zeros(len(statistic), dtype=torch.bool, device=statistic.device)
+        known = self._judged[: len(statistic)]
+        judged[: len(known)] = known.to(statistic.device)
+        return statistic.masked_fill(~judged, torch.inf)
 
     def metrics(self) -> dict[str, Any]:
         """Measure nothing: there is nothing to try on test images."""
@@ -174,7 +222,13 @@ def read_report(bundle: Bundle) -> TargetReport:
             f"Expected a report on target classes in {bundle.path}: tensors 'statistic', a number per class, and "
             f"'flagged', a list of classes. Got the shapes { ({name: list(t.shape) for name, t in tensors.items()}) }."
         )
+    if flagged.is_floating_point() or flagged.dtype == torch.bool:
+        raise ValueError(f"Expected the flagged classes in {bundle.path} as whole numbers, got {flagged.dtype}.")
     found = tuple(int(label) for label in flagged.tolist())
+    if len(set(found)) < len(found) or any(not 0 <= label < len(statistic) for label in found):
+        raise ValueError(
+            f"Expected different flagged classes from 0 to {len(statistic) - 1} in {bundle.path}, got {list(found)}."
+        )
     scores = tensors.get("index", torch.full_like(statistic, torch.nan))
     return TargetReport(statistic, scores, found, dict(bundle.numbers))
 

@@ -18,6 +18,7 @@ from lit_backdoor.triggers.inverted import AddedPattern, MaskedPattern, OneOf
 from lit_backdoor.triggers.named import named_attack
 from lit_backdoor.triggers.noise import NoisyCover
 from lit_backdoor.triggers.painted import PaintedMask
+from lit_backdoor.triggers.paired import PairedTrigger
 from lit_backdoor.triggers.patch import Patch
 from lit_backdoor.triggers.regional import RegionalTrigger
 from lit_backdoor.triggers.semantic import SemanticTrigger
@@ -39,6 +40,7 @@ __all__ = [
     "OneOf",
     "OneToOne",
     "PaintedMask",
+    "PairedTrigger",
     "Patch",
     "RegionalTrigger",
     "Role",

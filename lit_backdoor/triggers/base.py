@@ -6,13 +6,14 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from enum import IntEnum
-from typing import Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
 
 from lit_backdoor.errors import check_share, one_of
 from lit_backdoor.recipe import Recorded
+from lit_backdoor.triggers.inputs import check_images
 
 __all__ = [
     "AllToAll",
@@ -50,18 +51,33 @@ class Trigger(Recorded, nn.Module, ABC):
 
     alters_benign: bool = False
     stamps: bool = True
+    _looked: bool = False
 
     @abstractmethod
     def forward(self, images: Tensor, index: Tensor) -> Tensor:
         """Stamp images as at test time."""
 
+    def __call__(self, images: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        """Check the images, then stamp them as at test time.
+
+        Type and number of axes are checked in every call. The range is checked in every call on the CPU, but only in
+        the first one on an accelerator, because reading values there waits for the device.
+
+        Raises:
+            ValueError: If the images are not a batch of floats, or the values are outside [0, 1].
+        """
+        if not torch.compiler.is_compiling():
+            check_images(images, values=images.device.type == "cpu" or not self._looked)
+            self._looked = True
+        return cast(Tensor, super().__call__(images, *args, **kwargs))
+
     def poison(self, images: Tensor, index: Tensor) -> Tensor:
         """Stamp images as they are planted in the training set."""
-        return self.forward(images, index)
+        return self(images, index)
 
     def cover(self, images: Tensor, index: Tensor) -> Tensor:
         """Stamp cover samples, which keep their true label."""
-        return self.forward(images, index)
+        return self(images, index)
 
     def benign(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """Change the attacker's clean training rows; drawn anew for every batch from ``generator`` (on the CPU)."""

@@ -23,7 +23,7 @@ import moments  # found by its bare name in child processes too
 
 MOMENTS = [
     ("lit_backdoor.stages.poisoned_training.PoisonedTraining.training_step", 5),  # in the second epoch
-    ("lit_backdoor.bundle._replace", 1),  # trained, the bundle not yet in its place
+    ("lit_backdoor.bundle.place", 1),  # trained, the bundle not yet in its place
     ("lit_backdoor.chain.run.read_history", 1),
     ("lit_backdoor.chain.testing.test_bundle", 2),
     ("lit_backdoor.defenses.atclean.generator.CollisionGenerator.on_save_checkpoint", 2),
@@ -87,6 +87,34 @@ def test_stopped_stage_is_resumed(file, finished, tmp_path, monkeypatch):
     chain["summary"] = {}
     results = ChainRun(chain, "tiny", tmp_path / "out", use_cache=False).run()
     assert statuses(results) == ["resumed"]
+    assert lasting(results) == lasting(finished[1])[:1]
+
+
+def test_checkpoint_planted_in_a_chain_s_folder_removes_nothing(file, finished, tmp_path, monkeypatch):
+    from lit_backdoor.stages import PoisonedTraining
+
+    out, precious = tmp_path / "out", tmp_path / "thesis.ckpt"
+    precious.write_text("mine")
+
+    def stop(self):
+        if self.current_epoch == 1:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(PoisonedTraining, "on_train_epoch_start", stop)
+        with pytest.raises(SystemExit):
+            again(file, out)
+    [path] = (out / ".runs" / "victim" / "checkpoints").iterdir()
+    content = torch.load(path, weights_only=True)
+    [state] = content["callbacks"].values()
+    state.update(best_model_path=str(precious), last_model_path=str(precious))
+    torch.save(content, path)
+    chain = compose(file)
+    chain["stages"] = {"victim": chain["stages"]["victim"]}
+    chain["summary"] = {}
+    results = ChainRun(chain, "tiny", out, use_cache=False).run()
+    assert statuses(results) == ["resumed"]
+    assert precious.read_text() == "mine"
     assert lasting(results) == lasting(finished[1])[:1]
 
 

@@ -72,7 +72,7 @@ def compose_data(results):
 
 def test_folder_holds_bundles_results_and_working_files_alone(finished):
     out, _ = finished
-    assert {path.name for path in out.iterdir()} == {*NAMES, "results.json", ".runs", ".lock"}
+    assert {path.name for path in out.iterdir()} == {*NAMES, "results.json", ".runs", ".lock", ".lit-backdoor"}
     assert not list(out.rglob("*.part"))
     history = json.loads((out / "victim" / "history.json").read_text())
     assert [row["epoch"] for row in history] == [0, 1, 2]

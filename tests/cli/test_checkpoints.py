@@ -90,3 +90,17 @@ def test_plain_pickle_as_checkpoint(folder, capfd):
     (folder / "evil.ckpt").write_bytes(pickle.dumps(Malicious(folder / "mark")))
     refused(capfd, ["test", "--config", written(folder, POISONED), "--ckpt_path", folder / "evil.ckpt"], "refused")
     assert not (folder / "mark").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "says"), [({"global_step": -1}, "global_step not to be negative"), ({"epoch": []}, "epoch of type int")]
+)
+def test_parts_of_another_kind_in_a_checkpoint(folder, capfd, change, says):
+    model = {**POISONED, "init_args": {**POISONED["init_args"], "schedule": "constant"}}
+    config = written(folder, model, {"enable_checkpointing": True, "default_root_dir": str(folder)})
+    assert main(["fit", "--config", config, "--out", "b"]) == 0
+    [checkpoint] = folder.rglob("*.ckpt")
+    torch.save({**torch.load(checkpoint, weights_only=True), **change}, folder / "other.ckpt")
+    for verb in ("fit", "test"):
+        error = refused(capfd, [verb, "--config", config, "--ckpt_path", folder / "other.ckpt"], says)
+        assert "refused" in error.splitlines()[-1]

@@ -93,3 +93,18 @@ def test_own_trigger_of_somebody_else(folder, monkeypatch):
         "trigger": {"class_path": "their_trigger.Invert", "init_args": {"strength": 0.5}}, "target": 0}}  # fmt: skip
     assert main(["fit", "--config", written(folder, POISONED, data={"attack": attack}), "--out", "b"]) == 0
     assert open_bundle(folder / "b").attack(trust=("their_trigger",)).trigger.strength == 0.5
+
+
+@pytest.mark.parametrize("place", ["mine", "mine/bundle"])
+def test_folder_of_somebody_else_is_not_replaced_by_a_bundle(folder, place, capfd):
+    (folder / place).mkdir(parents=True)
+    (folder / place / "thesis.tex").write_text("mine")
+    root = [] if place == "mine" else ["--trainer.default_root_dir", "mine"]
+    out = ["--out", "mine"] if place == "mine" else []
+    refused(capfd, ["fit", "--config", written(folder, POISONED), *root, *out], "'thesis.tex'", "--out")
+    assert (folder / place / "thesis.tex").read_text() == "mine"
+
+
+def test_empty_out_of_a_stage_is_refused(folder, capfd):
+    refused(capfd, ["fit", "--config", written(folder, POISONED), "--out", ""], "Expected --out to name a folder")
+    assert {path.name for path in folder.iterdir()} == {"stage.yaml"}

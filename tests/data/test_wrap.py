@@ -127,14 +127,6 @@ def test_reading_labels_moves_no_random_state(attack):
     assert torch.get_rng_state().equal(before)
 
 
-def test_known_targets_are_not_read_again(attack):
-    data = wrap(ForeignData(), attack)
-    data.setup("fit")
-    data.wrapped.train.targets = [row % 4 for row in range(100)]
-    data.train_dataloader()
-    assert data.wrapped.train.reads == 0
-
-
 def test_benign_changes_the_clean_rows(Corner):
     attack = Attack(Corner(benign=True), rate=0.2)
     module = ForeignModule()

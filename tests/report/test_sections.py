@@ -9,14 +9,14 @@ import pytest
 import torch
 from PIL import Image
 
-from lit_backdoor.report import words
+from lit_backdoor.page import words
+from lit_backdoor.page.svg import nice_ticks, tag
 from lit_backdoor.report.pictures import amplified, data_uri, gain_for
 from lit_backdoor.report.rows import pick
 from lit_backdoor.report.run import Run
 from lit_backdoor.report.sections.history import history
 from lit_backdoor.report.sections.scores import scores
 from lit_backdoor.report.sections.verdict import sentence
-from lit_backdoor.report.svg import nice_ticks, tag
 from lit_backdoor.triggers import Role
 
 

@@ -15,13 +15,13 @@ from lit_backdoor.data.sources import SyntheticSigns
 from lit_backdoor.data.split import Split
 from lit_backdoor.functional.prototypes import class_prototypes
 from lit_backdoor.models import Purified, TimmClassifier, UNet, wrap_classifier
+from lit_backdoor.page.words import signed
 from lit_backdoor.report import write_report
 from lit_backdoor.report.pictures import heat_uri
 from lit_backdoor.report.run import Run
 from lit_backdoor.report.sections.heatmaps import grad_cam, heatmaps, last_map
 from lit_backdoor.report.sections.projection import projection
 from lit_backdoor.report.sections.vectors import vectors
-from lit_backdoor.report.words import signed
 from lit_backdoor.triggers import AllToAll, OneToOne
 
 SECTIONS = pytest.mark.parametrize("section", [heatmaps, projection, vectors])

@@ -23,7 +23,7 @@ class SyntheticSigns(Source):
     classes are balanced and rows shuffled.
 
     Args:
-        num_classes: How many of the 20 signs, at least 2.
+        num_classes: How many of the 43 signs, the first ones, at least 2.
         train_per_class: Training images per class.
         test_per_class: Test images per class.
         size: Side of the images in pixels, at least 8.

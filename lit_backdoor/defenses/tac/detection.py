@@ -87,7 +87,7 @@ class TACDetection(TargetDetection):
                 "root set has all classes.",
                 stacklevel=2,
             )
-        self._found = perturbations, norms.masked_fill(norms == 0, torch.inf)
+        self._found = perturbations, self.only_judged(norms.masked_fill(norms == 0, torch.inf))
 
     def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Do nothing: the pass over the root set was made at the start."""

@@ -170,9 +170,10 @@ class TriggerSearch(TargetDetection):
         """
         if not (self._built and self._ready):
             raise ValueError(f"Expected {type(self).__name__} to have run; call fit before what it leaves is used.")
-        reached = int(self.best.isfinite().sum())
+        sizes = self.only_judged(self.best)
+        reached = int(sizes.isfinite().sum())
         if reached < 3:
-            top = None if reached == 0 else int(self.best.argmin())
-            index = torch.full_like(self.best, -torch.inf)
-            return TargetReport(self.best, index, (), {"classes_reached": reached, "top_class": top})
-        return TargetReport.by_mad(self.best, self.index_threshold, classes_reached=reached)
+            top = None if reached == 0 else int(sizes.argmin())
+            index = torch.full_like(sizes, -torch.inf)
+            return TargetReport(sizes, index, (), {"classes_reached": reached, "top_class": top})
+        return TargetReport.by_mad(sizes, self.index_threshold, classes_reached=reached)

@@ -6,10 +6,10 @@ from typing import Any
 
 from markupsafe import Markup
 
+from lit_backdoor.page.svg import Line, line_chart, nice_ticks
+from lit_backdoor.page.words import label, percent
 from lit_backdoor.report.run import Run
-from lit_backdoor.report.svg import Line, line_chart, nice_ticks
 from lit_backdoor.report.template import Section, render
-from lit_backdoor.report.words import label, percent
 
 __all__ = ["history"]
 

@@ -10,10 +10,10 @@ from markupsafe import Markup
 from torch import Tensor, nn
 
 from lit_backdoor.functional.projection import plane
-from lit_backdoor.report.dots import SHAPES, Cloud, scatter
+from lit_backdoor.page.dots import SHAPES, Cloud, scatter
+from lit_backdoor.page.svg import Point
 from lit_backdoor.report.rows import counting, pick, spread
 from lit_backdoor.report.run import Run
-from lit_backdoor.report.svg import Point
 from lit_backdoor.report.template import Section, render
 
 __all__ = ["projection"]

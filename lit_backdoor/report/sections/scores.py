@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from lit_backdoor.page.svg import Bars, histogram
+from lit_backdoor.page.words import count, percent
 from lit_backdoor.report.run import Run
-from lit_backdoor.report.svg import Bars, histogram
 from lit_backdoor.report.template import Section, render
-from lit_backdoor.report.words import count, percent
 from lit_backdoor.triggers import Role
 
 __all__ = ["scores"]

@@ -4,10 +4,10 @@
 
 from __future__ import annotations
 
+from lit_backdoor.page.words import DASH, call, count, percent, short
 from lit_backdoor.recipe import Recorded, recipe
 from lit_backdoor.report.run import Run
 from lit_backdoor.report.template import Section, render
-from lit_backdoor.report.words import DASH, call, count, percent, short
 from lit_backdoor.triggers import AllToAll
 
 __all__ = ["settings"]

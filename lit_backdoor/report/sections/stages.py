@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from lit_backdoor.page.words import label, number
 from lit_backdoor.report.run import Run
 from lit_backdoor.report.template import Section, render
-from lit_backdoor.report.words import label, number
 
 __all__ = ["stages"]
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 
+from lit_backdoor.page.words import signed
 from lit_backdoor.report.run import Run
 from lit_backdoor.report.template import Section, render
-from lit_backdoor.report.words import signed
 
 __all__ = ["targets"]
 

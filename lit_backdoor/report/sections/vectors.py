@@ -15,7 +15,7 @@ from lit_backdoor.functional.prototypes import (
     vector_alignment,
 )
 from lit_backdoor.models.base import Classifier
-from lit_backdoor.report.dots import Strip, strips
+from lit_backdoor.page.dots import Strip, strips
 from lit_backdoor.report.rows import counting, spread
 from lit_backdoor.report.run import Run
 from lit_backdoor.report.template import Section, render

@@ -8,9 +8,9 @@ from typing import Any
 
 from markupsafe import Markup
 
+from lit_backdoor.page.words import DASH, METRICS, count, number, percent, points, short
 from lit_backdoor.report.run import Run
 from lit_backdoor.report.template import Section, render
-from lit_backdoor.report.words import DASH, METRICS, count, number, percent, points, short
 from lit_backdoor.triggers import AllToAll
 
 __all__ = ["sentence", "verdict"]

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from lit_backdoor.report.svg import Point, tag
-from lit_backdoor.report.words import signed
+from lit_backdoor.page.svg import Point, tag
+from lit_backdoor.page.words import signed
 
 __all__ = ["SHAPES", "Cloud", "Strip", "scatter", "strips"]
 

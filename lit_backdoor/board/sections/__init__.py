@@ -1,0 +1,1 @@
+"""The sections of the board, each a function of its rows."""
