@@ -39,11 +39,16 @@ class CutEncoder(Encoder):
         self, layer: str, mean: tuple[float, ...] = IMAGENET_MEAN, std: tuple[float, ...] = IMAGENET_STD
     ) -> None:
         super().__init__()
-        net = self.make_net()
+        # Of a bundle's net nothing is filled but what its layer needs: the rest may be far larger than the weights.
+        device = torch.device("meta" if rebuilding() else "cpu")
+        with device:
+            net = self.make_net()
         names = [name for name, _ in net.named_modules() if name]
         if layer not in names:
             raise unknown(f"layer of {type(net).__name__}", layer, names)
-        _drop_unused(net, _run_until(net, layer, torch.zeros(1, len(mean), 64, 64)))
+        _drop_unused(net, _run_until(net, layer, torch.zeros(1, len(mean), 64, 64, device=device)))
+        if rebuilding():
+            net._apply(lambda weight: torch.empty(weight.shape, dtype=weight.dtype))  # type: ignore[no-untyped-call]
         self.net, self.layer, self.channels = net.requires_grad_(False), layer, len(mean)
         self.mean: Tensor
         self.std: Tensor

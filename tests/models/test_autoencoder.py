@@ -70,12 +70,13 @@ def test_images_below_the_encoders_least_size_are_refused(monkeypatch):
         AutoEncoder(TimmEncoder("resnet18", "0"), size=8)
 
 
-def test_bundle_rebuilds_it_without_a_download(tmp_path, monkeypatch):
+def test_bundle_rebuilds_it_without_a_download_or_the_layers_behind(tmp_path, monkeypatch):
     asked = []
 
     def small(name, weights):
         asked.append(weights)
-        return nn.Sequential(nn.Conv2d(3, 4, 3, padding=1, stride=2), nn.ReLU())
+        behind = 8 if weights else 100_000  # 40 GB if it were filled
+        return nn.Sequential(nn.Conv2d(3, 4, 3, padding=1, stride=2), nn.Linear(behind, behind))
 
     monkeypatch.setattr("lit_backdoor.models.cut_encoder.get_model", small)
     net = AutoEncoder(TorchvisionEncoder("resnet18", "0"), size=16, width=4)
