@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, ClassVar, get_args
 
-import torch
 from lightning.pytorch.cli import OptimizerCallable
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
-from torchmetrics import Metric
+from torch.optim import Adam, Optimizer
 from torchmetrics.image import PeakSignalNoiseRatio, StructuralSimilarityIndexMeasure
 
 from lit_backdoor.errors import one_of
 from lit_backdoor.models import AutoEncoder, ConvEncoder, Encoder
-from lit_backdoor.stages.base import Batch, Outcome, Stage
+from lit_backdoor.stages.base import Batch, Stage
+from lit_backdoor.stages.evaluation import Evaluator
 from lit_backdoor.stages.optim import Schedule, scheduled
 
 __all__ = ["DecoderTraining"]
+
+
+def adam_for_decoders(parameters: Any) -> Optimizer:
+    """Make Adam for decoders, at 2e-3."""
+    return Adam(parameters, lr=2e-3)
 
 
 class DecoderTraining(Stage):
@@ -36,13 +40,13 @@ class DecoderTraining(Stage):
         ValueError: If the schedule is unknown; when run, if images are not square or the encoder cannot be mirrored.
     """
 
-    kind: ClassVar[str] = "decoder"
+    kind: ClassVar[str | None] = "decoder"
 
     def __init__(
         self,
         encoder: Encoder | None = None,
         width: int = 32,
-        optimizer: OptimizerCallable = lambda p: torch.optim.Adam(p, lr=2e-3),
+        optimizer: OptimizerCallable = adam_for_decoders,
         schedule: Schedule = "cosine",
     ) -> None:
         super().__init__()
@@ -65,27 +69,39 @@ class DecoderTraining(Stage):
         trained = [weight for weight in self.autoencoder.parameters() if weight.requires_grad]
         return scheduled(self, self.optimizer(trained), self.schedule)
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Reconstruct one batch."""
-        images = batch["image"]
-        loss = F.mse_loss(self.autoencoder(images).float(), images)
-        self.log_train(len(images), loss=loss)
-        return loss
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """Compute the mean squared error of one batch's reconstructions."""
+        return {"loss": F.mse_loss(self.autoencoder(batch["image"]).float(), batch["image"])}
 
-    def metrics(self) -> dict[str, Metric]:
-        """Measure the similarity of images and their reconstructions."""
-        return {"psnr": PeakSignalNoiseRatio(data_range=1.0), "ssim": StructuralSimilarityIndexMeasure(data_range=1.0)}
+    def result(self) -> nn.Module:
+        """Give encoder and decoder."""
+        return self.autoencoder
 
-    def evaluate(self, batch: Batch, metrics: Mapping[str, Metric]) -> list[str]:
-        """Compare the clean test images with their reconstructions."""
-        if batch["view"] != "clean":
-            return []
-        images = batch["image"][batch["valid"]]
-        decoded = self.autoencoder(images).float()
-        for metric in metrics.values():
-            metric.update(decoded, images)
-        return list(metrics)
+    def evaluator(self) -> Evaluator:
+        """Measure how similar images and their reconstructions are."""
+        return DecoderEvaluator(self.attached_data, self.autoencoder)
 
-    def outcome(self) -> Outcome:
-        """Hand on encoder and decoder."""
-        return Outcome(module=self.autoencoder)
+
+class DecoderEvaluator(Evaluator):
+    """Measure ``psnr`` and ``ssim`` of clean test images and their reconstructions.
+
+    Args:
+        data: The data module of the run.
+        autoencoder: Encoder and decoder.
+    """
+
+    def __init__(self, data: Any, autoencoder: AutoEncoder) -> None:
+        super().__init__(
+            data,
+            psnr=PeakSignalNoiseRatio(data_range=1.0),
+            ssim=StructuralSimilarityIndexMeasure(data_range=1.0),
+        )
+        self.autoencoder = autoencoder
+
+    def update(self, batch: Batch) -> None:
+        """Compare the images of one batch with their reconstructions."""
+        if batch["view"] == "clean":
+            images = batch["image"][batch["valid"]]
+            decoded = self.autoencoder(images).float()
+            for metric in self.metrics.values():
+                metric.update(decoded, images)

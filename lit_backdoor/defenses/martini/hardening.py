@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Mapping
-from typing import ClassVar, cast
+from typing import Any, ClassVar, cast
 
 import torch
 from lightning.pytorch.cli import OptimizerCallable
@@ -13,22 +13,26 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.optim import Optimizer
 
-from lit_backdoor.defenses.btidbf.alternating import Alternating
-from lit_backdoor.defenses.btidbf.settings import Span, make_plan
 from lit_backdoor.defenses.martini.reconstruction import ReconstructionSettings, TriggerBank, reconstruction_terms
 from lit_backdoor.defenses.martini.schedules import Aim, InTurn, Schedule
 from lit_backdoor.errors import check_share
 from lit_backdoor.functional.cost_schedule import CostState, move_cost, start_cost
 from lit_backdoor.functional.martini import channel_moments
 from lit_backdoor.models import AutoEncoder, Classifier, RegionalTransformation, Renormalization
-from lit_backdoor.stages.base import Batch, Outcome
+from lit_backdoor.stages.base import Batch
 from lit_backdoor.stages.inputs import Takes
+from lit_backdoor.stages.phased import Phased, Span, make_plan
 from lit_backdoor.triggers import RegionalTrigger
 
 __all__ = ["MartiniHardening"]
 
 
-class MartiniHardening(Alternating):
+def sgd_for_hardening(parameters: Any) -> Optimizer:
+    """Make SGD for hardening: Nesterov .9, learning rate 1e-2."""
+    return torch.optim.SGD(parameters, lr=1e-2, momentum=0.9, nesterov=True)
+
+
+class MartiniHardening(Phased):
     """Reconstruct a trigger for a class against the suspect as it is, harden the suspect against it, and repeat.
 
     Each round has two phases. In ``reconstruct`` the trigger's two layers are trained by Eq. 8 while the suspect is
@@ -53,7 +57,7 @@ class MartiniHardening(Alternating):
         ValueError: If a number is out of range; when run, if the decoder is for images of another size.
     """
 
-    takes: ClassVar[Takes] = {**Alternating.takes, "decoder": ("decoder",)}
+    takes: ClassVar[Takes] = {**Phased.takes, "decoder": ("decoder",)}
 
     def __init__(
         self,
@@ -64,7 +68,7 @@ class MartiniHardening(Alternating):
         rounds: int = 40,
         harden_epochs: int = 1,
         share: float = 0.25,
-        optimizer: OptimizerCallable = lambda p: torch.optim.SGD(p, lr=1e-2, momentum=0.9, nesterov=True),
+        optimizer: OptimizerCallable = sgd_for_hardening,
     ) -> None:
         super().__init__()
         self.given(suspect=suspect, decoder=decoder)
@@ -133,7 +137,7 @@ class MartiniHardening(Alternating):
             made["reconstruct"] = torch.optim.Adam(groups, betas=(0.5, 0.9))
         return made
 
-    def begin(self, span: Span) -> None:
+    def begin_phase(self, span: Span) -> None:
         """Choose the round's class and start its trigger, or end its reconstruction and set the learning rate."""
         if span.start == 0:
             self._look_at_root()
@@ -153,15 +157,13 @@ class MartiniHardening(Alternating):
             if self.best.isinf():
                 self.bank.store(self.aim.target, self.trigger)
             self.bank.load(self.aim.target, self.trigger)
-            for group, full in zip(self._optimizer("harden").param_groups, self._full_rates, strict=True):
+            for group, full in zip(self.optimizer_of("harden").param_groups, self._full_rates, strict=True):
                 group["lr"] = full * (1 + math.cos(math.pi * span.round / self.rounds)) / 2
 
-    @torch.no_grad()
     def _look_at_root(self) -> None:
         """Measure the root set's channels, and whether the suspect knows decoded images."""
         moments, right, decoded, rows = [], 0, 0, 0
-        self.classifier.eval()
-        for batch in self.passes("root"):
+        for batch in self.passes("root", self.classifier):
             images, labels = batch["image"][batch["valid"]], batch["label"][batch["valid"]]
             moments.append(torch.stack(channel_moments(images), 1))
             right += int((self.classifier(images).argmax(1) == labels).sum())
@@ -194,34 +196,28 @@ class MartiniHardening(Alternating):
         """Train the suspect in its own phase."""
         self.classifier.train(phase == "harden")
 
-    def step(self, span: Span, batch: Batch) -> Tensor | None:
-        """Give the phase's loss."""
-        return self.reconstruct(batch) if span.phase == "reconstruct" else self.harden(batch)
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """Compute the phase's loss."""
+        return self.reconstruct(batch) if self.span.phase == "reconstruct" else {"loss": self.harden(batch)}
 
-    def reconstruct(self, batch: Batch) -> Tensor | None:
-        """Compute Eq. 8 on the batch's images that the trigger is for; None if there are none."""
+    def reconstruct(self, batch: Batch) -> dict[str, Tensor]:
+        """Compute Eq. 8 on the batch's images that the trigger is for; nothing if there are none."""
         aim, settings = self.aim, self.reconstruction
         images = batch["image"][aim.rows(batch["label"])][: settings.images]
         if not len(images):
-            return None
+            return {}
         generated = self.trigger(images)
         logits = self.classifier(generated).float()
         terms = reconstruction_terms(
             self.trigger, images, generated, (self.mean_of_all, self.std_of_all), settings.weights
         )
         quality = torch.stack(list(terms.values())).sum()
-        rate = (logits.detach().argmax(1) == aim.target).float().mean()
         entropy = F.cross_entropy(logits, torch.full((len(logits),), aim.target, device=logits.device))
-        loss = entropy + self.alpha[aim.target] * quality
-        self.log_train(
-            len(images),
-            success=rate,
-            entropy=entropy.detach(),
-            alpha=self.alpha[aim.target].clone(),
-            **{k: v.detach() for k, v in terms.items()},
-        )
+        rate = (logits.argmax(1) == aim.target).float().mean()
+        alpha = self.alpha[aim.target].clone()
         self._judge(aim, rate, quality.detach())
-        return loss
+        found = {"loss": entropy + alpha * quality, "success": rate, "entropy": entropy, "alpha": alpha, **terms}
+        return {name: value if name == "loss" else value.detach() for name, value in found.items()}
 
     @torch.no_grad()
     def _judge(self, aim: Aim, rate: Tensor, quality: Tensor) -> None:
@@ -245,10 +241,10 @@ class MartiniHardening(Alternating):
         logits = self.classifier(torch.cat((images, stamped))).float()
         return F.cross_entropy(logits, torch.cat((labels, labels[rows])))
 
-    def logits(self, images: Tensor) -> Tensor:
-        """Classify by the suspect as hardened so far."""
-        return self.classifier(images)  # type: ignore[no-any-return]
+    def result(self) -> Classifier:
+        """Give the suspect as hardened so far."""
+        return self.classifier
 
-    def outcome(self) -> Outcome:
-        """Hand on the hardened classifier."""
-        return Outcome(self.classifier, numbers={"ease": self.ease.tolist()})
+    def numbers(self) -> dict[str, Any]:
+        """Say how easily each class was reached."""
+        return {"ease": self.ease.tolist()}
