@@ -10,6 +10,7 @@ from lit_backdoor.defenses.martini import (
     DecodedOnly,
     DecoderTraining,
     LabelSpecific,
+    MartiniDetection,
     MartiniHardening,
     NothingReconstructed,
     ReconstructionSettings,
@@ -121,13 +122,13 @@ def test_best_trigger_of_a_round_is_kept():
         data(attack()),
     )
     aim, layer = stage.aim, stage.trigger.transformation
-    stage.best.fill_(torch.inf)
+    stage.best[aim.target] = torch.inf
     for value, rate, quality in ((1.0, 0.6, 5.0), (2.0, 0.9, 3.0), (3.0, 0.9, 4.0), (4.0, 0.4, 1.0)):
         layer.kernels.data.fill_(value)
-        stage._judge(aim, torch.tensor(rate), torch.tensor(quality))
+        stage._judge(aim.target, torch.tensor(rate), torch.tensor(quality))
     stage.bank.load(aim.target, stage.trigger)
     assert layer.kernels.unique().item() == 2.0
-    assert stage.best.item() == 3.0
+    assert stage.best[aim.target].item() == 3.0
 
 
 @pytest.mark.parametrize("warm", [True, False])
@@ -245,3 +246,44 @@ def test_resumes_exactly_in_the_middle_of_a_round(stop, tmp_path):
     again = hardening()
     tiny.trainer(limit_val_batches=0, max_epochs=4).fit(again, datamodule=data(attack()), ckpt_path=tmp_path / "a.ckpt")
     assert not tiny.moved(tiny.tensors(whole), tiny.tensors(again))
+
+
+def detected(suspect=None, epochs=1, **options):
+    return MartiniDetection(
+        suspect or classifier(),
+        autoencoder(),
+        ReconstructionSettings(epochs=epochs, alpha=CostRule(start=0.01, threshold=0.5), **QUICK),
+        num_classes=CLASSES,
+        **options,
+    )
+
+
+def test_detection_reports_every_class_and_keeps_the_suspect(tmp_path):
+    suspect = tiny.fit(PoisonedTraining(classifier()), data(attack(), batch_size=12), max_epochs=8).classifier
+    before = tiny.tensors(suspect)
+    stage = run(detected(suspect, epochs=6))
+    assert not tiny.moved(before, tiny.tensors(stage.classifier))
+    found = tiny.tested(stage, data(attack()))
+    assert {"test/reconstructed_asr", "test/reconstructed_psnr", "test/flagged_classes", "test/target_top"} <= set(
+        found
+    )
+    stage.export(tmp_path / "a")
+    bundle = open_bundle(tmp_path / "a", "targets")
+    assert len(bundle.tensors()["statistic"]) == CLASSES
+    images = torch.rand(2, 3, SIZE, SIZE)
+    assert torch.equal(bundle.build()(images), stage.trigger_of(bundle.numbers["top_class"])(images))
+
+
+def test_detections_statistic_is_the_quality_of_the_kept_trigger():
+    stage = run(detected())
+    stage.best.copy_(torch.tensor([1.0, 5.0, 5.1, 4.9]))
+    report = stage.report()
+    assert report.top == 0
+    assert report.flagged == (0,)
+    stage.best[1:] = torch.inf
+    assert stage.report().flagged == ()
+
+
+def test_detection_of_another_number_of_classes_is_refused():
+    with pytest.raises(ValueError, match=f"suspect with 7 classes, got {CLASSES}. Set num_classes={CLASSES}"):
+        run(MartiniDetection(classifier(), autoencoder(), num_classes=7))

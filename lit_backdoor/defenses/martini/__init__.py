@@ -7,6 +7,7 @@ from lit_backdoor.defenses.martini.controls import (
     TransformedOnly,
 )
 from lit_backdoor.defenses.martini.decoder import DecoderTraining
+from lit_backdoor.defenses.martini.detection import MartiniDetection
 from lit_backdoor.defenses.martini.hardening import MartiniHardening
 from lit_backdoor.defenses.martini.reconstruction import ReconstructionSettings
 from lit_backdoor.defenses.martini.schedules import EasiestFirst, InTurn, LabelSpecific, Mixed, Schedule
@@ -17,6 +18,7 @@ __all__ = [
     "EasiestFirst",
     "InTurn",
     "LabelSpecific",
+    "MartiniDetection",
     "MartiniHardening",
     "Mixed",
     "NothingReconstructed",

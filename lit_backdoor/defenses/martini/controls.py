@@ -27,6 +27,8 @@ class TransformedOnly(MartiniHardening):
 class NothingReconstructed(RenormalizedOnly):
     """The control that hardens on images that went through Γ as it starts and the decoder: nothing is reconstructed."""
 
+    first_phase = "harden"
+
     def phases(self) -> tuple[tuple[str, int], ...]:
         """Leave the reconstruction out."""
         return (("harden", self.harden_epochs),)
