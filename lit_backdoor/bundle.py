@@ -11,6 +11,7 @@ import hashlib
 import json
 import math
 import os
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +36,9 @@ KINDS = ("suspect", "generator", "trigger", "detector", "decoder", "selection", 
 _JSON, _WEIGHTS = "bundle.json", "weights.safetensors"
 _LARGEST = 2**24  # bytes of bundle.json; a thousand classes and their numbers are a hundredth of it
 _SHAPE = {"kind": str, "hash": str, "weights": str, "tied": dict, "inputs": dict, "numbers": dict}
+
+_HASHED: dict[tuple[int, int, int, int], str] = {}  # of weights that this process has read
+_SETTLED = 20_000_000  # nanoseconds; clocks of file systems tick every 4 to 10 ms
 
 
 @dataclass(frozen=True)
@@ -266,8 +270,13 @@ def _hash(info: Mapping[str, Any]) -> str:
 
 
 def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    """Hash a file, once for as long as it stays the same; one that changed a moment ago may still be changing."""
+    state = path.stat()
+    mark = (state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns)
+    if mark not in _HASHED or time.time_ns() - state.st_mtime_ns < _SETTLED:
+        with path.open("rb") as file:
+            _HASHED[mark] = hashlib.file_digest(file, "sha256").hexdigest()
+    return _HASHED[mark]
 
 
 def _umask() -> int:

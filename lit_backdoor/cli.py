@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
 from lit_backdoor import __version__
+from lit_backdoor.signals import Stopped, end_children, listening, received
 
 __all__ = ["main"]
 
@@ -19,17 +21,32 @@ _LIGHTNING = {  # handed on to LightningCLI
     "test": "measure what a stage left: --bundle DIR",
     "predict": "run a stage that trains nothing, such as a selection or a detector",
 }
-_LISTED = ("attacks", "defenses", "stages", "datasets", "models", "chains")
+_LAST_WORDS = 5.0  # seconds that child processes have after a signal
+_LISTED = ("setups", "attacks", "defenses", "chains", "grids", "stages", "datasets", "models")
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Run the command line; gives the exit code: 0, 1 for a run that was stopped, 2 for wrong input, 130 on Ctrl-C."""
-    arguments = list(sys.argv[1:] if args is None else args)
+    """Run the command line; gives the exit code.
+
+    It is 0, 1 for a run that was stopped, 2 for wrong input, 128 + the number of a signal (130 on Ctrl-C).
+    """
+    if args is not None:  # inside another program, whose signals are its own
+        return _run(list(args))
+    with listening():
+        code = _run(sys.argv[1:])
+        if received() is not None:
+            end_children(_LAST_WORDS)
+    return code
+
+
+def _run(arguments: list[str]) -> int:
     try:
         if arguments and arguments[0] in _LIGHTNING:
             return _lightning(arguments)
         given = _parser().parse_args(arguments)
         return int(given.run(given))
+    except Stopped as stop:
+        return _stopped(stop, arguments)
     except SystemExit as stop:  # argparse and jsonargparse have printed what was wrong; Lightning exits on Ctrl-C
         if isinstance(stop.__context__, KeyboardInterrupt):
             return _fail("stopped.", 130)
@@ -37,7 +54,26 @@ def main(args: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return _fail("stopped.", 130)
     except Exception as error:
+        if (number := received()) is not None:  # such as a loader's process that the signal reached first
+            return _stopped(Stopped(number), arguments)
         return _report(error)
+
+
+def _stopped(stop: Stopped, arguments: list[str]) -> int:
+    """Say how to go on; the first process of several speaks and gives the code."""
+    if int(os.environ.get("LOCAL_RANK", "0")):
+        return 0  # any other code would make Lightning kill the first process
+    if arguments[:1] == ["fit"]:
+        how = (
+            f"To go on from its last finished epoch, give the same command with --ckpt_path '{stop.checkpoint}'."
+            if stop.checkpoint
+            else "No checkpoint of a finished epoch was written; the same command starts anew."
+        )
+    elif arguments[:1] in (["chain"], ["demo"]):
+        how = f"To go on from the last finished epoch, run lit-backdoor {arguments[0]} … again with the same --out."
+    else:
+        how = "Give the same command again."
+    return _fail(f"stopped by {signal.Signals(stop.number).name}. {how}", 128 + stop.number)
 
 
 def _report(error: Exception) -> int:
@@ -91,17 +127,23 @@ def _parser() -> argparse.ArgumentParser:
 
     demo = commands.add_parser("demo", help="ATClean on embedded traffic signs, in minutes on a CPU")
     demo.set_defaults(
-        run=_chain, name="demo", settings=[], launcher=None, no_cache=True, trust_cache=False, dry_run=False
-    )
+        run=_chain, name="demo", setup=None, attack=None, data=None, settings=[], trust=[], launcher=None, no_cache=True,
+        trust_cache=False, dry_run=False,
+    )  # fmt: skip
     chain = commands.add_parser(
         "chain",
-        help="run a chain of stages, by name or file",
-        epilog="For example: lit-backdoor chain atclean_cifar10_small --set data.init_args.attack=blend --seed 2",
+        help="run a defense against an attack, or any chain of stages",
+        epilog="For example: lit-backdoor chain pgbd_stamps --setup cifar10_small --attack blend --seed 2",
     )
     chain.set_defaults(run=_chain)
-    chain.add_argument("name", metavar="NAME|FILE", help="a shipped chain (lit-backdoor list chains) or a YAML file")
+    chain.add_argument("name", metavar="NAME|FILE", help="a defense or a chain (lit-backdoor list), or a YAML file")
+    chain.add_argument(
+        "--setup", metavar="NAME|FILE", help="data, net and victim; default signs, which need no download"
+    )
+    chain.add_argument("--attack", metavar="NAME|FILE", help="default badnets; null for a clean model")
+    chain.add_argument("--data", metavar="DIR", help="your images, in class folders below DIR/train and DIR/test")
     for command in (demo, chain):
-        command.add_argument("--out", metavar="DIR", type=_folder, help="folder to write; default runs/NAME-seedN")
+        command.add_argument("--out", metavar="DIR", type=_folder, help="folder to write; default one in runs")
         command.add_argument("--seed", metavar="N", type=int, help="seed of split, poison plan, weights and order")
     chain.add_argument(
         "--set",
@@ -110,6 +152,13 @@ def _parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         help="set a key of the chain; may be given several times",
+    )
+    chain.add_argument(
+        "--trust",
+        metavar="MODULE",
+        action="append",
+        default=[],
+        help="a package or module whose classes bundles may name",
     )
     chain.add_argument(
         "--launcher", metavar="COMMAND", help='start stages on several devices: "torchrun --nproc-per-node 8", "srun …"'
@@ -129,7 +178,8 @@ def _parser() -> argparse.ArgumentParser:
 
     listing = commands.add_parser("list", help="what there is: " + ", ".join(_LISTED))
     listing.set_defaults(run=_list)
-    listing.add_argument("what", nargs="?", choices=_LISTED, help="one of them; all without it")
+    listing.add_argument("what", nargs="?", choices=(*_LISTED, "defense"), help="one of them; all without it")
+    listing.add_argument("name", nargs="?", help="with defense: the one to describe")
 
     for name, text in _LIGHTNING.items():
         commands.add_parser(name, help=text, add_help=False)
@@ -145,17 +195,20 @@ def _folder(text: str) -> Path:
 
 def _lightning(arguments: list[str]) -> int:
     """Hand a subcommand to LightningCLI; ``--bundle DIR`` stands for the evaluation that fits it."""
+    from lit_backdoor.chain.launch import keep_lock_from_children
     from lit_backdoor.lightning_cli import BackdoorCLI, with_bundle
 
     warnings.filterwarnings("ignore", ".*LightningCLI's args parameter.*")  # they are the command line's own
+    keep_lock_from_children()
     BackdoorCLI(with_bundle(arguments))
     return 0
 
 
 def _chain(given: argparse.Namespace) -> int:
-    from lit_backdoor.chain.command import run_chain
+    sys.path.append(str(Path.cwd()))  # where modules lie that a chain of one's own names
+    from lit_backdoor.chain.command import chain_command
 
-    return run_chain(given)
+    return chain_command(given)
 
 
 def _board(given: argparse.Namespace) -> int:
@@ -167,7 +220,12 @@ def _board(given: argparse.Namespace) -> int:
 
 
 def _list(given: argparse.Namespace) -> int:
-    from lit_backdoor.chain.listing import print_list
+    from lit_backdoor.chain.listing import print_defense, print_list
 
-    print_list([given.what] if given.what else list(_LISTED))
+    if given.what == "defense" and given.name:
+        print_defense(given.name)
+    elif given.what == "defense" or given.name:
+        raise ValueError("Expected a name after 'lit-backdoor list defense', and nowhere else. See: lit-backdoor list.")
+    else:
+        print_list([given.what] if given.what else list(_LISTED))
     return 0

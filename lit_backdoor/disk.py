@@ -21,7 +21,7 @@ __all__ = ["BUNDLE_FILES", "MARK", "check_bundle_folder", "check_claim", "check_
            "place", "remove_bundle", "tidy"]  # fmt: skip
 
 MARK = ".lit-backdoor"
-BUNDLE_FILES = ("bundle.json", "weights.safetensors", "history.json")
+BUNDLE_FILES = ("bundle.json", "weights.safetensors", "history.json", "made.json")
 _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
 _LONGEST = 200  # bytes; file systems take 255, and temporary names are longer than the final ones
 _OWNER = r"(?P<host>.+)-(?P<pid>\d+)-[0-9a-f]{8}\.(?P<end>part|old)"

@@ -7,20 +7,24 @@ import inspect
 import re
 import sys
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 import lightning.pytorch as pl
 import torch
+from jsonargparse import Namespace
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
+from lit_backdoor.bundle import open_bundle
 from lit_backdoor.data import BackdoorDataModule
+from lit_backdoor.data.attack_given import alike, attack_given, attack_of
 from lit_backdoor.errors import unknown
 from lit_backdoor.presets import read_config
-from lit_backdoor.recipe import arguments_of
+from lit_backdoor.recipe import arguments_of, rebuild, trusting
 from lit_backdoor.stages import BundleWriter, Stage
 from lit_backdoor.stages.checkpoint import check_parts
+from lit_backdoor.stages.stopping import StopAtBatch
 
 __all__ = ["BackdoorCLI"]
 
@@ -33,6 +37,29 @@ _USAGE = {
     }
     for verb in ("fit", "validate", "test", "predict")
 }
+
+
+def take_attack(config: Any) -> None:
+    """Let the data be triggered by the attack that the suspect's bundle carries, where none or the same is given.
+
+    A trigger that was trained is in the bundle only: its description would build it untrained.
+
+    Args:
+        config: Settings of one command, with ``model`` and ``data``; ``data.init_args.attack`` is set in place.
+    """
+    given, data = config.model.get("init_args") or {}, config.data.get("init_args")
+    path = next((given[name] for name in ("suspect", "bundle") if isinstance(given.get(name), str)), None)
+    if data is None or "attack" not in data or path is None or not (Path(path) / "bundle.json").is_file():
+        return
+    bundle = open_bundle(path)
+    if bundle.info["attack"] is None:
+        return
+    stated = data["attack"]
+    if isinstance(stated, Namespace):
+        stated = rebuild(stated.as_dict(), trust=None)  # the user wrote it
+    attack = attack_given(stated)
+    if attack is None or alike(attack, attack_of(bundle)):
+        data["attack"] = str(path)
 
 
 class _Parser(LightningArgumentParser):
@@ -77,10 +104,13 @@ class BackdoorCLI(LightningCLI):
         """Add where the bundle goes."""
         parser.add_argument("--out", type=str | None, default=None, help="Folder of the bundle that the stage leaves.")
         parser.add_argument("--key", type=str | None, default=None, help="Key of the settings; given by a chain.")
+        parser.add_argument("--trust", type=list[str] | str, default=[], help="Packages that bundles may name.")
 
     def before_instantiate_classes(self) -> None:
-        """Load checkpoints as plain tensors only, whatever was asked."""
-        self.config[self.subcommand]["weights_only"] = True
+        """Load checkpoints as plain tensors only, whatever was asked; take the attack from the suspect's bundle."""
+        config = self.config[self.subcommand]
+        config["weights_only"] = True
+        take_attack(config)
 
     def instantiate_classes(self) -> None:
         """Build stage, data module and Trainer."""
@@ -92,13 +122,33 @@ class BackdoorCLI(LightningCLI):
             return
         if subcommand == "fit" and getattr(self.model, "verb", "fit") == "predict":
             raise ValueError(f"Expected predict for {type(self.model).__name__}, which trains nothing, got fit.")
-        super()._run_subcommand(subcommand)
+        trust = self.config[subcommand]["trust"]
+        with trusting([trust] if isinstance(trust, str) else trust):
+            super()._run_subcommand(subcommand)
+
+    def start(self, settings: Mapping[str, Any], prepare: Callable[[BackdoorDataModule], object]) -> None:
+        """Run a configuration that was parsed before, and with ``run=False``.
+
+        Args:
+            settings: Values that were not known then, by their path, such as ``model.init_args.suspect``.
+            prepare: Called with the data module before the run.
+        """
+        self._run = True
+        for path, value in settings.items():
+            self.config[f"{self.subcommand}.{path}"] = value
+        self._parse_ckpt_path()
+        self._set_seed()
+        self.before_instantiate_classes()
+        self.instantiate_classes()
+        prepare(self.datamodule)
+        self._run_subcommand(str(self.subcommand))
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
-        """Add the writer of the bundle to the Trainer's callbacks."""
+        """Add the writer of the bundle, and what stops at a signal, to the Trainer's callbacks."""
         trainer = super().instantiate_trainer(**kwargs)
         config = self.config[self.subcommand]
-        trainer.callbacks.append(BundleWriter(config["out"], config["key"]))  # type: ignore[attr-defined]
+        added = [StopAtBatch(), BundleWriter(config["out"], config["key"])]
+        trainer.callbacks.extend(added)  # type: ignore[attr-defined]
         return trainer
 
 

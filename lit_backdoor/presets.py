@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import copy
 import os
+from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from lit_backdoor.errors import one_of
+from lit_backdoor.errors import unknown
 
-__all__ = ["cache_folder", "config_folder", "find_config", "list_configs", "read_config", "read_yaml"]
+__all__ = ["METHOD_FILE", "cache_folder", "config_folder", "find_config", "list_configs", "read_config", "read_yaml"]
+
+METHOD_FILE = "method.yaml"  # what a folder of defenses says of its method
 
 
 def config_folder() -> Path:
@@ -28,22 +32,54 @@ def config_folder() -> Path:
 
 
 def list_configs(kind: str) -> dict[str, Path]:
-    """Give the shipped configurations of one kind (``attacks``, ``chains`` …), by name."""
-    return {path.stem: path for path in sorted((config_folder() / kind).rglob("*.yaml"))}
+    """Give the shipped configurations of one kind (``setups``, ``attacks``, ``defenses``, ``chains``, ``grids``).
+
+    They are keyed by their path below the kind's folder, without suffix; METHOD/METHOD.yaml is METHOD. What a folder of
+    defenses has for single setups is none of them.
+    """
+    return dict(_listed(config_folder() / kind))
 
 
-def find_config(kind: str, name: str) -> Path:
+@lru_cache
+def _listed(folder: Path) -> dict[str, Path]:
+    found = {}
+    for path in sorted(folder.rglob("*.yaml")):
+        *parents, _ = parts = path.relative_to(folder).with_suffix("").parts
+        if path.name != METHOD_FILE and "setups" not in parents:
+            found["/".join(parents if parts[-2:] == (path.stem, path.stem) else parts)] = path
+    return found
+
+
+def find_config(kind: str, name: str, *, among: tuple[str, ...] = ()) -> Path:
     """Find a configuration by its shipped name, or as a file.
 
+    A name is the path below the kind's folder (``pgbd/paper``), or its last part where only one file has it.
+
+    Args:
+        kind: The kind that errors name.
+        name: What was given.
+        among: All kinds that it may be of; default ``kind`` only.
+
     Raises:
-        ValueError: If there is none; names the nearest.
+        ValueError: If there is none, or the name is that of several; names the nearest, or all of them.
     """
     if name.endswith((".yaml", ".yml")):
         if Path(name).is_file():
             return Path(name)
         raise ValueError(f"Expected a file at '{name}', found none.")
-    known = list_configs(kind)
-    return known[one_of(kind.removesuffix("s"), name, known)]
+    known = [item for each in among or (kind,) for item in list_configs(each).items()]
+    exact = [(key, path) for key, path in known if key == name]
+    found = exact or [(key, path) for key, path in known if key.rpartition("/")[2] == name]
+    if len(found) > 1:
+        keys = ", ".join(key for key, _ in found)
+        raise ValueError(
+            f"Expected a {kind.removesuffix('s')} of a name of its own, but '{name}' may be {keys}. Give one of them."
+        )
+    if not found:
+        raise unknown(
+            kind.removesuffix("s"), name, {text for key, _ in known for text in (key, key.rpartition("/")[2])}
+        )
+    return found[0][1]
 
 
 def read_config(kind: str, path: Path) -> Any:
@@ -53,9 +89,15 @@ def read_config(kind: str, path: Path) -> Any:
         ValueError: If the file is not YAML.
     """
     try:
-        return read_yaml(path.read_text())
+        return copy.deepcopy(_parsed(path, path.stat().st_mtime_ns))
     except ValueError as error:
         raise ValueError(f"The {kind.removesuffix('s')} file {path} is not YAML: {error}") from error
+
+
+@lru_cache
+def _parsed(path: Path, changed: int) -> Any:
+    """Read a file once for each time that it was changed."""
+    return read_yaml(path.read_text())
 
 
 def read_yaml(text: str) -> Any:

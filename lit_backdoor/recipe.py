@@ -5,13 +5,14 @@ from __future__ import annotations
 import functools
 import importlib
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, cast
 
 from lit_backdoor.errors import unknown
 
-__all__ = ["Recorded", "arguments_of", "load_factory", "rebuild", "rebuilding", "recipe"]
+__all__ = ["Recorded", "arguments_of", "load_factory", "rebuild", "rebuilding", "recipe", "trusting"]
 
 
 class Recorded:
@@ -98,6 +99,7 @@ def recipe(value: Recorded) -> dict[str, Any]:
 
 # None: the program itself builds. Else a bundle is being rebuilt, and these module prefixes are trusted besides.
 _trust: ContextVar[tuple[str, ...] | None] = ContextVar("_trust", default=None)
+_granted: ContextVar[tuple[str, ...]] = ContextVar("_granted", default=())  # what the whole run trusts
 
 
 # What a class raises that is given arguments of a wrong type, or asked for a net too large for the memory.
@@ -107,6 +109,16 @@ _REFUSALS = (
 
 
 _LARGEST = 2**24
+
+
+@contextmanager
+def trusting(names: Iterable[str]) -> Iterator[None]:
+    """Let every bundle that is rebuilt inside name these packages, modules and classes, too."""
+    token = _granted.set((*_granted.get(), *names))
+    try:
+        yield
+    finally:
+        _granted.reset(token)
 
 
 def rebuild(described: Any, trust: Iterable[str] | None = ()) -> Any:
@@ -192,9 +204,10 @@ def rebuilding() -> bool:
 def _load(name: str, always: tuple[str, ...]) -> Any:
     module_name, _, attribute = name.rpartition(".")
     trust = _trust.get()
-    if trust is not None and not any(name == p or name.startswith(f"{p}.") for p in (*always, *trust)):
+    if trust is not None and not any(name == p or name.startswith(f"{p}.") for p in (*always, *trust, *_granted.get())):
         raise ValueError(
-            f"The bundle names '{name}', which is not on the allow-list. If you trust it, name its package with trust=."
+            f"The bundle names '{name}', which is not on the allow-list. If you trust it, name its package with trust= or "
+            "--trust."
         )
     try:
         module = importlib.import_module(module_name)

@@ -266,7 +266,7 @@ class Row:
         Raises:
             ValueError: If a key is unknown or missing, a value has another type, or the schema is newer.
         """
-        schema = record.get("schema", SCHEMA)
+        schema = record.get("schema", SCHEMA) if isinstance(record, Mapping) else SCHEMA
         if isinstance(schema, int) and schema > SCHEMA:
             raise ValueError(
                 f"Expected a row of schema {SCHEMA} or older, got schema {schema}. Install a newer lit_backdoor: "

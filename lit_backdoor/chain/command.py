@@ -10,30 +10,71 @@ import re
 import shlex
 import warnings
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
+from lit_backdoor.chain.attack import attacker_of, with_attack
+from lit_backdoor.chain.classes import trusted
 from lit_backdoor.chain.compose import compose, variant_of
+from lit_backdoor.chain.plan import plan_lines
 from lit_backdoor.chain.run import ChainRun
 from lit_backdoor.chain.testing import build_data
 from lit_backdoor.data import BackdoorDataModule
 from lit_backdoor.disk import check_claim, claim, clean_name
+from lit_backdoor.recipe import trusting
 from lit_backdoor.report import write_report
+from lit_backdoor.report.run import title
 
-__all__ = ["run_chain", "sweep"]
+__all__ = ["chain_command", "run_chain", "sweep"]
 
 
-def run_chain(given: argparse.Namespace) -> int:
+def run_chain(
+    name: str,
+    *,
+    setup: str | None = None,
+    attack: str | None = None,
+    seed: int | None = None,
+    settings: Iterable[str] = (),
+    out: str | Path | None = None,
+    trust: Iterable[str] = (),
+    use_cache: bool = True,
+) -> dict[str, Any]:
+    """Run a chain, as ``lit-backdoor chain`` does, and give what its ``results.json`` holds.
+
+    Args:
+        name: A shipped defense or chain, or a YAML file.
+        setup: A shipped setup or a file; None for the chain's own, else ``signs``.
+        attack: A shipped attack or a file, ``null`` for a clean model; None for the chain's own, else ``badnets``.
+        seed: Replaces the chain's seed.
+        settings: ``a.b.c=value`` texts.
+        out: Folder to write; None for one in ``runs``.
+        trust: Packages and modules whose classes bundles may name.
+        use_cache: Whether victims are taken from and put into the cache.
+
+    Raises:
+        ValueError: As `compose` does, or if the chain is a sweep, which has many results.
+    """
+    chain = compose(name, settings, seed, setup=setup, attack=attack)
+    if chain.get("sweep"):
+        raise ValueError(f"Expected a chain with one result, but '{name}' is a sweep. Run: lit-backdoor chain {name}.")
+    chain["trust"] = [*(chain.get("trust") or ()), *trust]
+    run = ChainRun(chain, title_of(name), Path(out) if out else _folder(name, chain), use_cache=use_cache)
+    with trusting(trusted(run.chain)):
+        return run.run()
+
+
+def chain_command(given: argparse.Namespace) -> int:
     """Run the chain that the command line asks for; gives the exit code."""
     _quiet()
     console = Console(highlight=False, markup=False, emoji=False)  # what users name is no markup
-    chain = compose(given.name, given.settings, given.seed)
-    name = clean_name(Path(given.name).stem)
-    out = given.out or Path("runs") / f"{name}-seed{chain['seed']}"
+    settings = [*_source_of(given.data), *given.settings]
+    chain = compose(given.name, settings, given.seed, setup=given.setup, attack=given.attack)
+    chain["trust"] = [*(chain.get("trust") or ()), *given.trust]
+    name, out = title_of(given.name), given.out or _folder(given.name, chain)
     summaries = []
     variants = sweep(chain)
     if variants[0][0]:
@@ -52,18 +93,50 @@ def run_chain(given: argparse.Namespace) -> int:
         )
         if label:
             console.rule(label)
-        if given.dry_run:
-            for stage, verb, class_path in run.plan():
-                console.print(f"{stage}: {verb} {class_path}")
-            continue
-        results = run.run()
-        report = write_report(run.out, _data(variant), _command(given, chain["seed"]))
+        with trusting(trusted(run.chain)):
+            if given.dry_run:
+                for line in plan_lines(run):
+                    console.print(line, soft_wrap=True)
+                continue
+            results = run.run()
+            report = write_report(run.out, _data(run), _command(given, chain["seed"]))
         _table(console, results)
         console.print(f"results  {run.out / 'results.json'}\nreport   {report}", soft_wrap=True)
         summaries.append({"run": label, "summary": results["summary"]})
     if summaries and summaries[0]["run"]:
         (out / "sweep.json").write_text(json.dumps({"format": 1, "chain": name, "runs": summaries}, indent=1) + "\n")
     return 0
+
+
+def title_of(name: str) -> str:
+    """Give a chain's name as results have it: a file's without its folder, a shipped one as it is."""
+    return Path(name).stem if name.endswith((".yaml", ".yml")) else name
+
+
+def _folder(name: str, chain: Mapping[str, Any]) -> Path:
+    """Name the folder of a run; of a product, setup and attack belong to the name."""
+    parts = [title_of(name)]
+    if name != "demo" and chain.get("setup"):
+        parts += [chain["setup"], chain.get("attack") or "clean"]
+    return Path("runs") / f"{'-'.join(parts).replace('/', '-')}-seed{chain['seed']}"
+
+
+def _source_of(folder: str | None) -> list[str]:
+    """Write ``--data FOLDER`` as the setting that it stands for.
+
+    Raises:
+        ValueError: If the folder lacks a training or a test part.
+    """
+    if folder is None:
+        return []
+    parts = {part: str(Path(folder) / part) for part in ("train", "test")}
+    for path in parts.values():
+        if not Path(path).is_dir():
+            raise ValueError(
+                f"Expected class folders in {parts['train']} and {parts['test']}, but {path} is no folder."
+            )
+    source = {"class_path": "lit_backdoor.data.sources.ImageFolderSource", "init_args": {**parts, "size": 32}}
+    return [f"data.init_args.source={json.dumps(source)}"]
 
 
 def sweep(chain: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
@@ -94,35 +167,41 @@ def _short(value: Any) -> str:
     return re.sub(r"[^\w.+-]+", "_", str(named).rpartition(".")[2] if named else str(value))[:60]
 
 
-def _data(chain: Mapping[str, Any]) -> BackdoorDataModule:
-    """Build the data module that the stages had: seeded by the chain."""
-    arguments = {**chain["data"]["init_args"], "seed": chain["seed"]}
-    return build_data({**chain["data"], "init_args": arguments})
+def _data(run: ChainRun) -> BackdoorDataModule:
+    """Build the data module that the stages had: seeded by the chain, with the victim's own attack."""
+    data, victim = run.chain["data"], run.results.get(attacker_of(run.chain) or "")
+    arguments = {**data["init_args"], "seed": run.chain["seed"]}
+    return build_data(with_attack({**data, "init_args": arguments}, victim.bundle if victim else None))
 
 
 def _command(given: argparse.Namespace, seed: int) -> str:
     """Write the command line that repeats the run, wherever it writes and whatever it finds in the cache."""
-    settings = [word for text in given.settings for word in ("--set", text)]
-    return shlex.join(["lit-backdoor", "chain", str(given.name), "--seed", str(seed), *settings])
+    named = [(f"--{key}", getattr(given, key)) for key in ("setup", "attack", "data")]
+    words = [word for key, value in named if value for word in (key, value)]
+    words += [word for text in given.settings for word in ("--set", text)]
+    words += [word for text in given.trust for word in ("--trust", text)]
+    return shlex.join(["lit-backdoor", "chain", str(given.name), "--seed", str(seed), *words])
 
 
 def _table(console: Console, results: Mapping[str, Any]) -> None:
     summary = results["summary"]
     if summary["before"] is None:
         return
-    table = Table(title=f"{results['chain']}, seed {results['seed']}", title_justify="left")
-    for column in ("", "ACC", "ASR", "RA"):
+    table = Table(title=title(results), title_justify="left")
+    for column in ("", "ACC", "ACC, target class", "ASR", "RA"):
         table.add_column(column, justify="right" if column else "left")
-    for role in ("before", "after"):
-        if summary[role]:
-            table.add_row(role, *(_share(summary[role][key]) for key in ("acc", "asr", "ra")))
+    lines = {role: summary[role] for role in ("before", "after")}
+    lines["control"] = next((stage["metrics"] for stage in results["stages"] if stage["name"] == "control"), None)
+    for name, numbers in lines.items():
+        if numbers:
+            table.add_row(name, *(_share(numbers.get(key)) for key in ("acc", "acc_target", "asr", "ra")))
     console.print(table)
-    numbers: dict[str, Any] = {"DER": summary["der"], "DEM": summary["dem"]}
+    rates: dict[str, Any] = {"DER": summary["der"], "DEM": summary["dem"]}
     for stage in results["stages"]:
         for key, label in (("dof", "DoF"), ("selection_precision", "selection precision")):
             if key in stage["metrics"]:
-                numbers[label] = stage["metrics"][key]
-    console.print("  ".join(f"{label} {_share(value)}" for label, value in numbers.items()))
+                rates[label] = stage["metrics"][key]
+    console.print("  ".join(f"{label} {_share(value)}" for label, value in rates.items()))
 
 
 def _share(value: float | None) -> str:

@@ -1,38 +1,47 @@
-"""Reading of chain files: inheritance, ``--set``, attack names, the order of stages."""
+"""Composition of chains without importing torch: files, ``--set``, the order of stages."""
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
-from lit_backdoor.chain.names import TOP, check_names, known, merge, section
+from lit_backdoor.chain.layers import FORMAT, lay_out
+from lit_backdoor.chain.names import check_keys, copied, merge, section
+from lit_backdoor.chain.sections import expand_attack, set_value
 from lit_backdoor.disk import check_name
-from lit_backdoor.errors import unknown
-from lit_backdoor.presets import find_config, read_config, read_yaml
+from lit_backdoor.presets import read_yaml
 
-__all__ = ["compose", "expand_attack", "set_value", "stage_config", "variant_of"]
-
-FORMAT = 1
-_ATTACK = "data.init_args.attack"
+__all__ = ["compose", "stage_config", "variant_of"]
 
 
-def compose(name: str, settings: Iterable[str] = (), seed: int | None = None) -> dict[str, Any]:
-    """Read a chain by name or file, apply its base, its own ``set`` and the command line's.
+def compose(
+    name: str,
+    settings: Iterable[str] = (),
+    seed: int | None = None,
+    *,
+    setup: str | None = None,
+    attack: str | None = None,
+) -> dict[str, Any]:
+    """Compose a chain of a setup, an attack and a defense, or read one that stands by itself.
+
+    Torch is not imported: keys, classes and arguments are checked by `lit_backdoor.chain.filled.fill_in`.
 
     Args:
-        name: A shipped chain or a YAML file.
+        name: A shipped defense or chain, or a YAML file.
         settings: ``a.b.c=value`` texts; values are YAML.
         seed: Replaces the chain's seed.
+        setup: A shipped setup or a file; None for the chain's own, else ``signs``.
+        attack: A shipped attack or a file, ``null`` for a clean model; None for the chain's or the setup's own, else
+            ``badnets``.
 
     Returns:
         The chain, with the attack expanded.
 
     Raises:
-        ValueError: If the file is no chain, a name in it is not known, or a setting is one that an input replaces.
+        ValueError: If a file is none of its kind, a name is not known, parts do not fit together, or a setting is one
+            that an input replaces.
     """
-    chain = _read(find_config("chains", name))
+    chain = {"format": FORMAT, **lay_out(name, setup, attack)}
     pairs = []
     for text in settings:
         key, sign, value = text.partition("=")
@@ -50,16 +59,17 @@ def variant_of(chain: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[st
     Raises:
         ValueError: If a key or a name is not known, or a value is one that an input replaces.
     """
-    return _with_settings(copy.deepcopy(dict(chain)), list(settings.items()), "a variant of the sweep")
+    return _with_settings(copied(chain), list(settings.items()), "a variant of the sweep")
 
 
 def _with_settings(chain: dict[str, Any], pairs: list[tuple[str, Any]], what: str) -> dict[str, Any]:
-    """Set keys of a chain, expand its attack and check every name in it."""
+    """Set keys of a chain, expand its attack and put its stages in order."""
     for key, value in sorted(pairs, key=lambda pair: pair[0].count(".")):  # parents first, so order does not matter
         set_value(chain, key, value)
     chain = _settled(_with_sections(chain, what))
-    expand_attack(chain["data"]["init_args"])
-    check_names(chain)
+    expand_attack(chain)
+    chain.setdefault("seed", 0)
+    check_keys(chain)
     _check_replaced(chain, pairs)
     return chain
 
@@ -93,25 +103,6 @@ def _reaches(key: str, value: Any, place: str) -> bool:
             return False
         value = value[name]
     return True
-
-
-def _read(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
-    chain: dict[str, Any] = read_config("chains", path)
-    if not isinstance(chain, dict) or chain.get("format") != FORMAT:
-        raise ValueError(f"Expected a chain file with 'format: {FORMAT}' at {path}. See configs/chains for examples.")
-    known("key of a chain", chain, TOP)
-    settings = dict(section(chain, "set"))
-    chain.pop("set", None)
-    if "base" in chain:
-        base, files = _beside(path, chain.pop("base")), (*above, path.resolve())
-        if base.resolve() in files:
-            raise ValueError(f"Expected the base of the chain file {path} to be another one, but it leads back to it.")
-        chain = merge(_read(base, files), chain)
-    for key, value in sorted(settings.items(), key=lambda item: str(item[0]).count(".")):
-        set_value(chain, str(key), value)
-    chain = _settled(_with_sections(chain, f"the chain file {path}"))
-    chain.setdefault("seed", 0)
-    return chain
 
 
 def _with_sections(chain: dict[str, Any], what: str) -> dict[str, Any]:
@@ -169,48 +160,6 @@ def _ordered(stages: dict[str, Any]) -> dict[str, Any]:
     return ordered
 
 
-def _beside(path: Path, base: Any) -> Path:
-    if not isinstance(base, str):
-        raise ValueError(f"Expected the base of the chain file {path} to be a name or a file, got {base!r}.")
-    neighbor = path.parent / base
-    if base.endswith((".yaml", ".yml")) and neighbor.is_file():
-        return neighbor
-    return find_config("chains", base.removesuffix(".yaml") if Path(base).name == base else base)
-
-
-def set_value(chain: dict[str, Any], key: str, value: Any) -> None:
-    """Set ``a.b.c`` to a value. Below an attack given by name, the name is expanded first.
-
-    Raises:
-        ValueError: If the path leads through something that is no mapping, names an unknown stage, or a key that counts
-            only while the file is read.
-    """
-    *parents, last = key.split(".")
-    if (first := key.partition(".")[0]) in ("base", "format", "set"):
-        raise ValueError(f"Cannot set '{key}': '{first}' counts in a chain file alone. Write one that has it.")
-    node, path = chain, ""
-    for name in parents:
-        path = f"{path}.{name}" if path else name
-        if path == _ATTACK:
-            expand_attack(node)
-        if path.startswith("stages.") and path.count(".") == 1 and name not in node:
-            raise unknown("stage", name, node)
-        child = node.get(name)
-        if child is None:
-            child = node[name] = {}
-        if not isinstance(child, dict):
-            raise ValueError(f"Cannot set '{key}': '{path}' is {child!r}, not a section.")
-        node = child
-    node[last] = value
-
-
-def expand_attack(data: dict[str, Any]) -> None:
-    """Replace an attack's name by what its file says."""
-    attack = data.get("attack")
-    if isinstance(attack, str):
-        data["attack"] = read_config("attacks", find_config("attacks", attack))
-
-
 def _parse(value: str, text: str) -> Any:
     try:
         parsed = read_yaml(value)
@@ -230,7 +179,7 @@ def stage_config(chain: Mapping[str, Any], name: str) -> dict[str, Any]:
     return {
         "seed_everything": chain["seed"],
         "trainer": merge(chain.get("trainer") or {}, stage.get("trainer") or {}),
-        "model": copy.deepcopy(stage["model"]),
+        "model": copied(stage["model"]),
         "data": merge(
             {**chain["data"], "init_args": {**chain["data"]["init_args"], "seed": chain["seed"]}},
             stage.get("data") or {},

@@ -1,4 +1,4 @@
-"""What a chain keeps in its folder and in the cache: bundles by their keys, checkpoints, logs; nothing half written."""
+"""What a chain keeps in its folder: bundles, checkpoints, logs; nothing half written."""
 
 from __future__ import annotations
 
@@ -7,49 +7,34 @@ import csv
 import shutil
 import zipfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from lit_backdoor.bundle import Bundle, open_bundle
 from lit_backdoor.disk import check_bundle_folder, part_of, place, remove_bundle, tidy
-from lit_backdoor.presets import cache_folder
+
+if TYPE_CHECKING:
+    from lit_backdoor.bundle import Bundle
 
 __all__ = [
     "check_work",
+    "copy_whole",
     "finished",
-    "from_cache",
     "keep_newest_checkpoint",
     "newest_checkpoint",
     "read_history",
-    "to_cache",
     "write_whole",
 ]
 
 
 def finished(folder: Path, key: str) -> Bundle | None:
     """Open the bundle in a folder if it is whole and was made under this key; None where it has to be made anew."""
+    from lit_backdoor.bundle import open_bundle
+
     tidy(folder)
     try:
         bundle = open_bundle(folder)
     except (OSError, ValueError):  # none, one that cannot be read, or a damaged one
         return None
     return bundle if bundle.info["key"] == key else None
-
-
-def from_cache(key: str, target: Path) -> Bundle | None:
-    """Copy the bundle of a key from the cache into a folder; None where the cache has none."""
-    cached = _in_cache(key)
-    if finished(cached, key) is None:
-        return None
-    with contextlib.suppress(FileNotFoundError):  # somebody is just cleaning the cache
-        _copy_whole(cached, target)
-    return finished(target, key)
-
-
-def to_cache(bundle: Bundle, key: str) -> None:
-    """Keep a copy of a bundle under its key."""
-    cached = _in_cache(key)
-    if finished(cached, key) is None:  # another chain may have been faster, and yet another be reading
-        with contextlib.suppress(OSError, ValueError):  # a cache that cannot be written costs time, not results
-            _copy_whole(bundle.path, cached)
 
 
 def newest_checkpoint(work: Path) -> Path | None:
@@ -59,12 +44,12 @@ def newest_checkpoint(work: Path) -> Path | None:
 
 
 def keep_newest_checkpoint(work: Path) -> None:
-    """Remove older checkpoints of a stage, and those that a killed run left half written.
+    """Remove older checkpoints of a stage, those that a killed run left half written, and Slurm's.
 
-    A resumed run does not: it takes no path out of a checkpoint.
+    A resumed run does not: it takes no path out of a checkpoint. Slurm's are from the middle of an epoch.
     """
     newest = newest_checkpoint(work)
-    for path in (work / "checkpoints").glob("*.ckpt"):
+    for path in (*(work / "checkpoints").glob("*.ckpt"), *work.glob("hpc_ckpt_*.ckpt")):
         if path != newest:
             path.unlink()
 
@@ -108,7 +93,8 @@ def write_whole(path: Path, text: str) -> None:
     part.rename(path)
 
 
-def _copy_whole(source: Path, target: Path) -> None:
+def copy_whole(source: Path, target: Path) -> None:
+    """Copy a bundle's folder, which is there whole or not at all; an older one is replaced."""
     check_bundle_folder(target)
     part = part_of(target)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -117,7 +103,3 @@ def _copy_whole(source: Path, target: Path) -> None:
         place(part, target)
     finally:
         remove_bundle(part)  # gone already where all went well; a full disk must not keep it
-
-
-def _in_cache(key: str) -> Path:
-    return cache_folder() / "bundles" / key

@@ -8,14 +8,15 @@ import hashlib
 import json
 import sys
 from collections.abc import Iterator, Mapping
-from functools import lru_cache
+from functools import cache, lru_cache
 from importlib.util import find_spec, resolve_name
 from pathlib import Path
 from typing import Any
 
 from lit_backdoor import __version__
+from lit_backdoor.chain.compose import stage_config
 
-__all__ = ["code_of", "source_hash", "stage_key"]
+__all__ = ["code_of", "source_hash", "stage_identities", "stage_key", "stage_kin"]
 
 # What changes how a run looks or how fast it goes, never what comes out.
 _TRAINER = {
@@ -24,7 +25,7 @@ _TRAINER = {
     "log_every_n_steps", "profiler",
 }  # fmt: skip
 _DATA = {"eval_batch_size", "num_workers", "suspicious"}  # the selection counts as an input
-_POISONED = {"train", "questioned", "suspicious"}
+_POISONED = {"train", "questioned", "suspicious", "attacker"}
 
 
 def stage_key(
@@ -49,10 +50,11 @@ def stage_key(
     Returns:
         32 hexadecimal digits.
     """
-    config = copy.deepcopy(dict(config))
+    config, inputs = copy.deepcopy(dict(config)), dict(inputs)
     data = {k: v for k, v in config["data"].get("init_args", {}).items() if k not in _DATA}
     if not _POISONED & set(views) and "data.suspicious" not in inputs:
         data.pop("attack", None)  # a stage on clean data does not depend on it, except through its inputs
+        inputs.pop("data.attack", None)
     if "root" not in views and isinstance(data.get("split"), dict):
         split = data["split"].get("init_args", data["split"])
         split.pop("root", None)
@@ -62,15 +64,61 @@ def stage_key(
         (data if part == "data" else config["model"].get("init_args", {})).pop(parameter, None)
     content = {
         "seed": config.get("seed_everything"),
-        "trainer": {k: v for k, v in config["trainer"].items() if k not in _TRAINER and (v or k != "callbacks")},
+        "trainer": _counted(config["trainer"]),
         "model": config["model"],
         "data": {**config["data"], "init_args": data},
-        "inputs": dict(inputs),
+        "inputs": inputs,
         "fingerprint": fingerprint,
         "verb": verb,
     }
     content["code"] = None if trust_cache else code_of(content["model"], content["data"])
+    return _hash(content)
+
+
+def stage_identities(chain: Mapping[str, Any]) -> dict[str, str]:
+    """Name each stage of a composed chain by what determines it, before anything runs and without torch.
+
+    Equal identities mean equal keys where the data are the same. A key also counts what only a run knows: the images
+    and the hashes of the inputs.
+    """
+    found: dict[str, str] = {}
+    for name, stage in chain["stages"].items():
+        inputs = {argument: found[source] for argument, source in stage.get("inputs", {}).items()}
+        found[name] = _hash({**_said(chain, name), "seed": chain["seed"], "inputs": inputs})
+    return found
+
+
+def stage_kin(chain: Mapping[str, Any], name: str) -> str:
+    """Name what a stage has in common with those that differ in seed, attack and inputs: it takes them as long."""
+    said = _said(chain, name)
+    del said["code"]
+    for arguments in (said["data"]["init_args"], said["model"].get("init_args", {})):
+        for argument in ("seed", "attack", "target"):
+            arguments.pop(argument, None)
+    return _hash(said)
+
+
+def _said(chain: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Give all that a composed chain says about a stage and that a result depends on."""
+    config, stage = stage_config(chain, name), chain["stages"][name]
+    data = {k: v for k, v in config["data"].get("init_args", {}).items() if k not in _DATA}
+    return {
+        **{k: v for k, v in stage.items() if k not in ("model", "data", "trainer", "inputs", "run")},
+        "verb": stage.get("run", "fit"),
+        "trainer": _counted(config["trainer"]),
+        "model": config["model"],
+        "data": {**config["data"], "init_args": data},
+        "code": code_of(config["model"], config["data"]),
+    }
+
+
+def _hash(content: Any) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:32]
+
+
+def _counted(trainer: Mapping[str, Any]) -> dict[str, Any]:
+    """Keep the Trainer's arguments that a result depends on."""
+    return {k: v for k, v in trainer.items() if k not in _TRAINER and (v or k != "callbacks")}
 
 
 def code_of(*nodes: Any) -> tuple[str, str]:
@@ -97,19 +145,27 @@ def source_hash(*names: str) -> str:
     queue = [name.rpartition(".")[0] for name in names]
     while queue:
         name = queue.pop()
-        file = None if name in seen else _file(name)
-        if file is None:
-            continue
-        text = file.read_bytes()
-        seen[name] = hashlib.sha256(text).hexdigest()
-        package = name if file.name == "__init__.py" else name.rpartition(".")[0]
-        for node in ast.walk(ast.parse(text)):
-            if isinstance(node, ast.ImportFrom):
-                module = resolve_name("." * node.level + (node.module or ""), package) if node.level else node.module
-                queue += [str(module), *(f"{module}.{alias.name}" for alias in node.names)]
-            elif isinstance(node, ast.Import):
-                queue += [alias.name for alias in node.names]
+        if name not in seen and (found := _module(name)) is not None:
+            seen[name], imported = found
+            queue += imported
     return hashlib.sha256(json.dumps(sorted(seen.items())).encode()).hexdigest()
+
+
+@cache
+def _module(name: str) -> tuple[str, tuple[str, ...]] | None:
+    """Give the hash of a module's source and the names that it imports; None for libraries and what is no module."""
+    file = _file(name)
+    if file is None:
+        return None
+    text, imported = file.read_bytes(), []
+    package = name if file.name == "__init__.py" else name.rpartition(".")[0]
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.ImportFrom):
+            module = resolve_name("." * node.level + (node.module or ""), package) if node.level else node.module
+            imported += [str(module), *(f"{module}.{alias.name}" for alias in node.names)]
+        elif isinstance(node, ast.Import):
+            imported += [alias.name for alias in node.names]
+    return hashlib.sha256(text).hexdigest(), tuple(imported)
 
 
 def _file(name: str) -> Path | None:

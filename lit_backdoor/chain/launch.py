@@ -16,7 +16,9 @@ from typing import Any
 
 import torch
 
-__all__ = ["count_processes", "find_program", "locked", "spawn"]
+from lit_backdoor.signals import PATIENCE, Stopped, on_slurm
+
+__all__ = ["count_processes", "find_program", "keep_lock_from_children", "locked", "spawn"]
 
 
 def find_program(launcher: str | None) -> str | None:
@@ -50,7 +52,9 @@ def count_processes(trainer: Mapping[str, Any]) -> int:
 
 
 def spawn(arguments: list[str], launcher: str | None, lock: int) -> None:
-    """Run ``lit-backdoor`` with these arguments as a command of its own, and pass signals on to it.
+    """Run ``lit-backdoor`` with these arguments as a command of its own.
+
+    Where this process is stopped meanwhile, the command gets the same signal, and is ended if it does not stop in time.
 
     Args:
         arguments: The subcommand and its options.
@@ -62,16 +66,44 @@ def spawn(arguments: list[str], launcher: str | None, lock: int) -> None:
     if found := find_program(launcher):
         words[0] = found
     run = ["-m", "lit_backdoor"] if torchrun else [sys.executable, "-m", "lit_backdoor"]
-    process = subprocess.Popen([*words, *run, *arguments], pass_fds=[lock], start_new_session=True)
-    old = {
-        number: signal.signal(number, lambda n, _: os.killpg(process.pid, n))
-        for number in (signal.SIGTERM, signal.SIGINT)
-    }
+    environment = {**os.environ, _LOCK: str(lock)}
+    process = subprocess.Popen([*words, *run, *arguments], pass_fds=[lock], start_new_session=True, env=environment)
+    if on_slurm():  # the stage queues the job again
+        signal.signal(signal.SIGUSR1, lambda number, frame: os.killpg(process.pid, number))
     try:
         process.wait()
+    except BaseException as error:
+        number = error.number if isinstance(error, Stopped) else signal.SIGTERM
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, number)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(PATIENCE + 5)
+        raise
     finally:
-        for number, handler in old.items():
-            signal.signal(number, handler)
+        with contextlib.suppress(ProcessLookupError):  # processes of a stage that died without them
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def keep_lock_from_children() -> None:
+    """Close the lock of a chain's folder in processes that this stage forks: a loader's may live longer than it."""
+    lock = os.environ.pop(_LOCK, None)
+    with contextlib.suppress(OSError, ValueError):
+        file = Path(f"/proc/self/fd/{int(lock or '')}").readlink()  # a launcher may not have passed it on
+        if file.name == ".lock":
+            _held.add(int(lock or ""))
+
+
+def _close_held() -> None:
+    for lock in _held:
+        with contextlib.suppress(OSError):
+            os.close(lock)
+    _held.clear()
+
+
+_LOCK = "LIT_BACKDOOR_LOCK"  # its file descriptor, for the command of a stage
+_held: set[int] = set()
+os.register_at_fork(after_in_child=_close_held)
 
 
 @contextlib.contextmanager
@@ -90,6 +122,8 @@ def locked(folder: Path) -> Iterator[int]:
                 f"Another run is writing {folder} (or a stage of an earlier one still is). Wait for it, or give "
                 "another --out."
             ) from None
+        _held.add(lock)
         yield lock
     finally:
+        _held.discard(lock)
         os.close(lock)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import platform
+import resource
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,9 +19,10 @@ import torchvision
 from lit_backdoor import __version__
 from lit_backdoor.bundle import Bundle, json_ready
 from lit_backdoor.chain.folders import write_whole
+from lit_backdoor.data import BackdoorDataModule
 from lit_backdoor.metrics import dem, der
 
-__all__ = ["StageResult", "collect"]
+__all__ = ["StageResult", "collect", "cost"]
 
 FORMAT = 1
 _SUMMED = ("acc", "acc_target", "asr", "ra")
@@ -37,13 +40,13 @@ class StageResult:
     seconds: float
     inputs: dict[str, str]
     metrics: dict[str, Any] = field(default_factory=dict)
+    made: dict[str, Any] = field(default_factory=dict)
 
 
-def collect(chain: Mapping[str, Any], name: str, out: Path, stages: Sequence[StageResult]) -> dict[str, Any]:
+def collect(
+    chain: Mapping[str, Any], name: str, out: Path, data: BackdoorDataModule, stages: Sequence[StageResult]
+) -> dict[str, Any]:
     """Write ``results.json`` in the chain's folder and give its contents."""
-    from lit_backdoor.chain.testing import build_data
-
-    data = build_data(chain["data"])
     counts = data.counts
     attack = data.attack
     results = {
@@ -80,6 +83,7 @@ def collect(chain: Mapping[str, Any], name: str, out: Path, stages: Sequence[Sta
                 "inputs": stage.inputs,
                 "bundle": stage.name,
                 "metrics": stage.metrics,
+                "made": stage.made,
             }
             for stage in stages
         ],
@@ -88,6 +92,25 @@ def collect(chain: Mapping[str, Any], name: str, out: Path, stages: Sequence[Sta
     results = dict(json_ready(results))
     write_whole(out / "results.json", json.dumps(results, indent=1, allow_nan=False) + "\n")
     return results
+
+
+def cost(seconds: float, status: str) -> dict[str, Any]:
+    """Say what making a bundle cost in this process, for ``made.json``.
+
+    Args:
+        seconds: How long it took.
+        status: ``ran``, or ``resumed`` if an earlier run made a part of it, whose seconds are not counted.
+    """
+    peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return {
+        "seconds": round(seconds, 2),
+        "status": status,
+        "peak_mb": round(peak / (1024 * (1024 if sys.platform == "darwin" else 1))),  # of the process so far
+        "gpu_peak_mb": round(torch.cuda.max_memory_allocated() / 2**20) if torch.cuda.is_available() else None,
+        "threads": torch.get_num_threads(),
+        "hardware": _hardware(),
+        "versions": {"lit_backdoor": __version__, "torch": torch.__version__},
+    }
 
 
 def _summary(summary: Mapping[str, Any], metrics: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:

@@ -36,19 +36,19 @@ def build_data(described: Mapping[str, Any]) -> BackdoorDataModule:
     return build(described, BackdoorDataModule)  # type: ignore[no-any-return]
 
 
-def check_stage(name: str, config: Mapping[str, Any], verb: str = "fit") -> None:
-    """Build a stage and its data, without running them, and compare its epochs with the Trainer's.
+def check_stage(name: str, config: Mapping[str, Any], data: BackdoorDataModule, verb: str = "fit") -> None:
+    """Build a stage without running it, and compare its epochs with the Trainer's.
 
     Args:
         name: Its name in the chain.
         config: Its ``model``, ``data`` and ``trainer``.
+        data: Its data module.
         verb: ``fit`` or ``predict``.
 
     Raises:
         ValueError: If a class refuses its arguments, a target is no class and no bundle, the Trainer has a setting that
             no stage can work with, or the stage cannot be run by the verb or needs other epochs.
     """
-    data = build_data(config["data"])
     trainer, stage = config["trainer"], build(config["model"], Stage)
     if trainer.get("fast_dev_run"):
         raise ValueError(
@@ -112,12 +112,12 @@ def kept_arguments(trainer: Mapping[str, Any]) -> dict[str, Any]:
     return {key: trainer[key] for key in _KEPT if key in trainer}
 
 
-def test_bundle(bundle: Bundle, data: Mapping[str, Any], trainer: Mapping[str, Any], work: Path) -> dict[str, Any]:
+def test_bundle(bundle: Bundle, data: BackdoorDataModule, trainer: Mapping[str, Any], work: Path) -> dict[str, Any]:
     """Run the test that fits a bundle's kind.
 
     Args:
         bundle: What to test; a kind without a test gives no numbers.
-        data: Description of the data module.
+        data: The data module.
         trainer: The chain's Trainer arguments, of which accelerator and precision are kept.
         work: Folder for the Trainer.
 
@@ -137,5 +137,5 @@ def test_bundle(bundle: Bundle, data: Mapping[str, Any], trainer: Mapping[str, A
     )
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*does not have many workers.*")
-        tester.test(evaluation_of(str(bundle.path)), datamodule=build_data(data), verbose=False)
+        tester.test(evaluation_of(str(bundle.path)), datamodule=data, verbose=False)
     return {name.removeprefix("test/"): float(value) for name, value in tester.callback_metrics.items()}

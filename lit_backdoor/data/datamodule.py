@@ -11,6 +11,7 @@ import torch.distributed as dist
 from lightning.fabric.utilities import move_data_to_device
 from torch import Tensor
 
+from lit_backdoor.data.attack_given import attack_given
 from lit_backdoor.data.augment import Augment, CropFlip
 from lit_backdoor.data.loaders import ViewLoader, load
 from lit_backdoor.data.samplers import ViewSampler, derive_seed
@@ -20,12 +21,11 @@ from lit_backdoor.data.stamping import on_device, plant, resized
 from lit_backdoor.data.views import VIEWS, View, pair_views, plan_views, selected_view
 from lit_backdoor.errors import one_of
 from lit_backdoor.triggers.base import Attack, Role, Trigger
-from lit_backdoor.triggers.named import named_attack
 
 __all__ = ["BackdoorDataModule"]
 
 Batch = dict[str, Any]
-_AUGMENTED = ("train", "root")
+_AUGMENTED = ("train", "root", "attacker")
 
 
 class BackdoorDataModule(pl.LightningDataModule):
@@ -33,8 +33,9 @@ class BackdoorDataModule(pl.LightningDataModule):
 
     Views: ``train`` (questioned set, poisoned, shuffled), ``questioned`` (the same rows in order), ``root`` (the
     defender's clean rows), ``suspicious`` (selected rows of the questioned set), ``clean`` and ``triggered`` (all test
-    rows, untouched and stamped; where rows carry the trigger themselves, those without and those with it). ``train``
-    and ``root`` are augmented in training, nothing else ever is.
+    rows, untouched and stamped; where rows carry the trigger themselves, those without and those with it), ``attacker``
+    (the questioned rows untouched, with their roles: what an attacker trains on who controls training). ``train``,
+    ``root`` and ``attacker`` are augmented in training, nothing else ever is.
 
     A batch on the device is a dict: ``image`` float ``[B, 3, H, W]`` in [0, 1]; ``label`` (what the view says),
     ``clean_label`` (the truth) and ``index`` (position in the source's part), int64 ``[B]``; ``role``, int8; ``valid``,
@@ -44,8 +45,8 @@ class BackdoorDataModule(pl.LightningDataModule):
     Args:
         source: Where the images come from.
         split: Who holds which training rows; default `Split`.
-        attack: What the attacker does, or the name of a shipped attack (``badnets``); None for clean data without a
-            triggered view.
+        attack: What the attacker does: an `Attack`, the name of a shipped one (``badnets``), or the path of a bundle,
+            whose own attack is taken, trained triggers included; None for clean data without a triggered view.
         augment: Augmentation in training; None for none.
         batch_size: Rows per process in training.
         eval_batch_size: Rows per process in passes in order.
@@ -58,7 +59,8 @@ class BackdoorDataModule(pl.LightningDataModule):
             than the source's, its labels are -1 until `set_root_labels`, and each stage's suspect gives its own.
 
     Raises:
-        ValueError: If a size is not positive, or a view, the attack's name or the augmentation is unknown.
+        ValueError: If a size is not positive, a view, the attack's name or the augmentation is unknown, or the bundle
+            that is to give the attack holds none.
     """
 
     takes: ClassVar[Mapping[str, tuple[str, ...]]] = {"suspicious": ("selection",)}  # bundles, as stages have it
@@ -92,7 +94,7 @@ class BackdoorDataModule(pl.LightningDataModule):
             raise ValueError(f"Expected data.num_workers to be 0 or more, got {num_workers}.")
         self.source = source
         self.split = split or Split()
-        self.attack = named_attack(attack) if isinstance(attack, str) else attack
+        self.attack = attack_given(attack)
         self.augment = CropFlip() if augment == "crop_flip" else augment
         if not (self.augment is None or isinstance(self.augment, Augment)):
             raise ValueError(f"Expected data.augment to be 'crop_flip', an Augment or None, got {augment!r}.")

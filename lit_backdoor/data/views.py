@@ -19,7 +19,7 @@ from lit_backdoor.triggers.paired import PairedTrigger
 
 __all__ = ["VIEWS", "View", "pair_views", "plan_views", "selected_view"]
 
-VIEWS = ("train", "questioned", "root", "suspicious", "clean", "triggered")
+VIEWS = ("train", "questioned", "root", "suspicious", "clean", "triggered", "attacker")
 
 
 @dataclass
@@ -49,7 +49,7 @@ class View(Dataset[dict[str, Any]]):
     partner: Tensor | None = None
 
     def __post_init__(self) -> None:
-        self._stamped = self.name != "triggered" and bool((self.role != Role.CLEAN).any())
+        self._stamped = self.name not in ("triggered", "attacker") and bool((self.role != Role.CLEAN).any())
 
     def __len__(self) -> int:
         return len(self.index)
@@ -104,6 +104,8 @@ def plan_views(
         views["clean"], views["triggered"] = _test_views(test, attack, num_classes)
     for name in ("train", "questioned"):
         views[name] = _poisoned(name, train, parts.questioned, role, attack, num_classes)
+    views["attacker"] = _clean("attacker", train, parts.questioned)
+    views["attacker"].role.copy_(role)
     if root_source is None:
         views["root"] = _clean("root", train, parts.root)
     else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,10 +16,18 @@ from lit_backdoor.bundle import Bundle, open_bundle
 from lit_backdoor.data import BackdoorDataModule
 from lit_backdoor.data.samplers import Draw
 from lit_backdoor.functional.projection import Projection
+from lit_backdoor.page.words import short
 
-__all__ = ["Run"]
+__all__ = ["Run", "title"]
 
 Stage = dict[str, Any]
+
+
+def title(results: Mapping[str, Any]) -> str:
+    """Name a run by its chain, its data and its seed; a demo is one on the embedded signs only."""
+    chain, source = str(results["chain"]), short(results["data"]["source"])
+    named = source if chain == "demo" and source != "SyntheticSigns" else f"{chain} on {source}"
+    return f"{named}, seed {results['seed']}"
 
 
 @dataclass(frozen=True)
@@ -38,6 +47,11 @@ class Run:
     data: BackdoorDataModule
     command: str
     projection: Projection = "mds"
+
+    @property
+    def title(self) -> str:
+        """What the run is called."""
+        return title(self.results)
 
     @property
     def stages(self) -> list[Stage]:

@@ -15,6 +15,7 @@ from torchmetrics import Metric
 
 from lit_backdoor import __version__
 from lit_backdoor.bundle import save_bundle
+from lit_backdoor.data.attack_given import check_attack
 from lit_backdoor.errors import DivergedError
 from lit_backdoor.metrics import Accuracy, AttackSuccessRate, RobustAccuracy
 from lit_backdoor.stages.checkpoint import check_optimizers, check_resumed
@@ -101,6 +102,13 @@ class Stage(StageInputs):
                 torch.manual_seed(self.seed)
                 self.build()
             self._built = True
+            self._check_attack()
+
+    def _check_attack(self) -> None:
+        """Check that the data's attack is the one that the suspect carries."""
+        for name, bundle in self.sources.items():
+            if bundle.kind == "suspect" and name in ("suspect", "bundle"):
+                check_attack(getattr(self.attached_data, "attack", None), bundle)
 
     @property
     def planned_epochs(self) -> int | None:

@@ -4,12 +4,17 @@ import yaml
 
 from lit_backdoor.chain.command import sweep
 from lit_backdoor.chain.compose import compose, stage_config
+from lit_backdoor.chain.fill import fill_in
 from lit_backdoor.chain.names import merge
 
 
 @pytest.fixture
 def file(tmp_path):
     return tiny.write_chain(tmp_path / "tiny.yaml")
+
+
+def checked(*arguments, **options):
+    return fill_in(compose(*arguments, **options))
 
 
 def written(tmp_path, text, name="own.yaml"):
@@ -35,9 +40,9 @@ def test_a_value_that_holds_itself_is_refused(file):
         compose(file, ["data.init_args.source=&all {class_path: x, init_args: *all}"])
 
 
-@pytest.mark.parametrize("key", ["base", "format", "set.seed"])
+@pytest.mark.parametrize("key", ["base", "format", "set.seed", "setup", "attack"])
 def test_what_counts_in_a_file_alone_is_not_set_in_silence(file, key):
-    with pytest.raises(ValueError, match=f"Cannot set '{key}': .* counts in a chain file alone"):
+    with pytest.raises(ValueError, match=f"Cannot set '{key}': .* counts only in a chain file"):
         compose(file, [f"{key}=1"])
 
 
@@ -125,17 +130,18 @@ def test_set_reaches_any_key_whatever_its_order(file, order):
 )  # fmt: skip
 def test_wrong_names_give_the_nearest(file, setting, message):
     with pytest.raises(ValueError, match=message):
-        compose(file, [setting])
+        checked(file, [setting])
 
 
 def test_arguments_of_a_class_that_passes_some_on_are_its_own_and_the_next_ones():
     stamped = "stages.tune.model.class_path=lit_backdoor.defenses.tac.TACStampFineTune"
-    chain = compose("tac_cifar10_small", [stamped, "stages.tune.model.init_args={search: {}, batch_norm: eval}"])
+    given = "stages.tune.model.init_args={search: {}, batch_norm: eval}"
+    chain = compose("tac_stamps", [stamped, given])
     assert chain["stages"]["tune"]["model"]["init_args"]["batch_norm"] == "eval"
     with pytest.raises(
         ValueError, match="Did you mean 'batch_norm'.*Known: batch_norm, beta, .*, search, .*, suspect, target"
     ):
-        compose("tac_cifar10_small", [stamped, "stages.tune.model.init_args.batchnorm=eval"])
+        checked("tac_stamps", [stamped, "stages.tune.model.init_args.batchnorm=eval"])
 
 
 @pytest.mark.parametrize(
@@ -144,17 +150,17 @@ def test_arguments_of_a_class_that_passes_some_on_are_its_own_and_the_next_ones(
         ("", "format: 1"),
         ("- a\n- b", "format: 1"),
         ("format: 2", "format: 1"),
-        ("format: 1", "section 'data'"),
-        ("format: 1\ndata: {}\nstages: {}", "Expected 'data' to name its class"),
-        ("format: 1\ndata: []\nstages: {}", "section 'data'"),
+        ("format: 1\ndata: []\nstages: {}", "Expected 'data' in the chain to be a section"),
+        ("format: 1\ndata: {class_path: lit_backdoor.data.BackdoorDataModule}", "section 'stages'"),
         ("format: 1\ndata: {class_path: lit_backdoor.data.BackdoorDataModule}\nstages: {}", "data.init_args.source"),
         ("format: 1\nstage: {}", "Did you mean 'stages'"),
         ("a: [", "not YAML"),
         ("format: 1\nbase: nowhere", "Unknown chain 'nowhere'"),
-        ("format: 1\nbase: 3", "to be a name or a file, got 3"),
+        ("format: 1\nbase: [demo, 3]", "to be a name or a file, or a list, got 3"),
+        ("format: 1\nbase: 3", "to be a name or a file, or a list, got 3"),
         ("format: 1\nbase: own.yaml", "leads back to it"),
         ("format: 1\nset: [1]\ndata: {}\nstages: {}", "section of keys and values"),
-        ("format: 1\nset: {stages.victim.nonsense: 1}\ndata: {}\nstages: {}", "Unknown stage 'victim'"),
+        ("format: 1\nset: {stages.victm.run: fit}", "Unknown stage 'victm'. Did you mean 'victim'"),
     ],
 )
 def test_files_that_are_no_chains(tmp_path, text, message):
@@ -216,7 +222,7 @@ DETECT = "{run: predict, model: {class_path: lit_backdoor.defenses.tac.TACDetect
 @pytest.mark.parametrize("wire", ["stages.sanitize.inputs.model.target=detect",
                                   "stages.sanitize.inputs={model.suspect: victim, model.target: detect}"])  # fmt: skip
 def test_detector_is_wired_into_a_shipped_chain_by_settings_alone(wire, order):
-    stages = compose("pgbd_cifar10_small", [f"stages.detect={DETECT}", wire][::order])["stages"]
+    stages = compose("pgbd_stamps", [f"stages.detect={DETECT}", wire][::order])["stages"]
     assert list(stages) == ["victim", "detect", "sanitize", "control"]
     assert stages["sanitize"]["inputs"] == {"model.suspect": "victim", "model.target": "detect"}
 
@@ -238,7 +244,7 @@ def test_value_that_an_input_replaces_is_not_taken_silently(settings, order):
         "target of stage 'sanitize', got .*stage 'detect' would replace it.* stages.sanitize.inputs.model.target=null"
     )
     with pytest.raises(ValueError, match=message):
-        compose("pgbd_cifar10_small", given)
+        compose("pgbd_stamps", given)
 
 
 def test_value_counts_where_its_input_is_taken_out():
@@ -267,14 +273,14 @@ def test_stages_that_wait_for_each_other_are_refused(file):
     ("setting", "message"),
     [
         ("stages.generate.inputs.model.suspect=select", "'model.suspect' of stage 'generate'.*'suspect', but 'select'"),
-        ("stages.generate.inputs.data.suspicious=victim", "a bundle of kind 'selection', but 'victim' leaves .*'suspect'"),
+        ("stages.generate.inputs.data.suspicious=victim", "a bundle of kind 'selection', but 'victim' produces .*'suspect'"),
         ("stages.clean.inputs.model.generator=victim", "'generator' or 'trigger' or 'targets', but 'victim'"),
-        ("summary.after=generate", "summary.after to name a stage that leaves a suspect; 'generate' leaves a generator"),
+        ("summary.after=generate", "summary.after to name a stage that produces a suspect; 'generate' produces a generator"),
     ],
 )  # fmt: skip
 def test_inputs_of_the_wrong_kind_are_refused(setting, message):
     with pytest.raises(ValueError, match=message):
-        compose("demo", [setting])
+        checked("demo", [setting])
 
 
 def test_changed_class_drops_the_old_arguments():

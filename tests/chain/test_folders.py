@@ -1,4 +1,4 @@
-"""What is read from a chain's folder and the cache, where a kill, a full disk or a file's rights got in the way."""
+"""What is read from a chain's folder where a kill, a full disk or a file's rights got in the way."""
 
 import shutil
 
@@ -22,13 +22,5 @@ def test_copy_that_fills_the_disk_is_taken_away(tmp_path, monkeypatch):
 
     monkeypatch.setattr(shutil, "copytree", full)
     with pytest.raises(OSError, match="No space"):
-        folders._copy_whole(tmp_path, tmp_path / "cache")
+        folders.copy_whole(tmp_path, tmp_path / "cache")
     assert not list(tmp_path.iterdir())
-
-
-def test_cache_that_may_not_be_read_is_done_without(tmp_path, monkeypatch):
-    def refuse(folder):
-        raise PermissionError(13, "Permission denied", str(folder))
-
-    monkeypatch.setattr(folders, "open_bundle", refuse)
-    assert folders.from_cache("key", tmp_path / "victim") is None

@@ -1,9 +1,11 @@
 import pytest
 import tiny
 
+from lit_backdoor.chain import keys as keys_module
 from lit_backdoor.chain.compose import compose, stage_config
-from lit_backdoor.chain.keys import source_hash, stage_key
+from lit_backdoor.chain.keys import source_hash, stage_identities, stage_key
 from lit_backdoor.chain.run import ChainRun
+from lit_backdoor.chain.sources import Sources
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +22,7 @@ def key(base, tmp_path_factory):
         chain = compose(base, settings, seed)
         run = ChainRun(chain, "tiny", out, trust_cache=trust_cache)
         inputs = dict.fromkeys(chain["stages"][stage].get("inputs", {}), "h")
-        return run._key(stage, run._config(stage, dict.fromkeys(inputs, "-")), inputs)
+        return run._key(stage, inputs)
 
     return give
 
@@ -72,13 +74,23 @@ def test_seed_changes_a_key(key, keys):
     assert key("victim", seed=5) == keys["victim"]
 
 
-def test_selection_counts_as_an_input_not_as_a_path(base, tmp_path, keys, key):
-    chain = compose(base)
-    run = ChainRun(chain, "tiny", tmp_path)
+def test_selection_counts_as_an_input(base, tmp_path, keys):
+    run = ChainRun(compose(base), "tiny", tmp_path)
     inputs = {"model.suspect": "h", "data.suspicious": "h"}
-    elsewhere = run._config("generate", {"model.suspect": "/a/b", "data.suspicious": "/c"})
-    assert run._key("generate", elsewhere, inputs) == keys["generate"]
-    assert run._key("generate", elsewhere, {**inputs, "data.suspicious": "other"}) != keys["generate"]
+    assert run._key("generate", inputs) == keys["generate"]
+    assert run._key("generate", {**inputs, "data.suspicious": "other"}) != keys["generate"]
+
+
+def test_where_inputs_lie_does_not_count():
+    config = settings()["config"]
+    elsewhere = {**config, "model": {**config["model"], "init_args": {"suspect": "/a/b"}}}
+    assert stage_key(**settings(config=elsewhere)) == stage_key(**settings())
+
+
+def forget():
+    """Read source files anew."""
+    source_hash.cache_clear()
+    keys_module._module.cache_clear()
 
 
 def settings(**changes):
@@ -118,15 +130,16 @@ def test_source_hash_follows_imports(tmp_path, monkeypatch):
     read = []
     original = module.Path.read_bytes
     monkeypatch.setattr(module.Path, "read_bytes", lambda self: read.append(str(self)) or original(self))
-    source_hash.cache_clear()
+    forget()
     source_hash("lit_backdoor.stages.PoisonedTraining")
     assert any(path.endswith("models/timm_classifier.py") for path in read)
     assert not any("/defenses/" in path or "/report/" in path or "/chain/" in path for path in read)
     read.clear()
+    forget()
     source_hash("lit_backdoor.defenses.atclean.CollisionGenerator")
     assert any(path.endswith("functional/collision.py") for path in read)
     assert any(path.endswith("stages/base.py") for path in read)
-    source_hash.cache_clear()
+    forget()
 
 
 MODEL = {"class_path": "lit_backdoor.stages.FineTune", "init_args": {}}
@@ -148,7 +161,7 @@ def test_code_of_somebodys_own_project_decides(changes, file, tmp_path, monkeypa
     monkeypatch.syspath_prepend(str(tmp_path))
 
     def own_key(**options):
-        source_hash.cache_clear()
+        forget()
         base = settings(views=("train",))
         return stage_key(**{**base, "config": {**base["config"], **changes}}, **options)
 
@@ -160,8 +173,39 @@ def test_code_of_somebodys_own_project_decides(changes, file, tmp_path, monkeypa
 
 
 def test_root_images_from_elsewhere_are_fingerprinted(base, tmp_path):
-    run = ChainRun(compose(base), "tiny", tmp_path)
-    data = stage_config(run.chain, "clean")["data"]["init_args"]
-    other = {**data, "root_source": tiny.SIGNS}
-    assert run._fingerprint(data, ("root",)) != run._fingerprint(other, ("root",))
-    assert run._fingerprint(data, ("train",)) == run._fingerprint(other, ("train",))
+    sources, data = Sources(), stage_config(compose(base), "clean")["data"]
+    other = {**data, "init_args": {**data["init_args"], "root_source": tiny.SIGNS}}
+    assert sources.fingerprint(data, ("root",)) != sources.fingerprint(other, ("root",))
+    assert sources.fingerprint(data, ("train",)) == sources.fingerprint(other, ("train",))
+
+
+# Identities: what a grid knows a stage by before anything runs.
+
+
+def identities(base, *settings, seed=None):
+    return stage_identities(compose(base, settings, seed))
+
+
+@pytest.mark.parametrize(("setting", "changed"), [c for c in CHANGES if c[1]], ids=[s for s, c in CHANGES if c])
+def test_what_changes_a_key_changes_an_identity(base, setting, changed):
+    """Else a grid would take one stage for another."""
+    before, after = identities(base), identities(base, setting)
+    assert {stage for stage in before if before[stage] != after[stage]} >= changed
+
+
+def test_identity_ignores_what_only_shows_a_run_and_follows_seed_and_code(base, monkeypatch):
+    before = identities(base)
+    assert (
+        identities(base, "trainer.limit_val_batches=2", "data.init_args.num_workers=2", "summary.after=victim")
+        == before
+    )
+    assert not set(identities(base, seed=6).values()) & set(before.values())
+    monkeypatch.setattr(keys_module, "source_hash", lambda *names: "other code")
+    assert not set(identities(base).values()) & set(before.values())
+
+
+def test_identity_of_a_stage_ignores_its_name_and_what_comes_after(base):
+    chain = compose(base)
+    before = stage_identities(chain)
+    chain["stages"] = {"first": chain["stages"]["victim"]}
+    assert stage_identities(chain) == {"first": before["victim"]}

@@ -30,7 +30,9 @@ def test_results_have_the_documented_shape(finished):
     assert data["attack"]
     assert results["counts"] == {"clean": 32, "triggered": 24}
     for stage, name in zip(results["stages"], NAMES, strict=True):
-        assert {"name", "kind", "class_path", "status", "seconds", "key", "inputs", "bundle", "metrics"} <= set(stage)
+        assert {"name", "kind", "class_path", "status", "seconds", "key", "inputs", "bundle", "metrics", "made"} <= set(
+            stage
+        )
         assert stage["name"] == stage["bundle"] == name
         bundle = open_bundle(out / stage["bundle"], stage["kind"])
         assert (bundle.hash, bundle.info["key"]) == (stage["hash"], stage["key"])
@@ -147,27 +149,3 @@ def test_clean_chain_has_null_where_there_is_no_number(file, tmp_path):
     before = results["summary"]["before"]
     assert before["acc"] is not None
     assert before["asr"] is before["ra"] is None
-
-
-# The cache.
-
-
-def test_victims_are_found_in_the_cache(file, finished, cache, tmp_path):
-    shutil.copytree(finished[0] / "victim", cache / "bundles" / finished[1]["stages"][0]["key"])
-    chain = compose(file)
-    chain["stages"] = {"victim": chain["stages"]["victim"]}
-    chain["summary"] = {}
-    results = ChainRun(chain, "tiny", tmp_path / "out").run()
-    assert statuses(results) == ["cached"]
-    assert lasting(results) == lasting(finished[1])[:1]
-
-
-def test_victims_are_put_into_the_cache_and_a_damaged_one_is_replaced(file, finished, cache, tmp_path):
-    chain = compose(file)
-    chain["stages"] = {"victim": chain["stages"]["victim"]}
-    chain["summary"] = {}
-    cached = cache / "bundles" / finished[1]["stages"][0]["key"]
-    cached.mkdir(parents=True)
-    (cached / "bundle.json").write_text("{")
-    assert statuses(ChainRun(chain, "tiny", tmp_path / "out").run()) == ["ran"]
-    assert open_bundle(cached).hash == finished[1]["stages"][0]["hash"]

@@ -142,9 +142,20 @@ def test_control_stands_beside(chain):
     control = {"acc": 0.941, "asr": 0.973, "ra": 0.027}
     chain.suspect("control", control, "lit_backdoor.stages.FineTune", inputs={"model.suspect": "victim"})
     shown, _ = page(chain)
-    assert "from the same suspect: control , FineTune." in shown.text
+    assert "control is plain fine-tuning of the same suspect." in shown.text
     assert "97.3%" in shown.text
     assert "shows nothing" not in shown.text
+
+
+def test_only_a_run_on_the_signs_is_a_demo(chain):
+    chain.results["chain"] = "demo"
+    assert "<title>demo on SyntheticSigns, seed 1 · lit_backdoor</title>" in page(chain)[1]
+    chain.results["data"]["source"] = "lit_backdoor.data.ImageFolder"
+    assert "<title>ImageFolder, seed 1 · lit_backdoor</title>" in page(chain)[1]
+
+
+def test_curves_say_that_they_are_of_a_sample(chain):
+    assert "on a sample of the test images" in page(chain)[0].text
 
 
 def test_control_that_does_as_well_is_said(chain):

@@ -43,6 +43,13 @@ def text(html):
             "Attack success fell from <b>99.0%</b> to <b>0.0%</b>, but so did accuracy on the attacker’s class",
             "bad",
         ),
+        (
+            {"acc": 0.9, "acc_target": 0.95, "asr": 0.99},
+            {"acc": 0.89, "acc_target": 0.84, "asr": 0.05},
+            "The backdoor is gone: attack success fell from <b>99.0%</b> to <b>5.0%</b>, and accuracy went from "
+            "<b>90.0%</b> to <b>89.0%</b>, on the attacker’s class from <b>95.0%</b> to <b>84.0%</b>.",
+            "plain",
+        ),
         ({"acc": 0.9, "asr": 0.99}, {"acc": 0.89, "asr": 0.3}, "The backdoor is weaker, not gone", "plain"),
         ({"acc": 0.9, "asr": 0.99}, {"acc": 0.89, "asr": 0.9}, "The backdoor still works", "bad"),
     ],

@@ -164,9 +164,10 @@ def test_points_of_every_kind_before_and_after(chain, data):
     section = projection(run(chain))
     plots = re.findall(r"<svg viewBox=\"0 0 .*?</svg>", str(section.html), re.S)
     assert len(plots) == 2
-    counts = {style: plots[0].partition(f'mark-of {style}"')[0].rpartition("<path")[2].count("M") for style in
-              ("clean", "poison", "made", "target")}  # fmt: skip
+    paths = re.findall(r'<path d="([^"]*)" class="mark-of (\w+)(?: class-(\d))?"', plots[0])
+    counts = {style: sum(d.count("M") for d, own, _ in paths if own == style) for _, style, _ in paths}
     assert counts == {"clean": 30, "poison": 27, "made": 27, "target": 3}  # 3 images each of 10 of the 16 classes
+    assert {number for _, style, number in paths if style == "clean"} == set("0123456789")  # a color per class
     assert f"of the target class “{data.class_names[3]}”" in text(section)
     assert len(str(section.html)) < 100_000
 

@@ -50,10 +50,11 @@ def projection(run: Run) -> Section | None:
         {"role": role, "stage": (stage or {}).get("name", ""), "plot": _plot(run, kinds, part, places, target, role)}
         for (role, stage), part in zip(_roles(run), places.chunk(len(parts)), strict=True)
     ]
-    shown = [(kind.style, kind.title, SHAPES[kind.shape], len(kind.images)) for kind in kinds]
+    shown = [(kind.title, SHAPES[kind.shape], len(kind.images)) for kind in kinds]
+    classes = _classes(kinds)
     html = render(
         "projection.html", plots=plots, kinds=shown, method=run.projection, ring=SHAPES["ring"],
-        target=None if target is None else run.class_name(target), classes=len(set(kinds[0].labels.tolist())),
+        target=None if target is None else run.class_name(target), classes=[run.class_name(label) for label in classes],
         triggered=run.data.attack is not None,
     )  # fmt: skip
     *first, last = (kind.title.lower() for kind in kinds)
@@ -107,7 +108,11 @@ def _logits(net: nn.Module, kinds: list[_Kind]) -> Tensor:
 def _plot(run: Run, kinds: list[_Kind], own: Tensor, places: Tensor, target: int | None, role: str) -> Markup:
     """Draw one net's points, to the scale of all places."""
     parts = torch.split_with_sizes(own, [len(kind.images) for kind in kinds])
-    clouds = [Cloud(kind.style, kind.shape, _points(part)) for kind, part in zip(kinds, parts, strict=True)]
+    clouds = [
+        Cloud(f"{kind.style} class-{number % _CLASSES}", kind.shape, _points(part[kind.labels == label]))
+        for kind, part in zip(kinds, parts, strict=True)
+        for number, label in enumerate(_classes(kinds))
+    ]
     goal = parts[0][kinds[0].labels == target] if target is not None else parts[0][:0]
     label = None
     if target is not None and len(goal):
@@ -118,6 +123,11 @@ def _plot(run: Run, kinds: list[_Kind], own: Tensor, places: Tensor, target: int
     alt = f"Logits of {said} images on a plane, {role} the defense."
     [low], [high] = _points(places.amin(0)[None]), _points(places.amax(0)[None])
     return scatter(clouds, low, high, alt, label)
+
+
+def _classes(kinds: list[_Kind]) -> list[int]:
+    """Give the true classes of the images; the place of a class is its color."""
+    return sorted({label for kind in kinds for label in kind.labels.tolist()})
 
 
 def _points(places: Tensor) -> list[Point]:

@@ -23,6 +23,7 @@ from lit_backdoor.report.template import Section, render
 __all__ = ["vectors"]
 
 _LAYERS, _CLASSES, _ROWS = 3, 10, 32  # last convolutions; classes; images of each class and kind
+_AXIS = "cosine of direction and true shift"
 _STYLES = {"before": "asr", "after": "ra"}
 
 
@@ -53,8 +54,9 @@ def vectors(run: Run) -> Section | None:
     kind = "convolutions" if all(isinstance(net.get_submodule(name), nn.Conv2d) for name in names) else "blocks"
     alt = "; ".join(f"{name}: " + ", ".join(f"{s.title} {s.mean:.2f}" for s in group) for name, group in rows)
     alt = f"Mean cosine of vectors and true shifts by layer, {alt}."
+    charts = {size: strips(rows, width, _AXIS, alt) for size, width in (("wide", 760), ("narrow", 340))}
     html = render(
-        "vectors.html", charts={size: strips(rows, width, alt) for size, width in (("wide", 760), ("narrow", 340))},
+        "vectors.html", charts=charts,
         classes=len(classes), kind=kind, targeted=len(set(leads[classes].tolist())) == 1,
     )  # fmt: skip
     return Section("vectors", "Does the trigger move images toward the target?", html)

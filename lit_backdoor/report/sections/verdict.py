@@ -16,7 +16,7 @@ from lit_backdoor.triggers import AllToAll
 __all__ = ["sentence", "verdict"]
 
 _TOOK, _GONE, _WEAKER = 0.5, 0.1, 0.5  # ASR from which an attack took; below which it is gone; factor of a weaker one
-_COSTLY = 0.05  # ACC drop that the sentence names as a price
+_COSTLY = 0.05  # drop of ACC, or of ACC on the attack's class, that the sentence names as a price
 _SAME = 0.02  # ACC that a control may lack and still do as well
 _EMPTIED = 0.5  # share of its accuracy on the attack's class below which a net was cleaned by giving up the class
 _ROWS = ("acc", "acc_target", "asr", "ra")
@@ -40,7 +40,8 @@ def verdict(run: Run) -> Section:
         "",
         render(
             "verdict.html", run=run, sentence=title, tone=good, setting=_setting(run), rows=rows, tiles=tiles,
-            roles=(_role(run.before), _role(run.after)), has_after=after is not None, beside=beside,
+            roles=(_role(run.before), _role(run.after)), has_after=after is not None,
+            beside=[{**stage, "what": _what(stage)} for stage in beside],
             shows_nothing=any(_as_well(stage["metrics"], after or {}) for stage in beside),
         ),
     )  # fmt: skip
@@ -69,24 +70,35 @@ def sentence(
     if unchanged:
         text = "No class was flagged, so the suspect went on unchanged; its backdoor works on {} of triggered images."
         return _fill(text, after["asr"]), "bad"
-    cost = acc - after["acc"]
-    tail = ", at the price of accuracy: from {} to {}." if cost > _COSTLY else ", and accuracy went from {} to {}."
+    cost, lost = acc - after["acc"], _lost(before, after)
     if after["asr"] <= _WEAKER * asr and _emptied(before, after):
         text = "Attack success fell from {} to {}, but so did accuracy on the attacker’s class: from {} to {}."
         return _fill(text, asr, after["asr"], before["acc_target"], after["acc_target"]), "bad"
     if after["asr"] <= _GONE:
-        head, tone = "The backdoor is gone: attack success fell from {} to {}", "good" if cost <= _COSTLY else "plain"
+        head = "The backdoor is gone: attack success fell from {} to {}"
+        tone = "good" if max(cost, lost) <= _COSTLY else "plain"
     elif after["asr"] <= _WEAKER * asr:
         head, tone = "The backdoor is weaker, not gone: attack success fell from {} to {}", "plain"
     else:
         head, tone = "The backdoor still works: attack success went from {} to {}", "bad"
-    return _fill(head + tail, asr, after["asr"], acc, after["acc"]), tone
+    shares = [asr, after["asr"], acc, after["acc"]]
+    tail = ", at the price of accuracy: from {} to {}" if cost > _COSTLY else ", and accuracy went from {} to {}"
+    if lost > _COSTLY:
+        tail += ", on the attacker’s class from {} to {}"
+        shares += [before["acc_target"], after["acc_target"]]
+    return _fill(f"{head}{tail}.", *shares), tone
+
+
+def _lost(before: dict[str, Any], after: dict[str, Any]) -> float:
+    """Give the accuracy lost on the attack's class, 0 where it is not known."""
+    first, last = before.get("acc_target"), after.get("acc_target")
+    return 0.0 if first is None or last is None else float(first - last)
 
 
 def _emptied(before: dict[str, Any], after: dict[str, Any]) -> bool:
     """Say whether the attack's class is hardly named any more, which leaves an attack nothing to succeed at."""
-    first, last = before.get("acc_target"), after.get("acc_target")
-    return first is not None and last is not None and last < _EMPTIED * first
+    first = before.get("acc_target")
+    return first is not None and _lost(before, after) > (1 - _EMPTIED) * first
 
 
 def _unchanged(run: Run) -> bool:
@@ -114,6 +126,12 @@ def _beside(run: Run) -> list[dict[str, Any]]:
     main = (run.before["name"], run.after["name"])
     own = [stage for stage in run.stages if stage["kind"] == "suspect" and stage["name"] not in main]
     return [stage for stage in own if run.before["name"] in stage["inputs"].values()][:2]
+
+
+def _what(stage: dict[str, Any]) -> str:
+    """Say what a further suspect is."""
+    name = short(stage["class_path"])
+    return "plain fine-tuning" if name == "FineTune" else name
 
 
 def _as_well(control: dict[str, Any], after: dict[str, Any]) -> bool:

@@ -1,0 +1,43 @@
+from pathlib import Path
+
+import pytest
+from board_parts import row
+
+import lit_backdoor.board
+from lit_backdoor.board.rows import Numbers, Reported, read_rows
+from lit_backdoor.board.tables import fill, method_table
+
+RESULTS = Path(lit_backdoor.board.__file__).parent / "results"
+
+
+def test_a_table_shows_each_seed_the_median_and_the_count():
+    rows = [row(seed=seed, asr=asr, command="lit-backdoor chain pgbd") for seed, asr in enumerate((0.02, 0.98, 0.06))]
+    rows += [row("blend", seed=7, status="failed", before=Numbers(), after=Numbers()), row("sig", "other")]
+    rows += [row("null", reported=Reported({"acc": 0.9, "asr": None}, "Table | 1"))]
+    written = method_table(rows, "pgbd")
+    assert "| badnets | 0, 1, 2 | 0.980, 0.980, 0.980 | 0.020, 0.980, 0.060 | 0.060 | 2 of 3 |" in written
+    assert "| blend | 7 (failed) |" in written
+    assert r"0.900 / – (Table \| 1)" in written  # noqa: RUF001
+    assert "Setup `signs`; `lit-backdoor chain pgbd`; commit abc (dirty); 2 CPU cores; 10 s" in written
+    assert "other" not in written
+
+
+def test_tables_are_written_between_their_marks():
+    text = "head\n<!-- table:pgbd@signs -->\nold\n<!-- /table -->\ntail\n"
+    filled = fill(text, [row(), row(setup="cifar")])
+    assert filled.startswith("head\n<!-- table:pgbd@signs -->\n| attack")
+    assert filled.endswith("<!-- /table -->\ntail\n")
+    assert "old" not in filled
+    assert "cifar" not in filled
+    assert fill(filled, [row()]) == filled
+    with pytest.raises(ValueError, match="in setup 'signs'"):
+        fill(text, [row(setup="cifar")])
+
+
+@pytest.mark.parametrize(
+    ("setup", "count"), [("cifar10_small", 223), ("faces", 15), ("tinyimagenet_small", 2), ("signs", 3)]
+)
+def test_the_committed_development_rows_are_whole(setup, count):
+    rows = read_rows(RESULTS / f"{setup}.jsonl")
+    assert len(rows) == len({(own.attack.name, own.defense.name, own.seed) for own in rows}) == count
+    assert all(own.setup == setup and "development" in own.flags and own.code.commit for own in rows)
