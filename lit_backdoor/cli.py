@@ -127,8 +127,8 @@ def _parser() -> argparse.ArgumentParser:
 
     demo = commands.add_parser("demo", help="ATClean on embedded traffic signs, in minutes on a CPU")
     demo.set_defaults(
-        run=_chain, name="demo", setup=None, attack=None, data=None, settings=[], trust=[], launcher=None, no_cache=True,
-        trust_cache=False, dry_run=False,
+        run=_chain, name="demo", setup=None, attack=None, data=None, settings=[], trust=[], launcher=None,
+        no_cache=True, trust_cache=False, dry_run=False, until=None, relapse=False, no_report=False,
     )  # fmt: skip
     chain = commands.add_parser(
         "chain",
@@ -166,6 +166,38 @@ def _parser() -> argparse.ArgumentParser:
     chain.add_argument("--no-cache", action="store_true", help="train victims anew instead of taking cached ones")
     chain.add_argument("--trust-cache", action="store_true", help="take results of other versions of the code as well")
     chain.add_argument("--dry-run", action="store_true", help="check everything and print the plan")
+    chain.add_argument("--until", metavar="STAGE", help="run this stage and what it needs, no more")
+    chain.add_argument("--relapse", action="store_true", help="tune the cleaned suspect on: does the backdoor return?")
+    chain.add_argument("--no-report", action="store_true", help="write no report, and validate nothing for its curves")
+
+    grid = commands.add_parser(
+        "grid",
+        help="run setups x attacks x defenses x seeds, sharing what they have in common",
+        epilog="For example: lit-backdoor grid laptop --dry-run",
+        allow_abbrev=False,
+    )
+    grid.set_defaults(run=_grid)
+    grid.add_argument("name", metavar="NAME|FILE", help="a shipped grid (lit-backdoor list grids) or a YAML file")
+    grid.add_argument("--engine", choices=("inline", "ray", "slurm"), default="inline", help="default inline")
+    grid.add_argument("--address", metavar="HOST:PORT", help="with --engine ray: a running cluster, or auto")
+    grid.add_argument("--out", metavar="DIR", type=_folder, help="folder to write; default runs/grid-NAME")
+    grid.add_argument("--retries", metavar="N", type=int, default=1, help="further tries of a failed run; default 1")
+    grid.add_argument("--dry-run", action="store_true", help="print what is to run, cached and blocked, and the hours")
+
+    cache = commands.add_parser("cache", help="what earlier runs left for later ones: list it, or remove some of it")
+    kept = cache.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    kept.add_parser("list", help="stages, sizes, ages").set_defaults(run=_cache_list)
+    prune = kept.add_parser(
+        "prune",
+        help="remove some",
+        epilog="For example: lit-backdoor cache prune --older-than 30d",
+        allow_abbrev=False,
+    )
+    prune.set_defaults(run=_cache_prune)
+    prune.add_argument("--older-than", metavar="AGE", help="not used for so long: 90m, 12h, 30d")
+    prune.add_argument("--larger-than", metavar="SIZE", help="the oldest, until the rest is no larger: 500MB, 20GB")
+    prune.add_argument("--unreachable-from", metavar="GRID", nargs="+", help="those that none of these grids uses")
+    prune.add_argument("--dry-run", action="store_true", help="only say what would be removed")
 
     board = commands.add_parser(
         "board",
@@ -216,6 +248,26 @@ def _board(given: argparse.Namespace) -> int:
 
     page = write_board(gather(given.folders), given.out, given.folders[0].resolve().name)
     sys.stdout.write(f"board    {page}\n")
+    return 0
+
+
+def _grid(given: argparse.Namespace) -> int:
+    from lit_backdoor.chain.grid.command import grid_command
+
+    return grid_command(given)
+
+
+def _cache_list(given: argparse.Namespace) -> int:
+    from lit_backdoor.chain.prune import print_store
+
+    print_store()
+    return 0
+
+
+def _cache_prune(given: argparse.Namespace) -> int:
+    from lit_backdoor.chain.prune import prune
+
+    prune(given.older_than, given.larger_than, given.unreachable_from, dry_run=given.dry_run)
     return 0
 
 

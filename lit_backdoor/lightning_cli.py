@@ -25,6 +25,7 @@ from lit_backdoor.recipe import arguments_of, rebuild, trusting
 from lit_backdoor.stages import BundleWriter, Stage
 from lit_backdoor.stages.checkpoint import check_parts
 from lit_backdoor.stages.stopping import StopAtBatch
+from lit_backdoor.stages.testing import TESTED
 
 __all__ = ["BackdoorCLI"]
 
@@ -199,8 +200,6 @@ def with_bundle(arguments: list[str]) -> list[str]:
     Raises:
         ValueError: If it stands beside ``fit``, which a bundle is not for.
     """
-    from lit_backdoor.stages import evaluation_of
-
     parser = argparse.ArgumentParser(prog="lit-backdoor", add_help=False, allow_abbrev=False)
     parser.add_argument("--bundle")
     given, rest = parser.parse_known_args(arguments)
@@ -211,5 +210,6 @@ def with_bundle(arguments: list[str]) -> list[str]:
             "Expected --bundle with test, validate or predict, got it with fit. To train on from a bundle, hand it to "
             "a stage, for example --model lit_backdoor.stages.FineTune --model.suspect DIR."
         )
-    cls = type(evaluation_of(given.bundle))
-    return [*rest, "--model", f"{cls.__module__}.{cls.__qualname__}", "--model.bundle", given.bundle]
+    if arguments[0] == "predict" and open_bundle(given.bundle, TESTED).kind == "detector":
+        return [*rest, "--model", "lit_backdoor.stages.InputDetection", "--model.purified", given.bundle]
+    return [*rest, "--model", "lit_backdoor.stages.Evaluation", "--model.bundle", given.bundle]

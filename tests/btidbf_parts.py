@@ -6,13 +6,13 @@ from torch import nn
 
 from lit_backdoor.data import BackdoorDataModule, TensorSource
 from lit_backdoor.data.split import Split
-from lit_backdoor.defenses.btidbf import Decoupling, Inversion, Purification, Unlearning
+from lit_backdoor.defenses.btidbf import BTIDBFPurification, BTIDBFUnlearning, Decoupling, InversionSettings
 from lit_backdoor.models import ForeignClassifier, TimmClassifier, UNet, wrap_classifier
 from lit_backdoor.triggers import Attack, Patch
 
 MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
 ONE = Decoupling(epochs=1)
-SHORT = Inversion(epochs=1, first_epochs=2)
+SHORT = InversionSettings(epochs=1, first_epochs=2)
 
 
 def unet(seed=7):
@@ -76,12 +76,12 @@ def architecture(name):
 
 def unlearning(**options):
     given = {"decoupling": ONE, "inversion": SHORT, "generator": unet(), "rounds": 2, "unlearn_epochs": 1}
-    return Unlearning(suspect(), **{**given, **options})
+    return BTIDBFUnlearning(suspect(), **{**given, **options})
 
 
 def purification(**options):
     given = {"decoupling": ONE, "inversion": SHORT, "generator": unet(), "rounds": 2, "purify_epochs": 1}
-    return Purification(suspect(), purifier=unet(), **{**given, **options})
+    return BTIDBFPurification(suspect(), purifier=unet(), **{**given, **options})
 
 
 def run(stage, datamodule=None, **options):

@@ -1,38 +1,63 @@
-"""Every shipped configuration is read, checked and parsed as `fit` would."""
+"""Every shipped configuration is read, composed and checked; those that run on the embedded signs are planned."""
 
 import pytest
+import tiny
 
 from lit_backdoor.chain.command import sweep
 from lit_backdoor.chain.compose import compose
+from lit_backdoor.chain.fill import check
 from lit_backdoor.chain.run import ChainRun
 from lit_backdoor.chain.testing import build
-from lit_backdoor.presets import list_configs
+from lit_backdoor.presets import METHOD_FILE, find_config, list_configs, read_config
 from lit_backdoor.triggers import Attack
 
-NAMED = {"badnets", "badnets_a2a", "blend", "sig", "wanet", "batt", "atclean_adaptive", "filter"}
+SETUPS = {"signs", "signs_mini", "cifar10_small", "cifar10", "tinyimagenet_small", "faces"}
+ATTACKS = {"badnets", "badnets_a2a", "blend", "sig", "wanet", "batt", "atclean_adaptive", "filter"}
+DEFENSES = {
+    "atclean", "atclean_mixed", "atclean_detector_free", "btidbf_u", "btidbf_u_varied", "btidbf_p", "btidbf_p_varied",
+    "pgbd", "pgbd_stamps", "pgbd_nt", "pgbd_nt_stamps", "pgbd_st", "tac", "tac_stamps", "nc", "pixel", "fine_tune",
+}  # fmt: skip
+SMALL = [
+    f"data.init_args.source={tiny.SIGNS}",
+    "data.init_args.attack.init_args.trigger.init_args={size: 3, place: [1, 1], pattern: white}",
+]
 
 
 def test_promised_names_are_there():
-    assert set(list_configs("attacks")) >= NAMED
-    assert set(list_configs("chains")) >= {
-        "demo", "atclean_cifar10_small", "atclean_cifar10", "atclean_tinyimagenet_small", "atclean_tinyimagenet",
-        "collision",
-    }  # fmt: skip
+    assert set(list_configs("setups")) >= SETUPS
+    assert set(list_configs("attacks")) >= ATTACKS
+    assert {key.rpartition("/")[2] for key in list_configs("defenses")} >= DEFENSES
+    assert set(list_configs("chains")) >= {"demo", "collision"}
 
 
 @pytest.mark.parametrize("name", list_configs("chains"))
-def test_every_chain_composes_and_every_stage_parses(name, tmp_path):
+def test_every_chain_composes_and_its_classes_are_there(name):
     variants = sweep(compose(name))
     labels = [label for label, _ in variants]
     assert len(set(labels)) == len(labels)
-    chain = variants[-1][1]
+    check(variants[-1][1])
+
+
+@pytest.mark.parametrize("name", list_configs("defenses"))
+def test_every_defense_goes_with_every_setup_and_is_planned_on_signs(name, tmp_path):
+    for setup in list_configs("setups"):
+        check(compose(name, setup=setup))
+    chain = compose(name, SMALL)
     plan = ChainRun(chain, name, tmp_path / "out").plan()
     assert [stage for stage, _, _ in plan] == list(chain["stages"])
     assert not (tmp_path / "out").exists()  # a plan writes nothing
 
 
+@pytest.mark.parametrize("name", list_configs("defenses"))
+def test_every_method_says_what_it_needs(name):
+    folder = find_config("defenses", name).parent
+    method = read_config("defenses", folder / METHOD_FILE)
+    assert set(method) == {"paper", "needs", "recommended"}
+    assert set(method["needs"]) == {"root", "questioned", "target"}
+    assert find_config("defenses", method["recommended"]).parent == folder
+
+
 @pytest.mark.parametrize("name", list_configs("attacks"))
 def test_every_attack_goes_into_a_chain(name):
-    chain = compose("atclean_cifar10_small", [f"data.init_args.attack={name}"])
-    attack = build(chain["data"]["init_args"]["attack"], Attack)
-    attack.check(10)
+    chain = compose("fine_tune", attack=name)
+    build(chain["data"]["init_args"]["attack"], Attack).check(16)

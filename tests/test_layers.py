@@ -13,6 +13,7 @@ ORDER = (
     "recipe",
     "weights",
     "presets",
+    "pictures",
     "functional",
     "models",
     "triggers",

@@ -136,7 +136,8 @@ def test_every_attack_is_in_its_table_and_there():
 
 def test_every_chain_named_is_there():
     named = set(re.findall(r"`((?:atclean|btidbf)_\w+)`", TEXT)) - set(list_configs("attacks"))
-    assert named | {"demo", "collision"} <= set(list_configs("chains"))
+    there = {key.rpartition("/")[2] for kind in ("chains", "defenses", "setups") for key in list_configs(kind)}
+    assert named | {"demo", "collision"} <= there
 
 
 def test_every_class_named_is_there():

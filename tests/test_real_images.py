@@ -26,7 +26,7 @@ def run(tmp_path_factory):
         patch.setenv("LIT_BACKDOOR_CACHE", str(folder / "cache"))
 
         def start(name):
-            results = ChainRun(compose(name, SMALLER, seed=1), name, folder / name).run()
+            results = ChainRun(compose(name, SMALLER, seed=1, setup="cifar10_small"), name, folder / name).run()
             return {stage["name"]: stage for stage in results["stages"]}, results["summary"]
 
         yield start
@@ -34,7 +34,7 @@ def run(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def atclean(run):
-    return run("atclean_cifar10_small")
+    return run("atclean_mixed")
 
 
 def test_the_backdoor_takes_hold_and_fine_tuning_alone_leaves_it(atclean):
@@ -52,7 +52,7 @@ def test_atclean_removes_the_backdoor_and_keeps_the_accuracy(atclean):
 
 
 def test_another_defense_finds_the_same_victim(run, atclean):
-    stages, _ = run("atclean_cifar10_small_untrained")
+    stages, _ = run("atclean_untrained")
     assert stages["victim"]["status"] == "cached"
     assert stages["victim"]["hash"] == atclean[0]["victim"]["hash"]
     assert stages["clean"]["metrics"]["asr"] > 0.7

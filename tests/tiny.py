@@ -60,6 +60,19 @@ def fit(stage, datamodule, **options):
     return stage
 
 
+def recorded(stage):
+    """Keep what a stage's losses are in every step, and the batch: a list that grows."""
+    steps, losses = [], stage.losses
+
+    def record(batch):
+        found = losses(batch)
+        steps.append({**{name: value.detach() for name, value in found.items()}, "batch": batch})
+        return found
+
+    stage.losses = record
+    return steps
+
+
 def tested(stage, datamodule, **options):
     """Test a stage; gives the metrics of all loaders by name."""
     results = trainer().test(stage, datamodule=datamodule, verbose=False, **options)

@@ -15,7 +15,7 @@ from torch import Tensor
 from lit_backdoor.functional.collision import mmd2
 from lit_backdoor.models import Classifier
 from lit_backdoor.stages.base import Batch
-from lit_backdoor.stages.optim import Schedule
+from lit_backdoor.stages.optim import Schedule, sgd_from_scratch
 from lit_backdoor.stages.poisoned_training import PoisonedTraining
 from lit_backdoor.triggers import Role
 
@@ -57,9 +57,7 @@ class MultiLevelMMDTraining(PoisonedTraining):
         classifier: Classifier,
         layers: list[str] | None = None,
         weight: float = 0.1,
-        optimizer: OptimizerCallable = lambda p: torch.optim.SGD(
-            p, lr=0.1, momentum=0.9, nesterov=True, weight_decay=5e-4
-        ),
+        optimizer: OptimizerCallable = sgd_from_scratch,
         schedule: Schedule = "one_cycle",
         label_smoothing: float = 0.0,
     ) -> None:
@@ -81,15 +79,13 @@ class MultiLevelMMDTraining(PoisonedTraining):
         if self.data.attack is None:
             raise ValueError("Expected data.attack to be set: without poisoned rows there is nothing to hide.")
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Train on one poisoned batch."""
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """Compute the loss on one poisoned batch."""
         labels = batch["label"]
         logits, features = self.classifier.logits_and_taps(batch["image"], self.levels)
-        own, gap = self.loss(logits.float(), labels), self.gap(list(features.values()), labels, batch["role"])
-        loss = own + self.weight * gap
+        own, gap = self.criterion(logits.float(), labels), self.gap(list(features.values()), labels, batch["role"])
         right = (logits.argmax(1) == labels).float().mean()
-        self.log_train(len(logits), loss=loss, classification=own.detach(), mmd=gap.detach(), acc=right)
-        return loss
+        return {"loss": own + self.weight * gap, "classification": own, "mmd": gap, "acc": right}
 
     def gap(self, features: list[Tensor], labels: Tensor, roles: Tensor) -> Tensor:
         """Add the levels' squared MMD between poisoned rows and clean ones of their labels.

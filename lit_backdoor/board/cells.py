@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import statistics
+from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 
-from lit_backdoor.board.rows import CLEAN, Row
+from lit_backdoor.board.rows import CLEAN, Defense, Row
 
 __all__ = ["ACC_DROP", "ASR", "Cell", "Measure", "Setup", "Spread", "setups"]
 
@@ -129,13 +131,13 @@ class Setup:
     name: str
     rows: tuple[Row, ...]
 
-    @property
+    @cached_property
     def attacks(self) -> list[str]:
         """Names of the attacks."""
         names = dict.fromkeys(row.attack.name for row in self.rows)
         return [*(name for name in names if name != CLEAN), *(name for name in names if name == CLEAN)]
 
-    @property
+    @cached_property
     def defenses(self) -> list[str]:
         """Names of the defenses."""
         return list(dict.fromkeys(row.defense.name for row in self.rows))
@@ -149,10 +151,22 @@ class Setup:
         """Give the rows of a defense."""
         return tuple(row for row in self.rows if row.defense.name == defense)
 
+    def about(self, defense: str) -> Defense:
+        """Describe a defense; rows that never ran may not know what it is given."""
+        rows = self.of(defense)
+        return next((row.defense for row in rows if row.defense.access), rows[0].defense)
+
     def cell(self, attack: str, defense: str) -> Cell:
         """Give a cell, which has no rows where nothing was planned."""
-        mine = [row for row in self.rows if (row.attack.name, row.defense.name) == (attack, defense)]
+        mine = self._rows.get((attack, defense), [])
         return Cell(attack, defense, tuple(sorted(mine, key=lambda row: row.seed)))
+
+    @cached_property
+    def _rows(self) -> dict[tuple[str, str], list[Row]]:
+        found: dict[tuple[str, str], list[Row]] = defaultdict(list)
+        for row in self.rows:
+            found[row.attack.name, row.defense.name].append(row)
+        return dict(found)
 
     def cells(self, defense: str) -> list[Cell]:
         """Give the cells of a defense with rows, clean models left out."""
@@ -162,5 +176,24 @@ class Setup:
 
 def setups(rows: Sequence[Row]) -> list[Setup]:
     """Sort rows by setup, in order of appearance."""
+    rows = _told_apart(rows)
     names = dict.fromkeys(row.setup for row in rows)
     return [Setup(name, tuple(row for row in rows if row.setup == name)) for name in names]
+
+
+def _told_apart(rows: Sequence[Row]) -> list[Row]:
+    """Write what differs from its configuration behind a defense's name, where the rows differ in that."""
+    found = defaultdict(set)
+    for row in rows:
+        found[row.setup, row.defense.name].add(_settings(row))
+    several = {key for key, settings in found.items() if len(settings) > 1}
+    return [
+        replace(row, defense=replace(row.defense, name=f"{row.defense.name} {_settings(row)}".strip()))
+        if (row.setup, row.defense.name) in several
+        else row
+        for row in rows
+    ]
+
+
+def _settings(row: Row) -> str:
+    return ", ".join(f"{key.rpartition('.')[2]}={value}" for key, value in sorted(row.defense.params.items()))

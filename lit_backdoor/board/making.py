@@ -96,7 +96,8 @@ def gather(folders: Iterable[Path]) -> list[Row]:
                 "chain: lit-backdoor board runs/my_grid."
             )
         for row in rows:
-            key = (row.setup, row.attack.name, row.attack.target, row.defense.name, row.seed)
+            settings = json.dumps([row.attack.params, row.defense.params], sort_keys=True)
+            key = (row.setup, row.attack.name, row.attack.target, row.defense.name, settings, row.seed)
             if key not in found or row.status == "done" or found[key].status != "done":
                 found[key] = row
     return list(found.values())

@@ -15,6 +15,7 @@ from lit_backdoor.board.sections.runs import about, runs
 from lit_backdoor.board.sections.summary import summary
 from lit_backdoor.board.sections.verdict import verdict
 from lit_backdoor.board.template import Board, Section, render
+from lit_backdoor.disk import claim
 
 __all__ = ["SECTIONS", "write_board"]
 
@@ -44,27 +45,19 @@ def write_board(rows: Sequence[Row], out: Path, title: str = "board") -> Path:
         The path of the page.
 
     Raises:
-        ValueError: If there are no rows, or the folder holds something else than a board.
+        ValueError: If there are no rows, or the folder holds what is no board.
     """
     if not rows:
         raise ValueError("Expected at least one row for a board, got none. Run a grid: lit-backdoor grid laptop.")
-    _check_folder(out)
-    out.mkdir(parents=True, exist_ok=True)
+    if (out / "rows.jsonl").is_file() and not (out / "index.html").is_file():
+        raise ValueError(f"Expected --out to be a folder of its own, got {out}, the folder of a grid.")
+    claim(out)
     board = Board(tuple(rows))
     sections = [section for make in SECTIONS if (section := make(board)) is not None]
     write_rows(rows, out / "rows.jsonl")
     for name, export in _EXPORTS.items():
         _write(out / name, export(rows))
     return _write(out / "index.html", render("board.html", board=board, sections=sections, title=title))
-
-
-def _check_folder(out: Path) -> None:
-    """Refuse to write among files of somebody else; a board may replace a board."""
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"Expected --out as a folder, got the file {out}.")
-    ours = all((out / name).is_file() for name in ("index.html", "rows.jsonl", *_EXPORTS))
-    if out.is_dir() and any(out.iterdir()) and not ours:
-        raise ValueError(f"Expected --out as a new folder or one with a board, got {out}, which holds other files.")
 
 
 def _write(target: Path, text: str) -> Path:

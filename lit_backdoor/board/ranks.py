@@ -14,7 +14,7 @@ from lit_backdoor.board.rows import CLEAN, Row
 __all__ = ["DetectorScores", "Rank", "detector_scores", "ranks"]
 
 _RESAMPLES, _LEVEL, _SEED = 2000, 0.95, 0
-_SURE = 0.99  # probability that stands for a decision of a detector that gives none
+_SURE = 0.99  # probability of what a detector decides, if it gives none itself
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class DetectorScores:
 
     Attributes:
         defense: Name of the defense that it belongs to.
-        poisoned: Number of poisoned models, those alone whose attack took hold.
+        poisoned: Number of poisoned models, if their attack took hold.
         clean: Number of clean models.
         log_loss: Log loss of its probability; None without models of both kinds.
         brier: Brier score of its probability.

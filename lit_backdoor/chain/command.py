@@ -20,7 +20,9 @@ from rich.table import Table
 from lit_backdoor.chain.attack import attacker_of, with_attack
 from lit_backdoor.chain.classes import trusted
 from lit_backdoor.chain.compose import compose, variant_of
+from lit_backdoor.chain.cut import cut
 from lit_backdoor.chain.plan import plan_lines
+from lit_backdoor.chain.relapse import with_relapse
 from lit_backdoor.chain.run import ChainRun
 from lit_backdoor.chain.testing import build_data
 from lit_backdoor.data import BackdoorDataModule
@@ -74,6 +76,8 @@ def chain_command(given: argparse.Namespace) -> int:
     settings = [*_source_of(given.data), *given.settings]
     chain = compose(given.name, settings, given.seed, setup=given.setup, attack=given.attack)
     chain["trust"] = [*(chain.get("trust") or ()), *given.trust]
+    chain = with_relapse(chain) if given.relapse else chain
+    chain = cut(chain, given.until) if given.until else chain
     name, out = title_of(given.name), given.out or _folder(given.name, chain)
     summaries = []
     variants = sweep(chain)
@@ -89,6 +93,7 @@ def chain_command(given: argparse.Namespace) -> int:
             launcher=given.launcher,
             use_cache=not given.no_cache,
             trust_cache=given.trust_cache,
+            curves=not given.no_report,
             say=lambda line: console.print(line, soft_wrap=True),
         )
         if label:
@@ -99,9 +104,11 @@ def chain_command(given: argparse.Namespace) -> int:
                     console.print(line, soft_wrap=True)
                 continue
             results = run.run()
-            report = write_report(run.out, _data(run), _command(given, chain["seed"]))
+            report = None if given.no_report else write_report(run.out, _data(run), _command(given, chain["seed"]))
         _table(console, results)
-        console.print(f"results  {run.out / 'results.json'}\nreport   {report}", soft_wrap=True)
+        console.print(f"results  {run.out / 'results.json'}", soft_wrap=True)
+        if report is not None:
+            console.print(f"report   {report}", soft_wrap=True)
         summaries.append({"run": label, "summary": results["summary"]})
     if summaries and summaries[0]["run"]:
         (out / "sweep.json").write_text(json.dumps({"format": 1, "chain": name, "runs": summaries}, indent=1) + "\n")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import math
 from collections.abc import Iterator, Mapping
@@ -11,13 +10,13 @@ from typing import Any, NamedTuple
 from lit_backdoor.chain.classes import check_classes, load_class, plain_kind
 from lit_backdoor.chain.compose import stage_config
 from lit_backdoor.chain.launch import count_processes
-from lit_backdoor.chain.names import merge, section
+from lit_backdoor.chain.names import copied, merge, section
 from lit_backdoor.chain.testing import WIRED, build, build_data
 from lit_backdoor.models import Classifier
 from lit_backdoor.recipe import arguments_of
 from lit_backdoor.stages import Stage
 
-__all__ = ["fill_in"]
+__all__ = ["check", "fill_in"]
 
 _ROWS = {"root": "root", "train": "train", "questioned": "train", "attacker": "train"}  # views, by their count
 _LOADING = ("batch_size", "eval_batch_size", "augment", "num_workers", "suspicious", "view")  # changes no count
@@ -44,14 +43,7 @@ def fill_in(chain: Mapping[str, Any]) -> dict[str, Any]:
         ValueError: If a class or an argument is not known, or a value contradicts the data; says what to set.
         OSError: If lengths are given in steps and the data are not there.
     """
-    chain = copy.deepcopy(dict(chain))
-    lengths = {}
-    for name, stage in chain["stages"].items():
-        _take_defaults(stage)
-        stage["model"].setdefault("init_args", {})
-        lengths[name] = list(_in_epochs(load_class(stage["model"]["class_path"]), stage["model"]["init_args"]))
-    shares = {name: share for name in chain["stages"] if (share := _take_share(chain, name))}
-    check_classes(chain)
+    chain, lengths, shares = _checked(chain)
     data = _Data(chain)
     for name, stage in chain["stages"].items():
         _fill_nets(stage["model"], f"stages.{name}.model", data.classes(name), data.size(name))
@@ -60,6 +52,27 @@ def fill_in(chain: Mapping[str, Any]) -> dict[str, Any]:
             stage["data"] = merge(section(stage, "data"), {"init_args": {"batch_size": batch}})
         _fill_epochs(chain, name, lengths[name], data)
     return chain
+
+
+def check(chain: Mapping[str, Any]) -> None:
+    """Check the classes of a composed chain and their arguments, without its data.
+
+    Raises:
+        ValueError: At the first that is not known, or a need that is not met.
+    """
+    _checked(chain)
+
+
+def _checked(chain: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, list[_Length]], dict[str, float]]:
+    """Give a chain whose arguments are all its classes', and the lengths and batch sizes that wait for the data."""
+    chain = copied(chain)
+    lengths = {}
+    for name, stage in chain["stages"].items():
+        _take_defaults(stage)
+        lengths[name] = list(_in_epochs(load_class(stage["model"]["class_path"]), stage["model"]["init_args"]))
+    shares = {name: share for name in chain["stages"] if (share := _take_share(chain, name))}
+    check_classes(chain)
+    return chain, lengths, shares
 
 
 def _take_defaults(stage: dict[str, Any]) -> None:
@@ -81,7 +94,9 @@ def _in_epochs(cls: Any, arguments: dict[str, Any]) -> Iterator[_Length]:
             continue
         stem = key.removesuffix("steps")
         name = next((other for other in (f"{stem}epochs", stem.removesuffix("_")) if other in names), None)
-        if name is not None:
+        if name is not None and value is None:  # a variant says epochs instead
+            del arguments[key]
+        elif name is not None:
             if isinstance(value, bool) or not isinstance(value, int) or value < 0:
                 raise ValueError(f"Expected '{key}' of {cls.__name__} to be a whole number of steps, got {value!r}.")
             if name in arguments:
@@ -155,8 +170,8 @@ def _fill_nets(node: Any, path: str, classes: int | None, size: int | None) -> N
                     continue
                 if arguments.setdefault(key, value) != value:
                     raise ValueError(
-                        f"Expected a net for the data's {value} {what} at {path}, got one for {arguments[key]}. Set "
-                        f"{path}.init_args.{key}={value}, or take it out: the data say it."
+                        f"Expected the net at {path} to be for the data's {value} {what}, got one for {arguments[key]}. "
+                        f"Set {path}.init_args.{key}={value}, or take it out: the data say it."
                     )
     for key, value in node.items() if isinstance(node, dict) else ():
         _fill_nets(value, f"{path}.{key}", classes, size)
@@ -177,7 +192,7 @@ def _fill_epochs(chain: dict[str, Any], name: str, lengths: list[_Length], data:
         trainer.setdefault("max_epochs", passes)
     planned = load_class(stage["model"]["class_path"]).planned_epochs is not Stage.planned_epochs
     if planned and trainer.get("max_epochs") is None and "max_epochs" not in section(chain, "trainer"):
-        model = copy.deepcopy(stage["model"])
+        model = copied(stage["model"])
         for argument in section(stage, "inputs"):
             if argument.startswith("model."):
                 model["init_args"][argument.removeprefix("model.")] = WIRED
@@ -191,7 +206,7 @@ def _steps_of_an_epoch(chain: Mapping[str, Any], name: str, data: _Data) -> int:
     views = getattr(load_class(config["model"]["class_path"]), "views", ())
     rows = max([counts[_ROWS[view]] for view in views if view in _ROWS] or [counts["root"]])
     batch = config["data"]["init_args"].get("batch_size", 128) * count_processes(trainer)
-    batches = max(1, rows // batch)
+    batches = max(1, rows // max(1, batch))
     limit = trainer.get("limit_train_batches")
     if limit is not None:
         batches = max(1, int(batches * limit) if isinstance(limit, float) else min(batches, limit))

@@ -16,7 +16,7 @@ from typing import Any
 from lit_backdoor import __version__
 from lit_backdoor.chain.compose import stage_config
 
-__all__ = ["code_of", "source_hash", "stage_identities", "stage_key", "stage_kin"]
+__all__ = ["POISONED", "code_of", "source_hash", "stage_identities", "stage_key", "stage_kin"]
 
 # What changes how a run looks or how fast it goes, never what comes out.
 _TRAINER = {
@@ -25,7 +25,7 @@ _TRAINER = {
     "log_every_n_steps", "profiler",
 }  # fmt: skip
 _DATA = {"eval_batch_size", "num_workers", "suspicious"}  # the selection counts as an input
-_POISONED = {"train", "questioned", "suspicious", "attacker"}
+POISONED = {"train", "questioned", "suspicious", "attacker"}  # views whose rows the attacker may have changed
 
 
 def stage_key(
@@ -52,7 +52,7 @@ def stage_key(
     """
     config, inputs = copy.deepcopy(dict(config)), dict(inputs)
     data = {k: v for k, v in config["data"].get("init_args", {}).items() if k not in _DATA}
-    if not _POISONED & set(views) and "data.suspicious" not in inputs:
+    if not POISONED & set(views) and "data.suspicious" not in inputs:
         data.pop("attack", None)  # a stage on clean data does not depend on it, except through its inputs
         inputs.pop("data.attack", None)
     if "root" not in views and isinstance(data.get("split"), dict):

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import platform
 import resource
+import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +21,10 @@ import torchvision
 
 from lit_backdoor import __version__
 from lit_backdoor.bundle import Bundle, json_ready
+from lit_backdoor.chain.classes import load_class
+from lit_backdoor.chain.cut import cut
 from lit_backdoor.chain.folders import write_whole
+from lit_backdoor.chain.keys import POISONED
 from lit_backdoor.data import BackdoorDataModule
 from lit_backdoor.metrics import dem, der
 
@@ -53,6 +59,7 @@ def collect(
         "format": FORMAT,
         "chain": name,
         "seed": chain["seed"],
+        **{part: chain[part] for part in ("setup", "attack") if chain.get(part)},
         "data": {
             "source": chain["data"]["init_args"]["source"]["class_path"],
             "attack": type(attack.trigger).__name__ if attack else None,
@@ -71,6 +78,7 @@ def collect(
             "python": platform.python_version(),
         },
         "hardware": _hardware(),
+        "access": _access(chain),
         "stages": [
             {
                 "name": stage.name,
@@ -109,8 +117,23 @@ def cost(seconds: float, status: str) -> dict[str, Any]:
         "gpu_peak_mb": round(torch.cuda.max_memory_allocated() / 2**20) if torch.cuda.is_available() else None,
         "threads": torch.get_num_threads(),
         "hardware": _hardware(),
+        "code": _code(),
         "versions": {"lit_backdoor": __version__, "torch": torch.__version__},
     }
+
+
+def _access(chain: Mapping[str, Any]) -> str | None:
+    """Say which data a defense is given: ``none``, ``root``, ``questioned`` or ``both``; None without a defense."""
+    summary = chain.get("summary") or {}
+    if summary.get("after") is None:
+        return None
+    stages = cut(chain, summary["after"])["stages"]
+    classes = [
+        load_class(stage["model"]["class_path"]) for name, stage in stages.items() if name != summary.get("before")
+    ]
+    views = {view for cls in classes for view in cls.views}
+    root, questioned = "root" in views, bool(views & POISONED)
+    return "both" if root and questioned else "root" if root else "questioned" if questioned else "none"
 
 
 def _summary(summary: Mapping[str, Any], metrics: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
@@ -134,4 +157,30 @@ def _summary(summary: Mapping[str, Any], metrics: Mapping[str, Mapping[str, Any]
 def _hardware() -> str:
     if torch.cuda.is_available():
         return f"{torch.cuda.device_count()} x {torch.cuda.get_device_name()}"
-    return f"{os.cpu_count()} CPU cores ({platform.machine()})"
+    return f"{os.cpu_count()} CPU cores ({_processor() or platform.machine()})"
+
+
+def _processor() -> str:
+    """Name the processor's model, where the system says it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
+
+
+@cache
+def _code() -> dict[str, Any]:
+    """Say which code runs: version and, in a checkout, the commit and whether files differ from it."""
+    folder = Path(__file__).parents[2]
+    code: dict[str, Any] = {"version": __version__, "commit": None, "dirty": None}
+    if (folder / ".git").exists():
+        with contextlib.suppress(OSError, subprocess.CalledProcessError):
+            code["commit"] = _git(folder, "rev-parse", "HEAD")
+            code["dirty"] = bool(_git(folder, "status", "--porcelain", "--untracked-files=no"))
+    return code
+
+
+def _git(folder: Path, *words: str) -> str:
+    found = subprocess.run(["git", "-C", folder, *words], check=True, capture_output=True, text=True)
+    return found.stdout.strip()

@@ -18,11 +18,13 @@ import fcntl
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lit_backdoor.chain.folders import copy_whole, finished, write_whole
+from lit_backdoor.disk import part_of, remove_bundle
 from lit_backdoor.presets import cache_folder
 
 if TYPE_CHECKING:
@@ -88,6 +90,8 @@ class Store:
         stored = self.bundle(key)
         if finished(stored, key) is None:
             return None
+        with contextlib.suppress(OSError):
+            os.utime(stored / "bundle.json")  # when it was last used
         with contextlib.suppress(FileNotFoundError):  # the store is being pruned
             copy_whole(stored, target)
             _point_to(inputs, target)
@@ -101,6 +105,18 @@ class Store:
                 if not (self.folder / "store.json").is_file():
                     self.create()
                 copy_whole(bundle.path, stored)
+
+    def remove(self, key: str) -> bool:
+        """Remove the bundle of a key with the numbers of its tests; says whether it could: not while a run makes it."""
+        try:
+            with self.lock(key, _refuse):
+                part = part_of(self.bundle(key))
+                self.bundle(key).rename(part)
+        except OSError:
+            return False
+        remove_bundle(part)
+        shutil.rmtree(self.folder / "metrics" / key, ignore_errors=True)
+        return True
 
     @contextlib.contextmanager
     def lock(self, key: str, wait: Callable[[], None]) -> Iterator[None]:
@@ -180,6 +196,10 @@ class Store:
 def read_made(folder: Path) -> dict[str, Any]:
     """Read what making the bundle in a folder cost; empty if nobody wrote it down."""
     return _read(folder / "made.json")
+
+
+def _refuse() -> None:
+    raise BlockingIOError("a run holds the lock")
 
 
 def _point_to(inputs: Mapping[str, Path], target: Path) -> None:

@@ -9,14 +9,13 @@ from typing import Any
 
 import lightning.pytorch as pl
 from jsonargparse import ArgumentParser
-from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from lit_backdoor.bundle import Bundle
 from lit_backdoor.data import BackdoorDataModule
 from lit_backdoor.data.sources import Source
 from lit_backdoor.stages.base import Stage
-from lit_backdoor.stages.evaluation_by_kind import TESTED, evaluation_of
-from lit_backdoor.stages.trainer_rules import check_length, check_settings
+from lit_backdoor.stages.rules import check_length, check_settings
+from lit_backdoor.stages.testing import TESTED, Evaluation
 
 __all__ = ["WIRED", "build", "build_data", "check_stage", "kept_arguments", "test_bundle"]
 
@@ -69,17 +68,17 @@ def check_stage(name: str, config: Mapping[str, Any], data: BackdoorDataModule, 
     if classes is not None and data.attack is not None:
         data.attack.check(classes)
     wanted, given = stage.planned_epochs, trainer.get("max_epochs")
-    if wanted is not None and given != wanted:
+    if wanted is not None and given not in (None, wanted):
         raise ValueError(
             f"Expected {wanted} epochs for stage '{name}', the sum of its phases over all rounds, got {given}. Set "
-            f"stages.{name}.trainer.max_epochs={wanted}, or change its rounds and epochs."
+            f"stages.{name}.trainer.max_epochs={wanted}, leave it out, or change its rounds and epochs."
         )
 
 
 def _check_verb(name: str, stage: Stage, verb: str) -> None:
     """Check that a stage is run as it is meant to be, and leaves something."""
     kind = type(stage).__name__
-    if stage.verb == "fit" and not is_overridden("training_step", stage):
+    if stage.kind is None:
         raise ValueError(
             f"Expected stage '{name}' to leave a bundle, got {kind}, which leaves none. Take it out: what other stages "
             "leave is tested without it."
@@ -137,5 +136,5 @@ def test_bundle(bundle: Bundle, data: BackdoorDataModule, trainer: Mapping[str, 
     )
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*does not have many workers.*")
-        tester.test(evaluation_of(str(bundle.path)), datamodule=data, verbose=False)
+        tester.test(Evaluation(str(bundle.path)), datamodule=data, verbose=False)
     return {name.removeprefix("test/"): float(value) for name, value in tester.callback_metrics.items()}

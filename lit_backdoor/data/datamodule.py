@@ -271,9 +271,11 @@ class BackdoorDataModule(pl.LightningDataModule):
         """Give the loaders ``clean`` and, where there is an attack, ``triggered``."""
         return self.val_dataloader()
 
-    def predict_dataloader(self) -> ViewLoader | dict[str, ViewLoader]:
-        """Give the stage's views in order."""
+    def predict_dataloader(self) -> Any:
+        """Give the loaders of the stage's views in order; a stage without views gets one empty batch."""
         loaders = {name: self.loader(name, shuffle=False) for name in self._stage_views()}
+        if not loaders:
+            return _Once()
         return next(iter(loaders.values())) if len(loaders) == 1 else loaders
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
@@ -335,3 +337,13 @@ class BackdoorDataModule(pl.LightningDataModule):
         if dist.is_available() and dist.is_initialized():
             return dist.get_world_size(), dist.get_rank()
         return (1, 0) if self.trainer is None else (self.trainer.world_size, self.trainer.global_rank)
+
+
+class _Once:
+    """One empty batch in every process, for a stage that makes all of its passes itself."""
+
+    def __len__(self) -> int:
+        return 1
+
+    def __iter__(self) -> Iterator[Batch]:
+        yield {}

@@ -6,6 +6,7 @@ from typing import cast
 
 from torch import Tensor, nn
 
+from lit_backdoor.functional.decoupling import lost_confidence
 from lit_backdoor.models.base import Classifier
 
 __all__ = ["Purified"]
@@ -43,3 +44,14 @@ class Purified(Classifier):
     def forward(self, images: Tensor) -> Tensor:
         """Give the classifier's logits of the purified images."""
         return cast(Tensor, self.classifier(self.purifier(images)))
+
+    def judge(self, images: Tensor) -> dict[str, Tensor]:
+        """Judge inputs by what purification changes (BTI-DBF, App. A).
+
+        Returns:
+            The classes ``before`` and ``after`` it, int64; ``flagged``, whether they differ, bool; ``score``, how much
+            of the first class's probability is lost; ``[B]`` each.
+        """
+        before, after = self.classifier(images).float(), self(images).float()
+        scores, flags = lost_confidence(before, after)
+        return {"before": before.argmax(1), "after": after.argmax(1), "flagged": flags, "score": scores}

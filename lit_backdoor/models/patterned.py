@@ -79,14 +79,18 @@ class LocalPattern(Recorded, nn.Module):
     def varied(self, images: Tensor) -> Tensor:
         """Paint half of the images or so at another place, and half in one color; no gradient flows.
 
-        Draws come from torch's global generator of the CPU.
+        Draws come from torch's global generator of the CPU, and only they are copied to the images' device.
         """
         with torch.no_grad():
-            stamp, count = torch.cat(self.parts(), 1).cpu(), len(images)
-            shifts = (torch.randint(self.size, (count, 2)) * torch.randint(2, (count, 1))).tolist()
-            stamps = torch.cat([stamp.roll(shift, (2, 3)) for shift in shifts])
+            stamp, count = torch.cat(self.parts(), 1)[0], len(images)
+            shifts = torch.randint(self.size, (count, 2)) * torch.randint(2, (count, 1))
+            plain, color = torch.rand(count, 1, 1, 1) < 0.5, torch.rand(count, 3, 1, 1)
+            shifts, plain, color = (draw.to(stamp.device, non_blocking=True) for draw in (shifts, plain, color))
+            places = (torch.arange(self.size, device=stamp.device) - shifts[..., None]) % self.size
+            pixels = (places[:, 0, :, None] * self.size + places[:, 1, None, :]).flatten()
+            stamps = stamp.flatten(1).index_select(1, pixels).view(4, *images[:, 0].shape).transpose(0, 1)
             mask, pattern = stamps[:, :1], stamps[:, 1:]
-            pattern = torch.where(torch.rand(count, 1, 1, 1) < 0.5, torch.rand(count, 3, 1, 1), pattern)
+            pattern = torch.where(plain, color, pattern)
             return images + mask.to(images) * (pattern.to(images) - images)
 
 

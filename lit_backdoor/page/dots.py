@@ -71,10 +71,10 @@ class Strip:
     """Values of one group on a line.
 
     Attributes:
-        title: What stands at its left.
+        title: Text at its left.
         style: CSS class that gives its color.
         values: Value and name of each.
-        mean: Where the long mark stands.
+        mean: Place of the long mark.
     """
 
     title: str
@@ -83,13 +83,13 @@ class Strip:
     mean: float
 
 
-def strips(rows: Sequence[tuple[str, Sequence[Strip]]], width: int, title: str, alt: str) -> Markup:
+def strips(rows: Sequence[tuple[str, Sequence[Strip]]], width: int, axis: str, alt: str) -> Markup:
     """Draw rows of strips over [-1, 1], each value a dot that names itself, each mean a mark with its number.
 
     Args:
-        rows: What stands above the strips, and the strips.
+        rows: The text above the strips, and the strips.
         width: Width of the drawing; the page shows it at about this size.
-        title: Of the axis.
+        axis: Title of the axis.
         alt: The chart in words.
     """
     left, right, head, line, gap = 62, 52, 26, 22, 10
@@ -112,7 +112,7 @@ def strips(rows: Sequence[tuple[str, Sequence[Strip]]], width: int, title: str, 
     parts += [
         tag("text", signed(tick, "g"), x=place(tick), y=y + 8, class_="tick", text_anchor="middle") for tick in ticks
     ]
-    parts.append(tag("text", title, x=place(0), y=y + 28, class_="axis", text_anchor="middle"))
+    parts.append(tag("text", axis, x=place(0), y=y + 28, class_="axis", text_anchor="middle"))
     return tag(
         "svg", Markup("").join(parts), viewBox=f"0 0 {width} {y + 34}", role="img", aria_label=alt, class_="chart"
     )

@@ -22,7 +22,7 @@ class Section:
     Attributes:
         name: Its anchor.
         title: Its heading; empty for the head of the page.
-        html: What stands below.
+        html: What is below the heading.
     """
 
     name: str
@@ -35,7 +35,7 @@ def renderer(folder: Path, **filters: Callable[..., Any]) -> Callable[..., Marku
 
     Args:
         folder: The templates.
-        **filters: What they may call beside the functions of `words`.
+        **filters: What they may call besides the functions of `words`.
     """
     environment = Environment(
         loader=FileSystemLoader([folder, Path(__file__).parent / "templates"]),

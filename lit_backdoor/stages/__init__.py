@@ -1,51 +1,64 @@
-"""Stages: LightningModules that each do one step of an attack or a defense, and leave one bundle."""
+"""Stages: LightningModules that each do one step of an attack or a defense, and export one bundle; roles they share."""
 
+from lit_backdoor.stages.activations import ActivationSpace
+from lit_backdoor.stages.averaged import AveragedFineTune
 from lit_backdoor.stages.base import Batch, Outcome, Stage
+from lit_backdoor.stages.bundle_writer import BundleWriter
 from lit_backdoor.stages.callbacks import AttackSuccessCallback
-from lit_backdoor.stages.evaluation import (
-    DetectorEvaluation,
-    Evaluation,
-    GeneratorEvaluation,
-    SelectionEvaluation,
-    TriggerEvaluation,
-)
-from lit_backdoor.stages.evaluation_by_kind import evaluation_of
-from lit_backdoor.stages.export import BundleWriter
-from lit_backdoor.stages.fine_tune import FineTune, UnlearningFineTune
 from lit_backdoor.stages.generator_training import GeneratorTraining
 from lit_backdoor.stages.imported import ImportedSuspect
 from lit_backdoor.stages.input_detection import InputDetection
+from lit_backdoor.stages.one_shot import OneShot
+from lit_backdoor.stages.phased import Phased, Span, make_plan
 from lit_backdoor.stages.poisoned_training import FloodingTraining, LocalGradientAscentTraining, PoisonedTraining
+from lit_backdoor.stages.pruning import Pruning
+from lit_backdoor.stages.repair import FineTune, Mitigation
 from lit_backdoor.stages.selection import LowestLoss, OracleSelection, SuspiciousSelection
+from lit_backdoor.stages.stamp_search import StampSearch
 from lit_backdoor.stages.target_detection import TargetDetection, TargetReport, targets_given
-from lit_backdoor.stages.target_evaluation import PerturbationEvaluation, TargetEvaluation
+from lit_backdoor.stages.testing import Evaluation
+from lit_backdoor.stages.trigger_search import TriggerSearch
+from lit_backdoor.stages.unlearning import (
+    GeneratedFineTune,
+    HalfGeneratedFineTune,
+    StampedUnlearning,
+    Unlearning,
+    UnlearningFineTune,
+)
 
 __all__ = [
+    "ActivationSpace",
     "AttackSuccessCallback",
+    "AveragedFineTune",
     "Batch",
     "BundleWriter",
-    "DetectorEvaluation",
     "Evaluation",
     "FineTune",
     "FloodingTraining",
-    "GeneratorEvaluation",
+    "GeneratedFineTune",
     "GeneratorTraining",
+    "HalfGeneratedFineTune",
     "ImportedSuspect",
     "InputDetection",
     "LocalGradientAscentTraining",
     "LowestLoss",
+    "Mitigation",
+    "OneShot",
     "OracleSelection",
     "Outcome",
-    "PerturbationEvaluation",
+    "Phased",
     "PoisonedTraining",
-    "SelectionEvaluation",
+    "Pruning",
+    "Span",
     "Stage",
+    "StampSearch",
+    "StampedUnlearning",
     "SuspiciousSelection",
     "TargetDetection",
-    "TargetEvaluation",
     "TargetReport",
-    "TriggerEvaluation",
+    "TriggerSearch",
+    "Unlearning",
     "UnlearningFineTune",
-    "evaluation_of",
+    "make_plan",
     "targets_given",
 ]

@@ -73,6 +73,9 @@ def check_resumed(checkpoint: dict[str, Any], trainer: pl.Trainer, module: pl.Li
     """
     check_parts(checkpoint)
     loops = {name: getattr(trainer, name).state_dict() for name in _LOOPS}
+    for loop in checkpoint["loops"].values():  # our loaders have no state of their own
+        if isinstance(loop, dict) and isinstance(loop.get("state_dict"), dict):
+            loop["state_dict"].pop("combined_loader", None)
     _check_alike(checkpoint["loops"], loops, "loops")
     _check_weights(checkpoint["state_dict"], module)
     if trainer.state.fn == TrainerFn.FITTING:

@@ -1,77 +1,50 @@
-"""Writing of a stage's bundle when its run is complete."""
+"""Writing of a stage's bundle, when its run is complete."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-import lightning.pytorch as pl
-from lightning.pytorch.callbacks import Callback
+from lit_backdoor.bundle import save_bundle
 
-from lit_backdoor.disk import check_bundle_folder
-from lit_backdoor.stages.base import Stage
+if TYPE_CHECKING:
+    from lit_backdoor.stages.base import Stage
 
-__all__ = ["BundleWriter"]
+__all__ = ["write_bundle"]
 
 
-class BundleWriter(Callback):
-    """Write the stage's bundle at the end of a complete ``fit`` or ``predict``; an interrupted run leaves none.
-
-    A run that ``max_steps``, ``max_time`` or early stopping ended is complete; one that a signal or an error stopped is
-    not.
+def write_bundle(stage: Stage, path: str | Path, key: str | None = None) -> None:
+    """Write a stage's outcome as a bundle; all processes call it, the first one writes.
 
     Args:
-        path: Folder of the bundle; None puts ``bundle`` under the Trainer's ``default_root_dir``.
+        stage: The stage.
+        path: Folder of the bundle.
         key: Hash of the settings, kept in the bundle.
 
     Raises:
-        ValueError: If ``path`` is empty; later, if its place holds what is no bundle, or a run trained nothing or ended
-            before the phases of its stage did.
+        TypeError: If the stage exports nothing.
     """
-
-    def __init__(self, path: str | None = None, key: str | None = None) -> None:
-        if path == "":
-            raise ValueError("Expected --out to name a folder, got an empty text.")
-        self.path = path
-        self.key = key
-
-    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Check that the bundle may be written, before anything is trained."""
-        if isinstance(pl_module, Stage) and pl_module.verb == stage and not getattr(trainer, "fast_dev_run", False):
-            check_bundle_folder(self._folder(trainer))
-
-    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Write what a trained stage hands on. Signals and errors leave Lightning's loop before it comes here."""
-        if isinstance(pl_module, Stage) and pl_module.verb == "fit":
-            self._write(trainer, pl_module)
-
-    def on_predict_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Write what a predicting stage hands on."""
-        if isinstance(pl_module, Stage) and pl_module.verb == "predict":
-            self._write(trainer, pl_module)
-
-    def _write(self, trainer: pl.Trainer, stage: Stage) -> None:
-        if not getattr(trainer, "fast_dev_run", False):
-            if stage.verb == "fit":
-                _check_whole(trainer, stage)
-            stage.export(self._folder(trainer), self.key)
-
-    def _folder(self, trainer: pl.Trainer) -> Path:
-        return Path(self.path or Path(trainer.default_root_dir) / "bundle")
-
-
-def _check_whole(trainer: pl.Trainer, stage: Stage) -> None:
-    """Refuse a run that trained nothing, or not all of the epochs that its stage needs."""
-    loop: Any = trainer.fit_loop
-    begun, wanted = loop.epoch_progress.current.processed, stage.planned_epochs
-    if not begun and not trainer.global_step:
-        raise ValueError(
-            f"Expected a run that trains {type(stage).__name__}, got one that ended before its first step. Give it "
-            "more --trainer.max_time, or take out the callback that stopped it."
+    if stage.kind is None:
+        raise TypeError(f"{type(stage).__name__} exports nothing.")
+    outcome, data, trainer = stage.outcome(), stage.attached_data, stage.attached_trainer
+    if stage.global_rank == 0:
+        save_bundle(
+            path,
+            kind=stage.kind,
+            module=outcome.module,
+            tensors=outcome.tensors,
+            numbers=outcome.numbers,
+            attack=getattr(data, "attack", None),
+            inputs={
+                name: {"hash": bundle.hash, "path": Path(os.path.relpath(bundle.path, path)).as_posix()}
+                for name, bundle in stage.sources.items()
+            },
+            key=key,
+            meta={
+                "stage": f"{type(stage).__module__}.{type(stage).__qualname__}",
+                "class_names": list(getattr(data, "class_names", ())),
+            },
         )
-    whole = begun if loop.epoch_loop.batch_progress.is_last_batch else begun - 1
-    if wanted is not None and whole < wanted:
-        raise ValueError(
-            f"Expected {wanted} epochs for {type(stage).__name__}, the sum of its phases, got a run that ended after "
-            f"{whole}: no bundle is written. Take out --trainer.max_time and early stopping."
-        )
+    if trainer is not None:
+        trainer.strategy.barrier()

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
-
-from torch import Tensor
+from typing import Any, ClassVar, Literal
 
 from lit_backdoor.models import Classifier
-from lit_backdoor.stages.base import Batch, Outcome, Stage
+from lit_backdoor.stages.base import Stage
 from lit_backdoor.weights import load_weights
 
 __all__ = ["ImportedSuspect"]
 
 
 class ImportedSuspect(Stage):
-    """Read a foreign state dict into a classifier and hand it on; run by ``predict``.
+    """Read a foreign state dict into a classifier and export it; run by ``predict``.
 
     Args:
         classifier: The net: a `TimmClassifier`, or a `ForeignClassifier` for other architectures.
@@ -24,7 +22,7 @@ class ImportedSuspect(Stage):
         ValueError: If the weights do not fit, or the file would execute code.
     """
 
-    views: ClassVar[tuple[str, ...]] = ("root",)
+    views: ClassVar[tuple[str, ...]] = ()
     verb: ClassVar[Literal["fit", "predict"]] = "predict"
 
     def __init__(self, classifier: Classifier, weights: str) -> None:
@@ -35,15 +33,10 @@ class ImportedSuspect(Stage):
     def build(self) -> None:
         """Load the weights, by the names of the bare net or of the classifier around it."""
         load_weights(self.classifier, self.weights)
-        self._ready = True
 
-    def logits(self, images: Tensor) -> Tensor:
-        """Classify by the suspect."""
-        return self.classifier(images)  # type: ignore[no-any-return]
+    def result(self) -> Classifier:
+        """Give the suspect."""
+        return self.classifier
 
-    def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
+    def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Do nothing: importing needs no data."""
-
-    def outcome(self) -> Outcome:
-        """Hand on the classifier."""
-        return Outcome(module=self.classifier)

@@ -5,14 +5,20 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from os import PathLike
+from pathlib import Path
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import lightning.pytorch as pl
+import torch
 from torch import Tensor, nn
 
 from lit_backdoor.bundle import Bundle, open_bundle
+from lit_backdoor.functional.precision import no_autocast
 from lit_backdoor.models import Classifier
+from lit_backdoor.models.base import evaluating
 
 __all__ = ["Batch", "StageInputs", "Takes"]
 
@@ -25,15 +31,15 @@ class StageInputs(pl.LightningModule):
 
     Attributes:
         takes: The arguments that may name a bundle, and the kinds that will do; chains check their wiring by it.
-        sources: The bundles that the stage was made from, by argument name; `Stage.export` notes their hashes.
+        arguments: What was given for these arguments: the path of a bundle, a net, or a value.
     """
 
     takes: ClassVar[Takes] = {"suspect": ("suspect",), "target": ("targets", "trigger")}
 
     def __init__(self) -> None:
         super().__init__()
-        self._given: dict[str, str | nn.Module] = {}
-        self.sources: dict[str, Bundle] = {}
+        self.arguments: dict[str, Any] = {}
+        self._opened: dict[str, Bundle] = {}
 
     @property
     def seed(self) -> int:
@@ -41,9 +47,17 @@ class StageInputs(pl.LightningModule):
         return int(getattr(self.attached_data, "seed", 0) or 0)
 
     @property
+    def attached_trainer(self) -> pl.Trainer | None:
+        """The Trainer that runs the stage; None where there is none yet."""
+        try:
+            return self.trainer
+        except RuntimeError:  # Lightning's way to say so
+            return None
+
+    @property
     def attached_data(self) -> Any:
         """The data module of the run, whatever its class; None without a Trainer or for plain loaders."""
-        return getattr(self._trainer, "datamodule", None)
+        return getattr(self.attached_trainer, "datamodule", None)
 
     @property
     def data(self) -> Any:
@@ -60,14 +74,54 @@ class StageInputs(pl.LightningModule):
             )
         return datamodule
 
-    def passes(self, view: str) -> Iterator[Batch]:
-        """Go once over all rows of a view in order, in every process, prepared and on the stage's device."""
-        for batch in self.data.loader(view, shuffle=False, world_size=1, rank=0):
-            yield self.data.images({k: v.to(self.device) if isinstance(v, Tensor) else v for k, v in batch.items()})
+    def passes(self, view: str, *nets: nn.Module, precise: bool = False) -> Iterator[Batch]:
+        """Go once over all rows of a view in order, in every process, prepared and on the stage's device.
 
-    def given(self, **nets: str | nn.Module) -> None:
-        """Note nets that were given, as paths of bundles or objects, without making them parts of the stage."""
-        self._given |= nets
+        Until the pass ends, gradients are off and the precision is the Trainer's.
+
+        Args:
+            view: One of the data module's views.
+            *nets: Nets that are in eval mode during the pass, and as before after it.
+            precise: Whether the pass is made in full precision, whatever the Trainer's.
+        """
+        with ExitStack() as stack:
+            stack.enter_context(torch.no_grad())
+            forward = self.trainer.precision_plugin.forward_context
+            stack.enter_context(no_autocast(torch.empty(0, device=self.device)) if precise else forward())
+            for net in nets:
+                stack.enter_context(evaluating(net))
+            for batch in self.data.loader(view, shuffle=False, world_size=1, rank=0):
+                yield self.data.images({k: v.to(self.device) if isinstance(v, Tensor) else v for k, v in batch.items()})
+
+    def label_root(self) -> None:
+        """Let the suspect, as it was given, label root images that have no labels (data-free defense)."""
+        view = getattr(self.attached_data, "get_view", None)
+        if view is not None and "suspect" in self.arguments and view("root").unlabeled:
+            labeler = self.open_classifier().to(self.device).eval()
+            parts = [labeler(batch["image"]).argmax(1)[batch["valid"]] for batch in self.passes("root")]
+            self.data.set_root_labels(torch.cat(parts).cpu(), guessed=True)
+
+    def given(self, **arguments: Any) -> None:
+        """Note arguments that may name bundles, without making nets among them parts of the stage."""
+        self.arguments |= arguments
+
+    @property
+    def sources(self) -> Mapping[str, Bundle]:
+        """The bundles that the stage has opened so far, by argument; an export notes their hashes."""
+        return MappingProxyType(self._opened)
+
+    def bundle(self, name: str) -> Bundle | None:
+        """Open the bundle that an argument names; None where it names none.
+
+        Raises:
+            ValueError: If it is of a kind that does not serve.
+        """
+        given = self.arguments[name]
+        if not isinstance(given, str | PathLike):
+            return None
+        if name not in self._opened:
+            self._opened[name] = open_bundle(Path(given), self.takes[name])
+        return self._opened[name]
 
     def open(self, name: str) -> nn.Module:
         """Take a net that was given: build it from its bundle, or copy the object, which stays as it is.
@@ -76,18 +130,17 @@ class StageInputs(pl.LightningModule):
             ValueError: If what was given is neither, or the bundle is of a kind that does not serve, or a report that
                 comes without a trigger.
         """
-        value = self._given[name]
+        value, bundle = self.arguments[name], self.bundle(name)
         if isinstance(value, nn.Module):
             return copy.deepcopy(value)
-        if not isinstance(value, str | PathLike):
+        if bundle is None:
             raise ValueError(f"Expected {name} as a net or the path of a bundle, got a {type(value).__name__}.")
-        self.sources[name] = open_bundle(value, self.takes[name])
-        if self.sources[name].kind == "targets" and self.sources[name].info["model"] is None:
+        if bundle.kind == "targets" and bundle.info["model"] is None:
             raise ValueError(
                 f"Expected {name} of {type(self).__name__} to be a report on target classes with a trigger, such as "
                 f"Neural Cleanse or Pixel leave; the one at {value} has none. PGBD and TAC's fine-tunes need none."
             )
-        return self.sources[name].build()
+        return bundle.build()
 
     def open_classifier(self, name: str = "suspect") -> Classifier:
         """Take a suspect that was given; images of another size than its own are warned of.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, get_args
 
-import torch
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
 from torch.nn import functional as F
@@ -13,8 +12,8 @@ from torch.optim import Optimizer
 from lit_backdoor.errors import one_of
 from lit_backdoor.functional.abl import flooding, local_gradient_ascent
 from lit_backdoor.models import Classifier
-from lit_backdoor.stages.base import Batch, Outcome, Stage
-from lit_backdoor.stages.optim import Schedule, scheduled
+from lit_backdoor.stages.base import Batch, Stage
+from lit_backdoor.stages.optim import Schedule, scheduled, sgd_from_scratch
 
 __all__ = ["FloodingTraining", "LocalGradientAscentTraining", "PoisonedTraining"]
 
@@ -38,9 +37,7 @@ class PoisonedTraining(Stage):
     def __init__(
         self,
         classifier: Classifier,
-        optimizer: OptimizerCallable = lambda p: torch.optim.SGD(
-            p, lr=0.1, momentum=0.9, nesterov=True, weight_decay=5e-4
-        ),
+        optimizer: OptimizerCallable = sgd_from_scratch,
         schedule: Schedule = "one_cycle",
         label_smoothing: float = 0.0,
     ) -> None:
@@ -54,6 +51,7 @@ class PoisonedTraining(Stage):
 
     def setup(self, stage: str) -> None:
         """Check the classifier against the data."""
+        super().setup(stage)
         classes = getattr(self.attached_data, "num_classes", self.classifier.num_classes)
         if classes != self.classifier.num_classes:
             raise ValueError(
@@ -67,24 +65,18 @@ class PoisonedTraining(Stage):
         optimizer: Optimizer = self.optimizer(self.classifier.parameters())
         return scheduled(self, optimizer, self.schedule)
 
-    def logits(self, images: Tensor) -> Tensor:
-        """Classify by the net in training."""
-        return self.classifier(images)  # type: ignore[no-any-return]
+    def result(self) -> Classifier:
+        """Give the net in training."""
+        return self.classifier
 
-    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+    def criterion(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Cross-entropy, the mean over the batch."""
         return F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Train on one poisoned batch."""
-        logits = self.classifier(batch["image"]).float()
-        loss = self.loss(logits, batch["label"])
-        self.log_train(len(logits), loss=loss, acc=(logits.argmax(1) == batch["label"]).float().mean())
-        return loss
-
-    def outcome(self) -> Outcome:
-        """Hand on the classifier."""
-        return Outcome(module=self.classifier)
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """Compute the loss and the accuracy on one poisoned batch."""
+        logits, labels = self.classifier(batch["image"]).float(), batch["label"]
+        return {"loss": self.criterion(logits, labels), "acc": (logits.argmax(1) == labels).float().mean()}
 
 
 class LocalGradientAscentTraining(PoisonedTraining):
@@ -103,15 +95,13 @@ class LocalGradientAscentTraining(PoisonedTraining):
         self,
         classifier: Classifier,
         gamma: float = 0.5,
-        optimizer: OptimizerCallable = lambda p: torch.optim.SGD(
-            p, lr=0.1, momentum=0.9, nesterov=True, weight_decay=5e-4
-        ),
+        optimizer: OptimizerCallable = sgd_from_scratch,
         schedule: Schedule = "one_cycle",
     ) -> None:
         super().__init__(classifier, optimizer, schedule)
         self.gamma = gamma
 
-    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+    def criterion(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Local gradient ascent, on the mean loss of the batch."""
         return local_gradient_ascent(logits, labels, self.gamma)
 
@@ -122,6 +112,6 @@ class FloodingTraining(LocalGradientAscentTraining):
     Ishida et al. 2020: abs(loss - gamma) + gamma. Arguments as in `LocalGradientAscentTraining`.
     """
 
-    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+    def criterion(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Flooding, on the mean loss of the batch."""
         return flooding(logits, labels, self.gamma)

@@ -8,43 +8,20 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torchmetrics import Metric
-from torchmetrics.utilities import dim_zero_cat
 
 from lit_backdoor.errors import check_share
 from lit_backdoor.models import Classifier, Frozen
 from lit_backdoor.stages.base import Batch, Outcome, Stage
+from lit_backdoor.stages.rows import RowTable
 from lit_backdoor.triggers import Role
 
 __all__ = ["LowestLoss", "OracleSelection", "SuspiciousSelection"]
 
 
-class _Scores(Metric):
-    """Rows and their scores, concatenated over processes; buffers would be overwritten by rank 0's."""
-
-    full_state_update = False
-    rows: list[Tensor]
-    scores: list[Tensor]
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.add_state("rows", [], dist_reduce_fx="cat")
-        self.add_state("scores", [], dist_reduce_fx="cat")
-
-    def update(self, rows: Tensor, scores: Tensor) -> None:
-        self.rows.append(rows)
-        self.scores.append(scores.float())
-
-    def compute(self) -> tuple[Tensor, Tensor]:
-        """Give rows in ascending order, with their scores."""
-        rows, order = dim_zero_cat(self.rows).cpu().sort()
-        return rows, dim_zero_cat(self.scores).cpu()[order]
-
-
 class SuspiciousSelection(Stage):
     """Score every row of the questioned dataset and keep the share with the lowest scores.
 
-    A subclass says in `score` what is low for poisoned rows. Leaves ``indices`` (int64, rows of the source's train
+    A subclass says in `score` what is low for poisoned rows. Exports ``indices`` (int64, rows of the source's train
     part, lowest score first), and ``scores`` (float32) with ``rows`` (int64) for all rows, in order.
 
     Args:
@@ -54,21 +31,21 @@ class SuspiciousSelection(Stage):
 
     views: ClassVar[tuple[str, ...]] = ("questioned",)
     verb: ClassVar[Literal["fit", "predict"]] = "predict"
-    kind: ClassVar[str] = "selection"
+    kind: ClassVar[str | None] = "selection"
 
     def __init__(self, suspect: str | Classifier, share: float = 0.01) -> None:
         super().__init__()
         self.given(suspect=suspect)
         self.share = check_share("the share of rows to select", share)
-        self.collected = _Scores()
+        self.collected = RowTable()
 
     def build(self) -> None:
         """Open the suspect."""
-        self.net = Frozen(self.open_classifier())
+        self.net: Frozen[Classifier] = Frozen(self.open_classifier())
 
-    def logits(self, images: Tensor) -> Tensor:
-        """Classify by the suspect."""
-        return self.net(images)  # type: ignore[no-any-return]
+    def result(self) -> Classifier:
+        """Give the suspect, which a validation measures; what is exported is the selection."""
+        return self.net.module
 
     @abstractmethod
     def score(self, batch: Batch) -> Tensor:
@@ -78,15 +55,17 @@ class SuspiciousSelection(Stage):
     def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Score one batch; padding rows are left out."""
         valid = batch["valid"]
-        self.collected.update(batch["index"][valid], self.score(batch)[valid])
+        self.collected.update(self.score(batch)[valid], batch["index"][valid])
 
     def on_predict_start(self) -> None:
         """Begin anew."""
+        super().on_predict_start()
         self.collected.reset()
 
     def outcome(self) -> Outcome:
         """Keep the lowest scores; ties go to the lower row."""
-        rows, scores = self.collected.compute()
+        whole, scores = self.collected.compute()
+        rows = whole[:, 0]
         keep = max(1, round(self.share * len(rows)))
         indices = rows[scores.argsort(stable=True)[:keep]]
         return Outcome(tensors={"indices": indices, "rows": rows, "scores": scores})
@@ -96,7 +75,7 @@ class LowestLoss(SuspiciousSelection):
     """Keep the rows that the suspect fits best: poisoned rows are learned first (ATClean, step 2; ABL).
 
     The loss is taken from the trained suspect in eval mode, without augmentation. For ABL's own procedure, give it the
-    suspect that `LocalGradientAscentTraining` left.
+    suspect that `LocalGradientAscentTraining` trained.
     """
 
     def score(self, batch: Batch) -> Tensor:

@@ -7,16 +7,16 @@ import warnings
 from abc import abstractmethod
 from dataclasses import dataclass, field
 from operator import index
-from os import PathLike
 from typing import Any, ClassVar, SupportsIndex
 
 import torch
 from torch import Tensor
 
-from lit_backdoor.bundle import Bundle, open_bundle
+from lit_backdoor.bundle import Bundle
 from lit_backdoor.functional.outliers import mad_index, smallest_p_value
 from lit_backdoor.models import Classifier
-from lit_backdoor.stages.base import Batch, Outcome, Stage
+from lit_backdoor.stages.base import Outcome, Stage
+from lit_backdoor.stages.evaluation import Evaluator
 from lit_backdoor.triggers import AllToOne, Attack, OneOf, Trigger
 
 __all__ = ["TargetDetection", "TargetReport", "judges_another", "read_report", "targets_given"]
@@ -65,7 +65,7 @@ class TargetReport:
 class TargetDetection(Stage):
     """Say of every class of a suspect whether a backdoor leads to it.
 
-    A subclass makes the `report`, and the `trigger` of a class if it inverts one. Leaves ``statistic`` and ``index``
+    A subclass makes the `report`, and the `trigger` of a class if it inverts one. Exports ``statistic`` and ``index``
     (float, per class), ``flagged`` (int64), and the numbers ``target_class`` (the first flagged one, or none),
     ``top_class`` and ``anomaly_index`` (the top class's). The bundle's net is the flagged class's trigger, `OneOf` them
     where several are flagged, and the top class's where none is.
@@ -77,7 +77,7 @@ class TargetDetection(Stage):
         ValueError: When run, if fewer than two classes have the two root images that judging one takes.
     """
 
-    kind: ClassVar[str] = "targets"
+    kind: ClassVar[str | None] = "targets"
 
     def __init__(self, suspect: str | Classifier) -> None:
         super().__init__()
@@ -126,13 +126,9 @@ class TargetDetection(Stage):
         judged[: len(known)] = known.to(statistic.device)
         return statistic.masked_fill(~judged, torch.inf)
 
-    def metrics(self) -> dict[str, Any]:
-        """Measure nothing: there is nothing to try on test images."""
-        return {}
-
-    def evaluate(self, batch: Batch, metrics: Any) -> list[str]:
-        """Do nothing with test images: the report is about the suspect."""
-        return []
+    def evaluator(self) -> Evaluator:
+        """Measure nothing: the report is about the suspect, there is nothing to try on test images."""
+        return Evaluator()
 
     @abstractmethod
     def report(self) -> TargetReport:
@@ -144,7 +140,7 @@ class TargetDetection(Stage):
         return None
 
     def outcome(self) -> Outcome:
-        """Hand on the report, with the triggers of the flagged classes, or else of the most suspicious one."""
+        """Export the report, with the triggers of the flagged classes, or else of the most suspicious one."""
         report = self.report()
         numbers = {
             "target_class": report.flagged[0] if report.flagged else None,
@@ -161,52 +157,56 @@ class TargetDetection(Stage):
         return Outcome(OneOf(found) if len(found) > 1 else found[0] if found else None, tensors, numbers)
 
 
-def targets_given(stage: Stage, value: int | str, num_classes: int) -> tuple[int, ...]:
+def targets_given(stage: Stage, num_classes: int, name: str = "target") -> tuple[int, ...]:
     """Take the target classes that a defense was given: by hand, or as a bundle that names them.
 
     Args:
-        stage: The stage that was given them; it notes the bundle as one it was made from.
-        value: A class; or the path of a bundle of kind ``targets``, whose flagged classes count, or ``trigger``, whose
-            ``target_class`` does.
+        stage: The stage that was given them.
         num_classes: Classes of the suspect.
+        name: The argument that holds them: a class; or the path of a bundle of kind ``targets``, for its flagged
+            classes, or ``trigger``, for its ``target_class``.
 
     Returns:
-        The classes, the most suspicious first; none where the detector found none.
+        The classes, the most suspicious first; none if the detector found none.
 
     Raises:
         ValueError: If a class is out of range, or the report is on another number of classes.
     """
+    value, bundle = stage.arguments[name], stage.bundle(name)
     if value is None:
         raise ValueError(
             "Expected a target class, got None, as where a detector flagged nothing: then there is nothing to defend "
             "against, the suspect stays as it is. A detector's bundle in the place of the class does that by itself."
         )
-    if isinstance(value, bool) or not isinstance(value, str | PathLike | SupportsIndex):
-        raise ValueError(f"Expected a target as a class number or the path of a bundle, got {value!r}.")
-    if isinstance(value, SupportsIndex):
-        found: tuple[int, ...] = (index(value),)
+    if bundle is not None:
+        found = _targets_of(stage, bundle, num_classes)
+    elif isinstance(value, SupportsIndex) and not isinstance(value, bool):
+        found = (index(value),)
         _warn_of_another(stage, found[0])
     else:
-        bundle = open_bundle(value, stage.takes["target"])
-        stage.sources["target"] = bundle
-        named = bundle.numbers.get("target_class")
-        report = read_report(bundle) if bundle.kind == "targets" else None
-        flagged, reported = (report.flagged, len(report.statistic)) if report is not None else ((named,), num_classes)
-        if reported != num_classes:
-            raise ValueError(f"Expected a report on {num_classes} classes, got one on {reported} in {bundle.path}.")
-        if not all(c is None or type(c) is int for c in flagged):
-            raise ValueError(f"Expected {bundle.path} to name its target by a class number, got {named!r}.")
-        found = tuple(c for c in flagged if c is not None)
-        if judges_another(stage, bundle):
-            warnings.warn(
-                f"The class that {type(stage).__name__} takes from {bundle.path} was found on another suspect than its "
-                "own. If that is not meant, detect on the one that is to be cleaned.",
-                stacklevel=2,
-            )
+        raise ValueError(f"Expected a target as a class number or the path of a bundle, got {value!r}.")
     for target in found:
         if not 0 <= target < num_classes:
             raise ValueError(f"Expected a target class from 0 to {num_classes - 1}, got {target}.")
     return found
+
+
+def _targets_of(stage: Stage, bundle: Bundle, num_classes: int) -> tuple[int, ...]:
+    """Take the classes that a bundle names; warn where they were found on another suspect."""
+    named = bundle.numbers.get("target_class")
+    report = read_report(bundle) if bundle.kind == "targets" else None
+    flagged, reported = (report.flagged, len(report.statistic)) if report is not None else ((named,), num_classes)
+    if reported != num_classes:
+        raise ValueError(f"Expected a report on {num_classes} classes, got one on {reported} in {bundle.path}.")
+    if not all(c is None or type(c) is int for c in flagged):
+        raise ValueError(f"Expected {bundle.path} to name its target by a class number, got {named!r}.")
+    if judges_another(stage, bundle):
+        warnings.warn(
+            f"The class that {type(stage).__name__} takes from {bundle.path} was found on another suspect than its "
+            "own. If that is not meant, detect on the one that is to be cleaned.",
+            stacklevel=3,
+        )
+    return tuple(c for c in flagged if c is not None)
 
 
 def read_report(bundle: Bundle) -> TargetReport:

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from lit_backdoor.errors import unknown
-from lit_backdoor.triggers.pattern import FixedPattern, read_image, seeded_noise
+from lit_backdoor.triggers.pattern import FixedPattern, seeded_noise
+from lit_backdoor.triggers.picture import masked, overlay, read_pattern
 
 __all__ = ["Patch"]
 
@@ -26,8 +27,11 @@ class Patch(FixedPattern):
         place: (row, column) of the patch's upper left pixel, negative ones counted from the image's end as in
             Python; or ``"top_left"``, ``"top_right"``, ``"bottom_left"``, ``"bottom_right"``, ``"center"``.
         pattern: ``"white"``, ``"black"``, ``"checkerboard"`` (white first), ``"noise"`` (uniform, seeded), a color as
-            three numbers in [0, 1], or the path of an image file, resized to the patch.
+            three numbers in [0, 1], or the path of an image or ``.npy`` file, resized to the patch, whose alpha is a
+            mask (see `read_pattern`).
         seed: Seed of the noise.
+        mask: Path of an image or ``.npy`` file that says where the pattern covers the patch, and how much, in [0, 1];
+            None for everywhere.
 
     Raises:
         ValueError: If an argument has no meaning, or (on call) the patch does not fit the images.
@@ -39,6 +43,7 @@ class Patch(FixedPattern):
         place: str | tuple[int, int] = "bottom_right",
         pattern: str | tuple[float, float, float] = "white",
         seed: int = 0,
+        mask: str | None = None,
     ) -> None:
         super().__init__()
         self.height, self.width = (size, size) if isinstance(size, int) else size
@@ -51,7 +56,7 @@ class Patch(FixedPattern):
                 raise unknown("pattern of a patch (or give the path of an image file)", pattern, PATTERNS)
         elif len(pattern) != 3 or not all(0 <= part <= 1 for part in pattern):
             raise ValueError(f"Expected a color as three numbers in [0, 1], got {pattern}.")
-        self.place, self.fill, self.seed = place, pattern, seed
+        self.place, self.fill, self.seed, self.mask = place, pattern, seed, mask
 
     def corner(self, height: int, width: int) -> tuple[int, int]:
         """Give the (row, column) of the patch's upper left pixel in images of this size.
@@ -76,7 +81,10 @@ class Patch(FixedPattern):
         return row, column
 
     def make_pattern(self, channels: int, height: int, width: int) -> Tensor:
-        """Make the patch, ``[channels, self.height, self.width]``."""
+        """Make the patch, ``[channels, self.height, self.width]``, with its mask as one more channel."""
+        return masked(self._color(channels), channels, self.mask)
+
+    def _color(self, channels: int) -> Tensor:
         shape = (channels, self.height, self.width)
         if not isinstance(self.fill, str):
             color = torch.tensor(self.fill, dtype=torch.float32)
@@ -90,11 +98,13 @@ class Patch(FixedPattern):
             return ((rows + columns + 1) % 2).float().expand(shape).clone()
         if self.fill in ("white", "black"):
             return torch.full(shape, float(self.fill == "white"))
-        return read_image(self.fill, *shape)
+        return read_pattern(self.fill, *shape)
 
     def forward(self, images: Tensor, index: Tensor) -> Tensor:
         """Put the patch on the images."""
         row, column = self.corner(images.shape[-2], images.shape[-1])
         stamped = images.clone()
-        stamped[..., row : row + self.height, column : column + self.width] = self.pattern(images).to(images.dtype)
+        window = stamped[..., row : row + self.height, column : column + self.width]
+        pattern = self.pattern(images)
+        window.copy_(pattern if len(pattern) == len(window[0]) else overlay(window, pattern))
         return stamped

@@ -1,19 +1,16 @@
-"""What triggers with a fixed pattern share: images from files, seeded noise, numbers per index, a cache per size."""
+"""What triggers with a fixed pattern share: seeded noise, numbers per index, a cache per size."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from pathlib import Path
 from typing import Literal
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from lit_backdoor.triggers.base import Trigger
 
-__all__ = ["FixedPattern", "gaussian_per_index", "read_image", "seeded_noise", "uniform_per_index"]
+__all__ = ["FixedPattern", "gaussian_per_index", "seeded_noise", "uniform_per_index"]
 
 
 class FixedPattern(Trigger):
@@ -42,25 +39,6 @@ class FixedPattern(Trigger):
             with torch.inference_mode(False), torch.no_grad():
                 self._kept[key] = self.make_pattern(channels, height, width).to(images.device, torch.float32)
         return self._kept[key]
-
-
-def read_image(path: str, channels: int, height: int, width: int) -> Tensor:
-    """Read an image file, resized (bicubic) to ``[channels, height, width]`` in [0, 1]; one channel is its luma.
-
-    Raises:
-        ValueError: If the file is missing or no image, or ``channels`` is neither 1 nor 3.
-    """
-    if channels not in (1, 3):
-        raise ValueError(f"Expected images with 1 or 3 channels where the pattern is an image file, got {channels}.")
-    if not Path(path).is_file():
-        raise ValueError(f"Expected an image file for the trigger's pattern, got '{path}', which does not exist.")
-    try:
-        with Image.open(path) as file:
-            image = file.convert("RGB" if channels == 3 else "L").resize((width, height), Image.Resampling.BICUBIC)
-    except OSError as error:
-        raise ValueError(f"Expected an image file for the trigger's pattern, got '{path}': {error}.") from error
-    pixels = torch.from_numpy(np.array(image)).reshape(height, width, channels)
-    return pixels.permute(2, 0, 1).float() / 255
 
 
 def seeded_noise(kind: Literal["uniform", "gaussian"], seed: int, channels: int, height: int, width: int) -> Tensor:

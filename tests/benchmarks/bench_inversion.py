@@ -23,7 +23,7 @@ import torch
 from lightning.fabric.utilities import move_data_to_device
 
 from lit_backdoor.data import BackdoorDataModule, Split, SyntheticSigns
-from lit_backdoor.defenses.btidbf import Decoupling, Inversion, TriggerInversion
+from lit_backdoor.defenses.btidbf import BTIDBFInversion, Decoupling, InversionSettings
 from lit_backdoor.functional.decoupling import inversion_loss, mask_loss, soft_mask
 from lit_backdoor.models import PatternedUNet, TimmClassifier
 from lit_backdoor.triggers import named_attack
@@ -49,13 +49,13 @@ def wait() -> None:
         torch.cuda.synchronize()
 
 
-def make(given: argparse.Namespace) -> tuple[TriggerInversion, BackdoorDataModule]:
+def make(given: argparse.Namespace) -> tuple[BTIDBFInversion, BackdoorDataModule]:
     data = BackdoorDataModule(
         SyntheticSigns(train_per_class=given.root // 16 + 400), Split(root_pool=given.root, root=given.root),
         named_attack("badnets"), batch_size=128,
     )  # fmt: skip
     suspect = TimmClassifier("resnet18", data.num_classes, 32, channels=given.channels).eval()
-    return TriggerInversion(suspect, Decoupling(epochs=1), Inversion(epochs=1), PatternedUNet(32)), data
+    return BTIDBFInversion(suspect, Decoupling(epochs=1), InversionSettings(epochs=1), PatternedUNet(32)), data
 
 
 def through_trainer(given: argparse.Namespace) -> dict[str, float]:

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -7,7 +8,7 @@ from scipy.stats import rankdata
 
 from lit_backdoor.board.cells import ACC_DROP, ASR, setups
 from lit_backdoor.board.ranks import detector_scores, ranks
-from lit_backdoor.board.rows import Detection, Goal, Numbers
+from lit_backdoor.board.rows import Defense, Detection, Goal, Numbers
 
 
 def cell(*rows):
@@ -44,6 +45,18 @@ def test_a_lost_class_and_an_equal_control_are_named():
     assert cell(row(after=lost)).emptied == pytest.approx(0.5)
     assert cell(row(control=Numbers(0.92, asr=0.04))).as_control
     assert not cell(row()).as_control
+
+
+def test_cells_of_other_settings_are_told_apart():
+    rows = [row(defense=name, seed=0) for name in ("pgbd", "nc")]
+    changed = Defense("pgbd", params={"stages.clean.model.init_args.weight": "3"})
+    [setup] = setups([*rows, replace(rows[0], defense=changed)])
+    assert setup.defenses == ["pgbd", "nc", "pgbd weight=3"]
+
+
+def test_what_a_defense_is_given_is_taken_from_rows_that_know():
+    [setup] = setups([replace(row(), status="missing", defense=Defense("pgbd")), row(seed=1)])
+    assert setup.about("pgbd").access == "root"
 
 
 def test_ranks_agree_with_scipy_where_no_cell_is_missing():

@@ -2,6 +2,8 @@ import csv
 import io
 import json
 import re
+import subprocess
+import sys
 from html.parser import HTMLParser
 
 import pytest
@@ -10,8 +12,9 @@ from board_parts import row
 
 from lit_backdoor.board import write_board
 from lit_backdoor.board.exports import every_eval_ever, latex, model_index, table
-from lit_backdoor.board.rows import Numbers
+from lit_backdoor.board.rows import Numbers, read_rows, write_rows
 from lit_backdoor.cli import main
+from lit_backdoor.disk import claim
 
 VOID = {"meta", "br", "wbr", "input"}
 HOSTILE = "<script>alert('x')</script>\"&|$#_"
@@ -136,9 +139,14 @@ def test_files_of_others_are_not_mixed_with(tmp_path, grid, capsys):
     mine = tmp_path / "mine"
     mine.mkdir()
     (mine / "index.html").write_text("mine")
-    with pytest.raises(ValueError, match="holds other files"):
+    with pytest.raises(ValueError, match="which holds 'index.html'"):
         write_board(grid, mine)
     assert (mine / "index.html").read_text() == "mine"
+    claim(tmp_path / "grid")
+    write_rows(grid[:1], tmp_path / "grid" / "rows.jsonl")
+    with pytest.raises(ValueError, match="the folder of a grid"):
+        write_board(grid, tmp_path / "grid")
+    assert len(read_rows(tmp_path / "grid" / "rows.jsonl")) == 1
     with pytest.raises(ValueError, match="at least one row"):
         write_board([], tmp_path / "new")
     assert main(["board", str(tmp_path / "nowhere"), "--out", str(tmp_path / "new")]) == 2
@@ -150,6 +158,11 @@ def test_the_command_writes_a_board(tmp_path, grid, capsys):
     assert main(["board", str(tmp_path / "first"), "--out", str(tmp_path / "second")]) == 0
     assert capsys.readouterr().out.split() == ["board", str(tmp_path / "second" / "index.html")]
     assert (tmp_path / "second" / "index.html").read_text().count("<section") == 10
+
+
+def test_a_board_needs_no_torch():
+    script = "import sys, lit_backdoor.board; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
 
 
 def test_csv_has_the_columns_of_backdoorbench(grid):

@@ -43,7 +43,7 @@ CHANGES = [  # setting, the stages whose keys it changes
     ("stages.victim.trainer.max_epochs=4", {"victim"}),
     ("stages.victim.model.init_args.schedule=cosine", {"victim"}),
     ("stages.select.model.init_args.share=0.2", {"select"}),
-    ("stages.clean.model.init_args.mix=mixed", {"clean"}),
+    ("stages.clean.model.init_args.batch_norm=eval", {"clean"}),
     ("trainer.precision=bf16-mixed", {"victim", "select", "generate", "clean"}),
     ("trainer.gradient_clip_val=1.0", {"victim", "select", "generate", "clean"}),
     ("trainer.callbacks=[{class_path: lightning.pytorch.callbacks.StochasticWeightAveraging, init_args: {swa_lrs: 0.1}}]",
@@ -58,7 +58,7 @@ CHANGES = [  # setting, the stages whose keys it changes
     ("description=other", set()),
     # Defaults that are written out change nothing.
     ("stages.victim.model.init_args.label_smoothing=0.0", set()),
-    ("stages.clean.model.init_args.mix=both", set()),
+    ("stages.clean.model.init_args.batch_norm=train", set()),
     ("data.init_args.stored_size=null", set()),
 ]  # fmt: skip
 

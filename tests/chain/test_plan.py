@@ -7,13 +7,13 @@ from lit_backdoor.chain.run import ChainRun
 
 EVALUATION = "{class_path: lit_backdoor.stages.Evaluation}"
 PGBD = "{class_path: lit_backdoor.defenses.pgbd.PGBD, init_args: {target: [1, 2, 3]}}"
-UNLEARNING = "{class_path: lit_backdoor.defenses.btidbf.Unlearning, init_args: {rounds: 1}}"
+UNLEARNING = "{class_path: lit_backdoor.defenses.btidbf.BTIDBFUnlearning, init_args: {rounds: 1}}"
 
 
 @pytest.mark.parametrize(
     "settings",
     [
-        ["stages.clean.model.init_args.mix=some"],
+        ["stages.clean.model.init_args.batch_norm=some"],
         ["stages.clean.data.init_args.batch_size=0"],
         [f"stages.clean.model={UNLEARNING}", "stages.clean.inputs={model.suspect: victim}"],
     ],

@@ -18,6 +18,12 @@ def in_a_process(*arguments, code=""):
     return subprocess.run(command, capture_output=True, text=True, env=environment, check=False, timeout=120)
 
 
+@pytest.mark.parametrize("arguments", [["list"], ["list", "defense", "pgbd"]])
+def test_list_imports_no_torch(arguments):
+    done = in_a_process(*arguments, code="print([m for m in ('torch', 'lightning', 'numpy') if m in sys.modules], r)")
+    assert done.stdout.strip().splitlines()[-1] == "[] 0", done.stderr
+
+
 @pytest.mark.parametrize("arguments", [["--help"], ["chain", "--help"], ["demo", "--help"], ["--version"]])
 def test_help_imports_no_torch(arguments):
     heavy = "print([m for m in ('torch', 'lightning', 'numpy', 'yaml') if m in sys.modules], r)"
@@ -49,12 +55,13 @@ def test_wrong_command_line(arguments, says, capfd):
 def test_list_names_what_there_is(capfd):
     assert main(["list"]) == 0
     shown = capfd.readouterr().out
-    for name in ("badnets", "wanet", "demo", "atclean_cifar10_small", "lit_backdoor.data.SyntheticSigns",
-                 "lit_backdoor.models.TimmClassifier", "lit_backdoor.defenses.atclean.CollisionGenerator"):  # fmt: skip
+    for name in ("badnets", "wanet", "demo", "atclean_mixed", "lit_backdoor.data.sources.SyntheticSigns",
+                 "lit_backdoor.models.TimmClassifier", "lit_backdoor.stages.FineTune"):  # fmt: skip
         assert name in shown
     for base in ("Alternating", "TriggerSearch", "SuspiciousSelection", "TargetDetection", "GeneratorTraining"):
         assert f".{base} " not in shown
     assert "lit_backdoor.stages.LowestLoss" in shown
+    assert "lit_backdoor.stages.UnlearningFineTune" in shown
     assert main(["list", "attacks"]) == 0
     shown = capfd.readouterr().out
     assert "blend" in shown
@@ -78,3 +85,26 @@ def test_help_of_a_stage_s_command_says_where_stages_are_listed(capfd):
     said = " ".join(capfd.readouterr().out.split())
     assert "lit-backdoor list stages, lit-backdoor list defenses" in said
     assert "lit-backdoor predict --model.help CLASS_PATH" in said
+
+
+def test_list_describes_a_defense(capfd):
+    assert main(["list", "defense", "pgbd_stamps"]) == 0
+    shown = capfd.readouterr().out
+    for said in (
+        "Amula et al.",
+        "the target class",
+        "pgbd/paper",
+        "recommended  pgbd_stamps",
+        "chain pgbd_stamps --setup",
+    ):
+        assert said in shown
+    refused(capfd, ["list", "defense", "pgdb"], "Unknown defense 'pgdb'. Did you mean 'pgbd'")
+    refused(capfd, ["list", "defense"], "Expected a name")
+
+
+def test_list_has_a_line_for_each_defense_and_none_for_attacks(capfd):
+    assert main(["list", "defenses"]) == 0
+    lines = capfd.readouterr().out.splitlines()[1:]
+    assert len([line for line in lines if line.startswith("atclean_mixed ")]) == 1
+    assert len({line.split()[0] for line in lines}) == len(lines) > 20
+    assert not [line for line in lines if "daptive" in line or "blation" in line]

@@ -17,8 +17,8 @@ STAGES = {
     "fine_tune": {"class_path": "lit_backdoor.stages.FineTune", "init_args": {"suspect": "VICTIM"}},
     "unlearn": {"class_path": "lit_backdoor.stages.UnlearningFineTune",
                 "init_args": {"suspect": "VICTIM", "generator": "GENERATOR"}},
-    "stamped": {"class_path": "lit_backdoor.defenses.atclean.StampedFineTune", "init_args": {
-        "suspect": "VICTIM", "trigger": {"class_path": "lit_backdoor.triggers.Blend"}}},
+    "stamped": {"class_path": "lit_backdoor.stages.UnlearningFineTune", "init_args": {
+        "suspect": "VICTIM", "generator": {"class_path": "lit_backdoor.triggers.Blend"}}},
     "collision": {"class_path": "lit_backdoor.defenses.atclean.CollisionGenerator",
                   "init_args": {"suspect": "VICTIM", "generator": tiny.UNET, "layers": 2}},
     "detector_free": {"class_path": "lit_backdoor.defenses.atclean.DetectorFreeGenerator",

@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from lit_backdoor.data.sources import SyntheticSigns
+from lit_backdoor.data.sources import signs as signs_module
 from lit_backdoor.data.sources.base import digest
 from lit_backdoor.data.sources.sign_scenes import CHUNK
 from lit_backdoor.data.sources.sign_shapes import SIGN_NAMES, sign_faces
@@ -92,3 +93,18 @@ def test_parts_are_drawn_once():
 def test_arguments_out_of_range_are_refused(changes):
     with pytest.raises(ValueError, match="Expected"):
         small(**changes)
+
+
+def test_drawn_parts_are_kept_in_the_cache_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("LIT_BACKDOOR_CACHE", str(tmp_path))
+    options = {"num_classes": 2, "train_per_class": CHUNK, "size": 8}
+    drawn = small(**options).train()
+    [file] = (tmp_path / "pixels").iterdir()
+    monkeypatch.setattr(signs_module, "photograph", lambda *_: pytest.fail("drawn again"))
+    kept, index = small(**options).train(), torch.arange(2 * CHUNK)
+    assert torch.equal(kept.images(index), drawn.images(index))
+    assert torch.equal(kept.labels, drawn.labels)
+    monkeypatch.undo()
+    monkeypatch.setenv("LIT_BACKDOOR_CACHE", str(tmp_path))
+    file.write_bytes(file.read_bytes()[:500])  # as a full disk leaves it: drawn again
+    assert torch.equal(small(**options).train().images(index), drawn.images(index))

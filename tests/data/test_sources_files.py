@@ -1,6 +1,5 @@
 import io
 
-import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -12,47 +11,6 @@ def encoded(image, kind="PNG", **options):
     data = io.BytesIO()
     image.save(data, kind, **options)
     return data.getvalue()
-
-
-def solid(mode, color):
-    return Image.new(mode, (3, 2), color)
-
-
-@pytest.mark.parametrize(
-    ("image", "kind", "color"),
-    [
-        (solid("RGB", (10, 20, 30)), "PNG", (10, 20, 30)),
-        (solid("L", 77), "PNG", (77, 77, 77)),
-        (solid("1", 1), "PNG", (255, 255, 255)),
-        (solid("LA", (50, 0)), "PNG", (50, 50, 50)),
-        (solid("RGBA", (10, 20, 30, 0)), "PNG", (10, 20, 30)),
-        (solid("I;16", 257 * 90), "PNG", (90, 90, 90)),
-        (solid("CMYK", (0, 0, 0, 0)), "JPEG", (255, 255, 255)),
-    ],
-)
-def test_images_of_every_mode_become_rgb(image, kind, color):
-    pixels = files.decode(encoded(image, kind), "here")
-    assert pixels.dtype == np.uint8
-    assert pixels.shape == (2, 3, 3)
-    assert (np.abs(pixels.astype(int) - color) <= 1).all()
-
-
-@pytest.mark.filterwarnings("error")
-def test_palette_with_transparency_becomes_rgb():
-    image = solid("P", 1)
-    image.putpalette([0, 0, 0, 200, 100, 50])
-    pixels = files.decode(encoded(image, transparency=b"\x00\x80"), "here")
-    assert (pixels == (200, 100, 50)).all()
-
-
-def test_size_is_height_and_width():
-    assert files.decode(encoded(solid("RGB", (1, 2, 3))), "here", (6, 4)).shape == (6, 4, 3)
-
-
-@pytest.mark.parametrize("data", [b"", b"no image", encoded(Image.effect_noise((40, 40), 90))[:200]])
-def test_broken_images_are_named(data):
-    with pytest.raises(ValueError, match=r"file\.parquet, row 7"):
-        files.decode(data, "file.parquet, row 7")
 
 
 def test_images_of_different_sizes_need_a_size():

@@ -9,10 +9,9 @@ from lightning.pytorch.strategies import DDPStrategy
 
 from lit_backdoor.bundle import open_bundle, save_bundle
 from lit_backdoor.data import BackdoorDataModule
-from lit_backdoor.defenses.btidbf import AdaptiveTraining, Decoupling, Inversion, TriggerInversion
-from lit_backdoor.defenses.btidbf.settings import make_plan
+from lit_backdoor.defenses.btidbf import BTIDBFAdaptiveTraining, BTIDBFInversion, Decoupling, InversionSettings
 from lit_backdoor.models import Purified, WarpField
-from lit_backdoor.stages import BundleWriter, UnlearningFineTune, evaluation_of
+from lit_backdoor.stages import BundleWriter, Evaluation, UnlearningFineTune, make_plan
 from lit_backdoor.triggers import Attack, GeneratorTrigger, Trigger
 
 STAGES = {
@@ -65,7 +64,7 @@ def test_resumed_run_is_exact_and_every_net_moves(name, tmp_path):
 def test_run_resumed_at_an_epoch_s_last_step_equals_one_that_was_not_stopped(epoch, tmp_path):
     """Lightning then leaves out the hooks of that epoch's end and of the next one's start."""
     saver = ModelCheckpoint(tmp_path, "{step}", every_n_train_steps=3, save_top_k=-1)
-    settings = {"inversion": Inversion(epochs=1, first_epochs=2, toward_target=True)}
+    settings = {"inversion": InversionSettings(epochs=1, first_epochs=2, toward_target=True)}
     whole = run(unlearning(**settings), callbacks=[saver], enable_checkpointing=True, limit_val_batches=0)
     resumed, path = unlearning(**settings), str(tmp_path / f"step={3 * epoch}.ckpt")
     trainer(7, limit_val_batches=0).fit(resumed, datamodule=data(), ckpt_path=path, weights_only=True)
@@ -84,7 +83,7 @@ def test_weights_do_not_depend_on_the_attack(name):
 def test_inversion_leaves_a_trigger_that_others_use(generator, tmp_path):
     victim = tmp_path / "victim"
     save_bundle(victim, kind="suspect", module=suspect())
-    stage = TriggerInversion(str(victim), ONE, Inversion(epochs=2), generator())
+    stage = BTIDBFInversion(str(victim), ONE, InversionSettings(epochs=2), generator())
     trainer(3, callbacks=[BundleWriter(str(tmp_path / "trigger"))]).fit(stage, datamodule=data())
     bundle = open_bundle(tmp_path / "trigger", "trigger")
     trigger = bundle.build()
@@ -100,7 +99,7 @@ def test_inversion_leaves_a_trigger_that_others_use(generator, tmp_path):
     assert torch.equal(batch["image"], trigger(batch["original"]))
 
     tester = trainer(1)
-    tester.test(evaluation_of(str(bundle.path)), datamodule=data(), verbose=False)
+    tester.test(Evaluation(str(bundle.path)), datamodule=data(), verbose=False)
     found = {name.removeprefix("test/"): float(value) for name, value in tester.callback_metrics.items()}
     assert found["target_found"] == float(bundle.numbers["target_class"] == 1)
     assert found["feature_distance"] == pytest.approx(feature_distance(trigger), rel=1e-4)
@@ -138,7 +137,7 @@ def test_run_that_ends_before_its_last_phase_leaves_no_bundle(epoch, batch, tmp_
             trainer.should_stop |= trainer.current_epoch == epoch and batch_idx == batch % trainer.num_training_batches
 
     whole = epoch + (batch == -1)
-    with pytest.raises(ValueError, match=f"Expected 7 epochs for Unlearning.*a run that ended after {whole}"):
+    with pytest.raises(ValueError, match=f"Expected 7 epochs for BTIDBFUnlearning.*a run that ended after {whole}"):
         run(unlearning(), callbacks=[Stop(), BundleWriter(str(tmp_path / "b"))])
     assert not (tmp_path / "b").exists()
 
@@ -155,33 +154,35 @@ def test_purified_suspect_is_a_suspect(tmp_path):
     assert isinstance(net, Purified)
     images = torch.rand(4, 3, 16, 16)
     with torch.no_grad():
-        assert torch.allclose(net(images), stage.eval().logits(images), atol=1e-6)
+        assert torch.allclose(net(images), stage.eval()(images), atol=1e-6)
     tester = trainer(1)
-    tester.test(evaluation_of(str(tmp_path / "clean")), datamodule=data(), verbose=False)
+    tester.test(Evaluation(str(tmp_path / "clean")), datamodule=data(), verbose=False)
     assert {"test/acc", "test/asr", "test/ra"} <= tester.callback_metrics.keys()
 
 
 def test_mask_phase_refreshes_the_copy_and_leaves_the_suspect():
-    stage = run(TriggerInversion(suspect(), ONE, Inversion(epochs=1), unet()))
+    stage = run(BTIDBFInversion(suspect(), ONE, InversionSettings(epochs=1), unet()))
     fresh, probe = stage.net.module.state_dict(), stage.probe.state_dict()
     moved = {key for key in fresh if not torch.equal(fresh[key], probe[key])}
     assert moved
     assert all("running" in key or "num_batches" in key for key in moved)
     original = suspect().state_dict()
     assert all(torch.equal(fresh[key], original[key]) for key in fresh)
-    still = run(TriggerInversion(suspect(), Decoupling(epochs=1, batch_norm="eval"), Inversion(epochs=1), unet()))
+    still = run(
+        BTIDBFInversion(suspect(), Decoupling(epochs=1, batch_norm="eval"), InversionSettings(epochs=1), unet())
+    )
     assert all(torch.equal(a, b) for a, b in zip(original.values(), still.probe.state_dict().values(), strict=True))
 
 
 @pytest.mark.parametrize(("mask", "value"), [("zeros", 0), ("ones", 1)])
 def test_mask_off(mask, value):
-    stage = run(TriggerInversion(suspect(), Decoupling(epochs=1, mask=mask), Inversion(epochs=1), unet()))
+    stage = run(BTIDBFInversion(suspect(), Decoupling(epochs=1, mask=mask), InversionSettings(epochs=1), unet()))
     assert torch.equal(stage.mask, torch.full_like(stage.raw_mask, value))
     assert not stage.mask.requires_grad
 
 
 def test_release_settings_run():
-    inversion = Inversion(
+    inversion = InversionSettings(
         epochs=1,
         warmup_epochs=1,
         tau=0.3,
@@ -194,15 +195,15 @@ def test_release_settings_run():
     assert stage.tau == pytest.approx(0.3 * sum(s**2 for s in stage.subject.std) / 3)
     pure = purification(inversion=inversion, lesson="part", noise=0.03, image_weight=1.0, far_weight=100.0)
     run(pure, precision="bf16-mixed")
-    absolute = Inversion(epochs=1, norm="l1", tau=0.05)
+    absolute = InversionSettings(epochs=1, norm="l1", tau=0.05)
     run(unlearning(inversion=absolute, rounds=1), precision="bf16-mixed")
 
 
 def test_feature_layer_is_selectable():
-    stage = run(TriggerInversion(suspect(), Decoupling(epochs=1, layer="layer3"), Inversion(epochs=1), unet()))
+    stage = run(BTIDBFInversion(suspect(), Decoupling(epochs=1, layer="layer3"), InversionSettings(epochs=1), unet()))
     assert stage.raw_mask.shape == (1, 16, 4, 4)
     purified = Purified(unet(), suspect())
-    again = run(TriggerInversion(purified, Decoupling(epochs=1, layer="layer2"), Inversion(epochs=1), unet()))
+    again = run(BTIDBFInversion(purified, Decoupling(epochs=1, layer="layer2"), InversionSettings(epochs=1), unet()))
     images = torch.rand(2, 3, 16, 16)
     with torch.no_grad():
         part = again.features(again.subject, images)
@@ -212,12 +213,12 @@ def test_feature_layer_is_selectable():
 
 
 def test_adaptive_training_keeps_to_clean_rows():
-    stage = AdaptiveTraining(suspect(), ONE, epochs=1)
+    stage = BTIDBFAdaptiveTraining(suspect(), ONE, epochs=1)
     before = {key: value.clone() for key, value in suspect().state_dict().items()}
     trainer(2).fit(stage, datamodule=data())
     assert any(not torch.equal(before[key], value) for key, value in stage.classifier.state_dict().items())
     with pytest.raises(ValueError, match=r"Expected data\.attack"):
-        trainer(2).fit(AdaptiveTraining(suspect(), ONE, epochs=1), datamodule=data(attack=None))
+        trainer(2).fit(BTIDBFAdaptiveTraining(suspect(), ONE, epochs=1), datamodule=data(attack=None))
 
 
 def test_small_root_sets_work():
@@ -225,15 +226,22 @@ def test_small_root_sets_work():
         run(unlearning(rounds=1, unlearn_epochs=1), data(root=3, batch_size=8))
 
 
+@pytest.mark.parametrize("given", [{}, {"max_time": {"hours": 1}}])
+def test_number_of_epochs_is_filled_in_where_none_is_given(given):
+    stage, options = unlearning(), {"accelerator": "cpu", "logger": False, "enable_checkpointing": False}
+    pl.Trainer(**options, **given).fit(stage, datamodule=data())
+    assert stage.current_epoch == stage.planned_epochs == 7
+
+
 def test_wrong_numbers_of_epochs_and_strategies_are_errors():
-    with pytest.raises(ValueError, match="Expected max_epochs=7"):
+    with pytest.raises(ValueError, match="Expected 7 epochs for BTIDBFUnlearning.*--trainer.max_epochs 7"):
         trainer(5).fit(unlearning(), datamodule=data())
     trainer(5, fast_dev_run=True).fit(unlearning(), datamodule=data())
     stage = unlearning()
     run_ddp = trainer(7)
     run_ddp.strategy.__class__ = type("Plain", (DDPStrategy,), {})
     run_ddp.strategy._ddp_kwargs = {}
-    stage._trainer = run_ddp
+    stage.trainer = run_ddp
     with pytest.raises(ValueError, match="ddp_find_unused_parameters_true"):
         stage.setup("fit")
 
@@ -241,14 +249,14 @@ def test_wrong_numbers_of_epochs_and_strategies_are_errors():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Inversion(tau=0), "inversion.tau > 0"),
-        (lambda: Inversion(norm="l3"), "Unknown inversion.norm"),
+        (lambda: InversionSettings(tau=0), "inversion.tau > 0"),
+        (lambda: InversionSettings(norm="l3"), "Unknown inversion.norm"),
         (lambda: Decoupling(mask="half"), "Unknown decoupling.mask"),
         (lambda: Decoupling(epochs=0), "decoupling.epochs > 0"),
         (lambda: unlearning(rounds=0), "at least one round"),
         (lambda: unlearning(lesson="some"), "Unknown lesson"),
         (lambda: unlearning(share=0.0), "share of generated"),
-        (lambda: AdaptiveTraining(suspect(), epochs=0), "at least one epoch"),
+        (lambda: BTIDBFAdaptiveTraining(suspect(), epochs=0), "at least one epoch"),
     ],
 )
 def test_bad_settings_are_errors(make, message):
@@ -258,6 +266,10 @@ def test_bad_settings_are_errors(make, message):
 
 def test_unknown_layer_is_an_error():
     with pytest.raises(ValueError, match="Unknown layer 'layer9'"):
-        run(TriggerInversion(suspect(), Decoupling(epochs=1, layer="layer9"), Inversion(epochs=1), unet()))
+        run(BTIDBFInversion(suspect(), Decoupling(epochs=1, layer="layer9"), InversionSettings(epochs=1), unet()))
     with pytest.raises(ValueError, match="skip connection"):
-        run(TriggerInversion(suspect(), Decoupling(epochs=1, layer="layer2.0.conv1"), Inversion(epochs=1), unet()))
+        run(
+            BTIDBFInversion(
+                suspect(), Decoupling(epochs=1, layer="layer2.0.conv1"), InversionSettings(epochs=1), unet()
+            )
+        )

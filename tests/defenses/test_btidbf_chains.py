@@ -1,31 +1,10 @@
 import contextlib
 import json
-from pathlib import Path
 
 import pytest
 
-from lit_backdoor.chain.command import sweep
 from lit_backdoor.chain.compose import compose
 from lit_backdoor.chain.run import ChainRun
-from lit_backdoor.chain.testing import build
-from lit_backdoor.presets import find_config
-from lit_backdoor.stages import Stage
-
-CHAINS = sorted(path.stem for path in find_config("chains", "demo").parent.glob("btidbf_*.yaml"))
-
-
-@pytest.mark.parametrize("name", CHAINS)
-def test_epochs_of_every_chain_are_those_of_its_rounds(name):
-    chain = sweep(compose(name))[0][1]
-    checked = 0
-    for stage in chain["stages"].values():
-        if "btidbf" not in stage["model"]["class_path"] or stage.get("run") == "predict":
-            continue
-        arguments = {**stage["model"].get("init_args", {}), "suspect": "somewhere"}
-        made = build({"class_path": stage["model"]["class_path"], "init_args": arguments}, Stage)
-        assert stage["trainer"]["max_epochs"] == made.planned_epochs
-        checked += 1
-    assert checked
 
 
 @pytest.mark.slow
@@ -43,10 +22,10 @@ def test_chain_from_victim_to_detector(tmp_path):
         "stages.control.trainer.max_epochs=1",
         "trainer.precision=32-true",
     ]
-    chain = compose("btidbf_p_cifar10_small", settings)
+    chain = compose("btidbf_p_varied", settings)
     invert = {
         "model": {
-            "class_path": "lit_backdoor.defenses.btidbf.TriggerInversion",
+            "class_path": "lit_backdoor.defenses.btidbf.BTIDBFInversion",
             "init_args": {"decoupling": {"epochs": 1}, "inversion": {"epochs": 1}},
         },
         "inputs": {"model.suspect": "victim"},
@@ -68,5 +47,5 @@ def test_generators_to_choose_from_come_from_a_configuration():
         {"class_path": "lit_backdoor.models.UNet", "init_args": {"base": 4, "downs": 2, "start": "small"}},
     ]
     arguments = {"suspect": "-", "generator": generators, "rounds": 1, "unlearn_epochs": 1}
-    stage = build({"class_path": "lit_backdoor.defenses.btidbf.Unlearning", "init_args": arguments}, Stage)
+    stage = build({"class_path": "lit_backdoor.defenses.btidbf.BTIDBFUnlearning", "init_args": arguments}, Stage)
     assert [type(net).__name__ for net in stage.make_generators()] == ["WarpField", "UNet"]

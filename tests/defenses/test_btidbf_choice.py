@@ -8,7 +8,7 @@ import torch
 from btidbf_parts import ONE, data, feature_distance, run, suspect, trainer, unet, unlearning
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from lit_backdoor.defenses.btidbf import Inversion, TriggerInversion
+from lit_backdoor.defenses.btidbf import BTIDBFInversion, InversionSettings
 
 
 def test_generators_to_choose_from_are_trained_as_if_alone():
@@ -44,7 +44,7 @@ def test_default_chooses_between_a_warp_and_a_pattern():
 
 
 def test_a_fitted_inversion_names_its_class_and_measures_what_was_chosen(tmp_path):
-    stage = TriggerInversion(suspect(), ONE, Inversion(epochs=2))
+    stage = BTIDBFInversion(suspect(), ONE, InversionSettings(epochs=2))
     checkpoint = ModelCheckpoint(tmp_path, filename="last")
     run = trainer(3, callbacks=[checkpoint], enable_checkpointing=True)
     run.fit(stage, datamodule=data())

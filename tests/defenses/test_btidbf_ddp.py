@@ -25,7 +25,7 @@ def test_two_processes_train_in_turn(tmp_path):
             "logger": False, "default_root_dir": str(tmp_path), "limit_val_batches": 0, "enable_progress_bar": False,
         },
         "model": {
-            "class_path": "lit_backdoor.defenses.btidbf.Unlearning",
+            "class_path": "lit_backdoor.defenses.btidbf.BTIDBFUnlearning",
             "init_args": {
                 "suspect": str(before.path), "decoupling": {"epochs": 1}, "inversion": {"epochs": 1},
                 "generator": {"class_path": "lit_backdoor.models.UNet", "init_args": {

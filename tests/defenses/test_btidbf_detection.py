@@ -5,11 +5,11 @@ import torch
 from btidbf_parts import data, suspect, trainer, unet
 
 from lit_backdoor.bundle import open_bundle, save_bundle
-from lit_backdoor.defenses.btidbf import Detection
+from lit_backdoor.defenses.btidbf import BTIDBFDetection
 from lit_backdoor.functional.decoupling import lost_confidence
 from lit_backdoor.metrics import input_detection_scores
 from lit_backdoor.models import Purified
-from lit_backdoor.stages import BundleWriter, evaluation_of
+from lit_backdoor.stages import BundleWriter, Evaluation
 
 
 def purified():
@@ -32,7 +32,7 @@ def test_lost_confidence_against_softmax():
 
 def test_predict_writes_a_table_and_test_measures(tmp_path):
     save_bundle(tmp_path / "clean", kind="suspect", module=purified())
-    stage = Detection(str(tmp_path / "clean"), table=str(tmp_path / "inputs.csv"))
+    stage = BTIDBFDetection(str(tmp_path / "clean"), table=str(tmp_path / "inputs.csv"))
     module = data(view=["clean", "triggered"])
     trainer(1, callbacks=[BundleWriter(str(tmp_path / "detector"))]).predict(stage, datamodule=module)
     rows = list(csv.DictReader((tmp_path / "inputs.csv").open()))
@@ -47,7 +47,7 @@ def test_predict_writes_a_table_and_test_measures(tmp_path):
     expected = input_detection_scores(scores, flags, torch.arange(40) >= 20)
     bundle = open_bundle(tmp_path / "detector", "detector")
     assert bundle.numbers["flagged_share"] == pytest.approx(float(flags.double().mean()))
-    for tested in (Detection(str(tmp_path / "clean")), evaluation_of(str(bundle.path))):
+    for tested in (BTIDBFDetection(str(tmp_path / "clean")), Evaluation(str(bundle.path))):
         tester = trainer(1)
         tester.test(tested, datamodule=data(), verbose=False)
         for name, value in expected.items():
@@ -56,4 +56,4 @@ def test_predict_writes_a_table_and_test_measures(tmp_path):
 
 def test_a_suspect_without_purifier_is_an_error():
     with pytest.raises(ValueError, match="Expected a suspect behind a purifier"):
-        trainer(1).predict(Detection(suspect()), datamodule=data())
+        trainer(1).predict(BTIDBFDetection(suspect()), datamodule=data())

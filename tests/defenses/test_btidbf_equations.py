@@ -4,20 +4,21 @@ from btidbf_parts import ONE, purification, suspect, unet, unlearning
 from torch.nn import functional as F
 
 from lit_backdoor.defenses.btidbf import (
-    Inversion,
-    TriggerInversion,
+    BTIDBFInversion,
+    InversionSettings,
 )
 
 
 def test_inversion_step_is_equation_2():
-    stage = TriggerInversion(suspect(), ONE, Inversion(epochs=1, tau=0.5, benign_weight=1.0, bound="branch"), unet())
+    stage = BTIDBFInversion(
+        suspect(), ONE, InversionSettings(epochs=1, tau=0.5, benign_weight=1.0, bound="branch"), unet()
+    )
     stage.configure_model()
-    stage.log_train = lambda *args, **values: None
     stage.set_modes("invert")
     with torch.no_grad():
         stage.raw_mask.normal_()
     images = torch.rand(4, 3, 16, 16)
-    loss = stage.invert_step(stage.plan[1], {"image": images}, stage.generator)
+    loss = stage.invert_losses(stage.plan[1], {"image": images}, stage.generator)["loss"]
     net, mask = stage.net.module, torch.tanh(stage.raw_mask.detach()) / 2 + 0.5
     with torch.no_grad():
         difference = net.features(images) - net.features(stage.generator(images))
@@ -30,7 +31,7 @@ def test_unlearning_step_is_equation_3():
     stage.configure_model()
     stage.classifier.eval()
     images, labels = torch.rand(4, 3, 16, 16), torch.tensor([0, 1, 2, 3])
-    loss = stage.unlearn_step({"image": images, "label": labels})
+    loss = stage.unlearning({"image": images, "label": labels})
     net = stage.classifier
     with torch.no_grad():
         generated = stage.generator(images)
@@ -45,7 +46,7 @@ def test_release_lesson_replaces_a_share():
     stage.classifier.eval()
     images, labels = torch.rand(20, 3, 16, 16), torch.arange(20) % 4
     torch.manual_seed(5)
-    loss = stage.unlearn_step({"image": images, "label": labels})
+    loss = stage.unlearning({"image": images, "label": labels})
     torch.manual_seed(5)
     rows = torch.randperm(20)[:3]
     net = stage.classifier
@@ -56,11 +57,11 @@ def test_release_lesson_replaces_a_share():
     assert loss.item() == pytest.approx(float(expected), rel=1e-4)
 
 
-def test_purify_step_is_equation_4():
+def test_purifying_is_equation_4():
     stage = purification(lesson="all", image_weight=2.0, far_weight=3.0, benign_weight=0.5)
     stage.configure_model()
     images, labels = torch.rand(4, 3, 16, 16), torch.tensor([0, 1, 2, 3])
-    loss = stage.purify_step({"image": images, "label": labels})
+    loss = stage.purifying({"image": images, "label": labels})
     net, unit = stage.net.module, sum(s**2 for s in stage.subject.std) / 3
 
     def part(inputs):
@@ -76,15 +77,14 @@ def test_purify_step_is_equation_4():
 
 
 def test_hinge_keeps_to_the_bound():
-    inversion = Inversion(epochs=1, tau=1e-4, bound="hinge", benign_weight=0.5)
-    stage = TriggerInversion(suspect(), ONE, inversion, unet())
+    inversion = InversionSettings(epochs=1, tau=1e-4, bound="hinge", benign_weight=0.5)
+    stage = BTIDBFInversion(suspect(), ONE, inversion, unet())
     stage.configure_model()
-    stage.log_train = lambda *args, **values: None
     stage.set_modes("invert")
     with torch.no_grad():
         stage.generator.last.weight.mul_(50)
     images = torch.rand(4, 3, 16, 16)
-    loss = stage.invert_step(stage.plan[1], {"image": images}, stage.generator)
+    loss = stage.invert_losses(stage.plan[1], {"image": images}, stage.generator)["loss"]
     net, mask = stage.net.module, stage.mask
     with torch.no_grad():
         generated = stage.generator(images)

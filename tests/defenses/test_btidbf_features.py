@@ -6,18 +6,18 @@ import torch
 from btidbf_parts import data, suspect, trainer, unet
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from lit_backdoor.defenses.btidbf import Decoupling, Inversion, Purification, TriggerInversion
+from lit_backdoor.defenses.btidbf import BTIDBFInversion, BTIDBFPurification, Decoupling, InversionSettings
 from lit_backdoor.defenses.btidbf.inverting import Inverting
 
 ONE = Decoupling(epochs=1)
 
 
 def inversion():
-    return TriggerInversion(suspect(), ONE, Inversion(epochs=3), unet())
+    return BTIDBFInversion(suspect(), ONE, InversionSettings(epochs=3), unet())
 
 
 def purification():
-    return Purification(suspect(), ONE, Inversion(epochs=2), unet(), unet(), rounds=1, purify_epochs=1)
+    return BTIDBFPurification(suspect(), ONE, InversionSettings(epochs=2), unet(), unet(), rounds=1, purify_epochs=1)
 
 
 def run(stage, **options):

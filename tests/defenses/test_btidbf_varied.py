@@ -9,17 +9,21 @@ from btidbf_parts import data, suspect, trainer, unet
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from lit_backdoor.bundle import open_bundle
-from lit_backdoor.defenses.btidbf import Decoupling, Inversion, VariedPurification, varied_purification
-from lit_backdoor.defenses.btidbf.settings import Span
+from lit_backdoor.defenses.btidbf import BTIDBFVariedPurification, Decoupling, InversionSettings, varied_purification
 from lit_backdoor.models import Purified
-from lit_backdoor.stages import BundleWriter
+from lit_backdoor.stages import BundleWriter, Span
 
 EPOCHS = 9  # of three rounds
 
 
 def stage(**options):
-    given = {"decoupling": Decoupling(epochs=1), "inversion": Inversion(epochs=1), "rounds": 3, "purify_epochs": 1}
-    return VariedPurification(suspect(), purifier=unet(), **{**given, **options})
+    given = {
+        "decoupling": Decoupling(epochs=1),
+        "inversion": InversionSettings(epochs=1),
+        "rounds": 3,
+        "purify_epochs": 1,
+    }
+    return BTIDBFVariedPurification(suspect(), purifier=unet(), **{**given, **options})
 
 
 def run(found, epochs=EPOCHS, **options):
@@ -72,7 +76,7 @@ def test_lesson_has_the_triggers_of_all_rounds_so_far(monkeypatch, number):
     found = stage(occluded=0.25)
     found.configure_model()
     found.generators = torch.nn.ModuleList(_Pair(value) for value in (0.125, 0.375, 0.625))
-    monkeypatch.setattr(VariedPurification, "span", Span("purify", number, 0, 1))
+    monkeypatch.setattr(BTIDBFVariedPurification, "span", Span("purify", number, 0, 1))
     monkeypatch.setattr(varied_purification, "pieces", lambda images, generated: generated)
     monkeypatch.setattr(varied_purification, "occlusions", torch.zeros_like)
     torch.manual_seed(0)
@@ -88,7 +92,7 @@ def test_learning_rate_falls_over_the_rounds():
     class Note(pl.Callback):
         def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
             if pl_module.span.phase == "purify" and batch_idx == 0:
-                rates.append(pl_module._optimizer("purify").optimizer.param_groups[0]["lr"])
+                rates.append(pl_module.optimizer_of("purify").optimizer.param_groups[0]["lr"])
 
     run(stage(rounds=2, purify_epochs=2, lr=1e-3), epochs=8, callbacks=[Note()])
     assert rates == pytest.approx([1e-3 * (1 + math.cos(math.pi * done / 4)) / 2 for done in range(4)])

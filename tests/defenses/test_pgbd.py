@@ -14,10 +14,10 @@ from lit_backdoor.models import wrap_classifier
 
 def test_loss_is_cross_entropy_and_weighed_cosines():
     stage = PGBD(tiny.classifier(), 2, weight=3.0, reduction="sum", geometry=STATIC)
-    logged = {}
-    stage.log_train = lambda size, **values: logged.update(values)
+    steps = tiny.recorded(stage)
     run(stage, 1, limit_train_batches=1)
-    torch.testing.assert_close(logged["loss"].detach(), logged["classification"] + 3 * logged["sanitization"])
+    [logged] = steps
+    torch.testing.assert_close(logged["loss"], logged["classification"] + 3 * logged["sanitization"])
     module = tiny.data()
     batch = module.images(next(iter(module.train_dataloader())))
     net, layer = tiny.classifier().eval(), "layer4.1.conv2"

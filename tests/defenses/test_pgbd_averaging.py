@@ -20,11 +20,11 @@ def test_weights_are_averaged_over_the_last_epochs_steps(tmp_path):
     stage = run(PGBD(tiny.classifier(), 2, optimizer=fast, average=2), 4, data, callbacks=[Keep()])
     assert len(steps) == 12
     expected = torch.stack(steps[6:]).mean(0)
-    torch.testing.assert_close(stage.averaged.net.conv1.weight, expected)
+    torch.testing.assert_close(stage.result().net.conv1.weight, expected)
     stage.export(tmp_path / "suspect")
     handed_on = open_bundle(tmp_path / "suspect", "suspect").build()
     images = torch.rand(2, 3, tiny.SIZE, tiny.SIZE)
-    torch.testing.assert_close(handed_on(images), stage.eval().logits(images))
+    torch.testing.assert_close(handed_on(images), stage.eval()(images))
     last = run(PGBD(tiny.classifier(), 2, optimizer=fast, average=0), 4, tiny.data(batch_size=8))
     torch.testing.assert_close(last.outcome().module.net.conv1.weight, steps[-1])
 
@@ -34,7 +34,7 @@ def test_second_run_of_a_stage_begins_a_new_average():
     run(stage, 1)
     run(stage, 1)
     assert stage.mean.n_averaged == 1
-    for mean, last in zip(stage.averaged.parameters(), stage.classifier.parameters(), strict=True):
+    for mean, last in zip(stage.result().parameters(), stage.classifier.parameters(), strict=True):
         torch.testing.assert_close(mean, last)
 
 
@@ -63,4 +63,4 @@ def test_weights_are_averaged_over_steps_where_several_batches_make_one():
     data = tiny.data(batch_size=4)
     stage = run(PGBD(tiny.classifier(), 2, optimizer=fast), 2, data, callbacks=[Keep()], accumulate_grad_batches=4)
     expected = (steps[3] + steps[4]) / 2  # two steps an epoch, of four batches and of two
-    torch.testing.assert_close(stage.averaged.net.conv1.weight, expected)
+    torch.testing.assert_close(stage.result().net.conv1.weight, expected)

@@ -6,8 +6,8 @@ import torch
 from ddp_parts import as_rank, free_port
 from pgbd_parts import fast, run
 
-from lit_backdoor.defenses.pgbd import NTPGBD, PGBD, STPGBD, Geometry, StampSearch
-from lit_backdoor.stages import Evaluation
+from lit_backdoor.defenses.pgbd import NTPGBD, PGBD, STPGBD, Geometry
+from lit_backdoor.stages import Evaluation, StampSearch
 
 # Norms of either process see other images, so that their statistics differ when prototypes are rebuilt.
 OPTIONS = {"optimizer": fast, "batch_norm": "train", "head": "tuned"}

@@ -6,14 +6,14 @@ import torch
 from pgbd_parts import STATIC, fast, run
 from torch.nn import functional as F
 
-from lit_backdoor.defenses.pgbd import PGBD, StampSearch
+from lit_backdoor.defenses.pgbd import PGBD
 from lit_backdoor.functional.prototypes import sanitization_loss
+from lit_backdoor.stages import StampSearch
 
 
 def test_search_of_stamps_adds_the_loss_of_stamped_images():
     stage = PGBD(tiny.classifier(), 2, weight=3.0, geometry=STATIC, search=StampSearch(weight=0.5, steps=2))
-    logged, seen = {}, []
-    stage.log_train = lambda size, **values: logged.update(values)
+    steps, seen = tiny.recorded(stage), []
     terms = stage.terms
     stage.terms = lambda images, labels: seen.append((images, labels)) or terms(images, labels)
     run(stage, 1, limit_train_batches=1)
@@ -29,7 +29,7 @@ def test_search_of_stamps_adds_the_loss_of_stamped_images():
             logits, taps = net.logits_and_taps(images, [layer])
             kept = sanitization_loss(taps[layer], labels, stage.prototypes, stage.vectors)
             losses.append(F.cross_entropy(logits, labels) + 3 * kept)
-    torch.testing.assert_close(logged["loss"].detach(), losses[0] + 0.5 * losses[1])
+    torch.testing.assert_close(steps[0]["loss"], losses[0] + 0.5 * losses[1])
 
 
 def test_searched_stamp_moves_activations_along_the_vectors():

@@ -8,10 +8,10 @@ import torch
 from tac_parts import report, solved
 from torch.nn import functional as F
 
-from lit_backdoor.defenses.stamp_search import StampSearch
 from lit_backdoor.defenses.tac import Program, TACFineTune, TACMovementFineTune, TACStampFineTune
 from lit_backdoor.functional.latent_shift import movement_along
 from lit_backdoor.models.latents import latents_and_logits
+from lit_backdoor.stages.stamp_search import StampSearch
 
 
 def first_step(stage, datamodule):
@@ -20,10 +20,10 @@ def first_step(stage, datamodule):
     stage.on_before_optimizer_step = lambda optimizer: kept.update(
         {name: weight.grad.clone() for name, weight in stage.classifier.named_parameters()}
     )
-    original = stage.lesson
-    stage.lesson = lambda batch: kept.setdefault("batch", original(batch))
+    steps = tiny.recorded(stage)
     tiny.fit(stage, datamodule, max_steps=1)
-    return kept
+    batch = steps[0].pop("batch")
+    return {**kept, "batch": (batch["image"], batch["label"]), "logged": steps[0]}
 
 
 def test_first_step_is_the_loss_as_written(suspect, tmp_path):
@@ -64,8 +64,8 @@ def test_without_perturbations_they_are_computed_from_the_root_set(by_hand, susp
 def test_refreshed_perturbations_are_those_of_the_net_before_the_last_epoch(suspect, tmp_path):
     nets = []
     stage = TACFineTune(suspect, report(tmp_path / "found", [2]), refresh=True)
-    begun = stage.on_train_epoch_start
-    stage.on_train_epoch_start = lambda: (nets.append(copy.deepcopy(stage.classifier)), begun())[0]
+    begun = stage.begin_epoch
+    stage.begin_epoch = lambda: (nets.append(copy.deepcopy(stage.classifier)), begun())[0]
     tiny.fit(stage, tiny.data(), max_epochs=2)
     expected = solved(nets[-1], tiny.data())[[2]].float()
     torch.testing.assert_close(stage.perturbations, expected, rtol=1e-4, atol=1e-6)
@@ -94,18 +94,15 @@ def test_stamps_are_those_that_move_latents_along_the_perturbation_and_their_los
         beta=0.6,
         batch_norm="eval",
     )
-    found, logged = [], {}
-    log, search = stage.log_train, stage.search.stamped
+    found, search = [], stage.search.stamped
 
     def keep(_self, net, images, movement):
         found.append((images, search(net, images, movement)))
         return found[-1][1]
 
     monkeypatch.setattr(StampSearch, "stamped", keep)
-    stage.log_train = lambda size, **values: (
-        logged.update({k: float(v) for k, v in values.items()}) or log(size, **values)
-    )
     kept = first_step(stage, tiny.data())
+    logged = {name: float(value) for name, value in kept.pop("logged").items()}
     images, labels = kept.pop("batch")
     [(clean, stamped)] = found
     assert torch.equal(clean, images)
@@ -143,11 +140,7 @@ def test_latents_are_shifted_beside_the_stamps_in_the_first_epochs_alone(suspect
     for name, weight in classifier.named_parameters():
         torch.testing.assert_close(kept[name], weight.grad, rtol=1e-4, atol=1e-6)
 
-    stage, terms = make(), {}
-    stage.log_train = lambda size, shifted_loss=None, **values: (
-        None if shifted_loss is None else terms.setdefault(stage.current_epoch, []).append(float(shifted_loss))
-    )
+    stage = make()
+    steps = tiny.recorded(stage)
     tiny.fit(stage, tiny.data(), max_epochs=4)
-    assert {epoch: all(term > 0 for term in found) for epoch, found in terms.items()} == {
-        0: True, 1: True, 2: False, 3: False,
-    }  # fmt: skip
+    assert [bool(step["shifted_loss"] > 0) for step in steps] == [True, True, False, False]

@@ -28,7 +28,7 @@ def test_pruning_cuts_the_largest_units_and_nothing_else(suspect, tmp_path):
 def test_class_given_by_hand_does_not_depend_on_others_that_are_infeasible():
     stage = TACPruning(twins(), 0, share=0.1)
     tiny.trainer().predict(stage, datamodule=tiny.data(), return_predictions=False)
-    assert len(stage.cut) == 3
+    assert len(stage.cut_units) == 3
     with pytest.raises(ValueError, match="send any latent to class 1.*the same as, or a mix of, those for 3"):
         tiny.trainer().predict(TACPruning(twins(), 1), datamodule=tiny.data(), return_predictions=False)
 

@@ -22,7 +22,7 @@ TINY = [
 ]
 
 
-@pytest.mark.parametrize("name", ["nc_cifar10_small", "pixel_cifar10_small"])
+@pytest.mark.parametrize("name", ["nc", "pixel"])
 def test_chain_that_flags_nothing_hands_on_the_victim(name, tmp_path):
     """An index above which no class lies, and triggers that need not work."""
     settings = [*TINY, "stages.detect.model.init_args={cost: {threshold: 0.01}, index_threshold: 1.0e+9}"]

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from lit_backdoor.defenses.trigger_inversion import CostRule, NeuralCleanse, PixelInversion
 from lit_backdoor.models import wrap_classifier
+from lit_backdoor.stages.rules import mark
 
 EPOCHS = 4
 EASY = CostRule(patience=1, threshold=0.3)  # so that triggers are kept and costs move at once
@@ -82,21 +83,20 @@ def test_chunks_do_not_matter(name):
 @every_search
 def test_gradient_is_that_of_the_written_out_loss(name):
     stage, seen = STAGES[name](tiny.classifier(), images_at_once=8), {}
-    stage.on_train_batch_start = lambda batch, batch_idx: seen.update(batch=batch)
-    stage.on_before_backward = lambda loss: seen.update(loss=float(loss.detach()))
+    steps = tiny.recorded(stage)
     stage.on_before_optimizer_step = lambda optimizer: seen.update(found=[raw.grad.clone() for raw in stage.raw])
     trained(stage, limit_train_batches=1, epochs=1)
     again = STAGES[name](tiny.classifier())
-    again._trainer = stage._trainer
+    again.trainer = stage.trainer
     again.configure_model()
-    loss, (images, labels) = 0, (seen["batch"]["image"], seen["batch"]["label"])
+    loss, (images, labels) = 0, (steps[0]["batch"]["image"], steps[0]["batch"]["label"])
     for label in range(tiny.CLASSES):
         raw = [each[label : label + 1] for each in again.raw]
         others = again.stamp(images[labels != label], *raw)[0]
         wanted = torch.full((len(others),), label)
         loss = loss + F.cross_entropy(again.net(others), wanted) + 1e-3 * again.penalty(*raw).sum()
     loss.backward()
-    assert seen["loss"] == pytest.approx(float(loss.detach()), rel=1e-5)
+    assert float(steps[0]["loss"]) == pytest.approx(float(loss.detach()), rel=1e-5)
     for found, raw in zip(seen["found"], again.raw, strict=True):
         assert torch.allclose(found, raw.grad, atol=1e-6)
         assert found.abs().sum() > 0
@@ -136,7 +136,7 @@ def test_images_of_the_class_itself_count_where_asked(name, own, rows):
 def test_too_few_triggers_decide_nothing(name, reached, top):
     stage = STAGES[name](tiny.classifier())
     stage.configure_model()
-    stage._ready = True
+    stage.on_load_checkpoint({"lit_backdoor": mark(stage)})
     stage.best[[3, 1][:reached]] = torch.tensor([5.0, 6.0])[:reached]
     outcome = stage.outcome()
     numbers = outcome.numbers

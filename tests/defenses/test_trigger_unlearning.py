@@ -5,10 +5,10 @@ import tiny
 import torch
 
 from lit_backdoor.bundle import open_bundle, save_bundle
-from lit_backdoor.defenses.trigger_inversion import NeuralCleanse, PixelInversion, StampedUnlearning
+from lit_backdoor.defenses.trigger_inversion import NeuralCleanse, PixelInversion
 from lit_backdoor.functional.trigger_inversion import signed_change
 from lit_backdoor.metrics import feature_distance
-from lit_backdoor.stages import TargetReport, UnlearningFineTune, evaluation_of
+from lit_backdoor.stages import Evaluation, StampedUnlearning, TargetReport, UnlearningFineTune
 from lit_backdoor.triggers import AddedPattern, MaskedPattern, OneOf, Patch, SemanticTrigger
 
 SIZES = {"one": [9.0, 8.0, 1.0, 8.5], "several": [1.0, 8.0, 2.0, 8.5], "none": [9.0, 8.8, 9.2, 9.1]}
@@ -89,8 +89,9 @@ def test_a_fifth_of_the_batch_is_stamped_under_its_true_labels():
     drawn = []
     for seed in range(2):
         torch.manual_seed(seed)
-        images, labels = stage.lesson(batch)
-        assert torch.equal(labels, batch["label"])
+        mixed = stage.mixed(batch)
+        images = mixed["image"]
+        assert torch.equal(mixed["label"], batch["label"])
         rows = images.flatten(1).amax(1) > 0
         assert rows.sum() == 4
         torch.testing.assert_close(images[rows], torch.full((4, 3, 16, 16), 2 / 3))
@@ -107,7 +108,7 @@ def test_share_out_of_range_is_refused(share):
 def test_evaluation_reports_the_distance_to_the_true_trigger(victim, tmp_path):
     _, path = left(tmp_path, victim, "one")
     data = tiny.data(tiny.attack())
-    results = tiny.tested(evaluation_of(path), data)
+    results = tiny.tested(Evaluation(path), data)
     suspect, trigger = tiny.classifier().eval(), open_bundle(path).build()
     batches = [data.images(batch) for batch in data.loader("triggered")]
     with torch.no_grad():
@@ -119,13 +120,13 @@ def test_evaluation_reports_the_distance_to_the_true_trigger(victim, tmp_path):
     expected = float(feature_distance(recovered, true, counted))
     assert results["test/feature_distance"] == pytest.approx(expected, rel=1e-4)
     assert results["test/target_found"] == results["test/target_top"] == 0
-    assert set(tiny.tested(evaluation_of(path), tiny.data())) == {"test/flagged_classes"}
+    assert set(tiny.tested(Evaluation(path), tiny.data())) == {"test/flagged_classes"}
 
 
 def test_distance_of_several_triggers_does_not_depend_on_the_batches(victim, tmp_path):
     _, path = left(tmp_path, victim, "several")
     found = [
-        tiny.tested(evaluation_of(path), tiny.data(tiny.attack(), eval_batch_size=size))["test/feature_distance"]
+        tiny.tested(Evaluation(path), tiny.data(tiny.attack(), eval_batch_size=size))["test/feature_distance"]
         for size in (1, 7, 30)
     ]
     assert found == pytest.approx([found[0]] * 3, rel=1e-5)

@@ -81,3 +81,17 @@ def test_wide_and_local_take_turns():
 def test_share_outside_its_range_is_refused():
     with pytest.raises(ValueError, match="share of pixels"):
         LocalPattern(share=1.5)
+
+
+def test_varied_stamps_are_the_stamp_rolled_image_by_image():
+    torch.manual_seed(0)
+    net, images = LocalPattern(16), torch.rand(9, 3, 16, 16)
+    torch.manual_seed(1)
+    varied = net.varied(images)
+    torch.manual_seed(1)
+    shifts = (torch.randint(16, (9, 2)) * torch.randint(2, (9, 1))).tolist()
+    plain, color = torch.rand(9, 1, 1, 1) < 0.5, torch.rand(9, 3, 1, 1)
+    for row, shift in enumerate(shifts):
+        mask, pattern = (part[0].detach().roll(shift, (1, 2)) for part in net.parts())
+        pattern = color[row] if plain[row] else pattern
+        assert torch.equal(varied[row], images[row] + mask * (pattern - images[row]))

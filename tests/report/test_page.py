@@ -222,7 +222,7 @@ def test_recovered_trigger_is_shown(empty_chain, signs, corner_attack):
     folder = empty_chain(signs(attack=corner_attack()))
     folder.suspect("victim", BEFORE)
     recovered = GeneratorTrigger(UNet(base=8, downs=2, start="random", bound=0.2))
-    path = "lit_backdoor.defenses.btidbf.TriggerInversion"
+    path = "lit_backdoor.defenses.btidbf.BTIDBFInversion"
     folder.stage("invert", "trigger", path, {"target_class": 0}, {"model.suspect": "victim"}, module=recovered)
     folder.summary(BEFORE)
     shown, _ = page(folder)

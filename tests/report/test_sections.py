@@ -46,8 +46,15 @@ def text(html):
         (
             {"acc": 0.9, "acc_target": 0.95, "asr": 0.99},
             {"acc": 0.89, "acc_target": 0.84, "asr": 0.05},
-            "The backdoor is gone: attack success fell from <b>99.0%</b> to <b>5.0%</b>, and accuracy went from "
-            "<b>90.0%</b> to <b>89.0%</b>, on the attacker’s class from <b>95.0%</b> to <b>84.0%</b>.",
+            "The backdoor is gone: attack success fell from <b>99.0%</b> to <b>5.0%</b>, at the price of the attacker’s "
+            "class: its accuracy fell from <b>95.0%</b> to <b>84.0%</b>.",
+            "plain",
+        ),
+        (
+            {"acc": 0.9, "acc_target": 0.95, "asr": 0.99},
+            {"acc": 0.8, "acc_target": 0.84, "asr": 0.3},
+            "The backdoor is weaker, not gone: attack success fell from <b>99.0%</b> to <b>30.0%</b>, at the price of "
+            "accuracy: from <b>90.0%</b> to <b>80.0%</b>, on the attacker’s class from <b>95.0%</b> to <b>84.0%</b>.",
             "plain",
         ),
         ({"acc": 0.9, "asr": 0.99}, {"acc": 0.89, "asr": 0.3}, "The backdoor is weaker, not gone", "plain"),

@@ -230,6 +230,7 @@ def test_mean_and_classes_are_those_of_the_formula(empty_chain, signs, corner_at
 
 def test_layers_stand_in_forward_order(chain):
     html = str(vectors(run(chain)).html)
+    assert html.count("cosine of direction and true shift") == 2  # wide and narrow
     names = resnet().last_layers(3)
     assert html.index(names[2]) < html.index(names[1]) < html.index(names[0])
     assert html.count("mean asr") == html.count("mean ra") == 3 * 2

@@ -25,9 +25,8 @@ def numbers(trainer, stage, **options):
         getattr(trainer, verb)(stage, datamodule=tiny.data(tiny.attack()), verbose=False, **options)
         found |= {name: float(value) for name, value in trainer.callback_metrics.items()}
     counts = {
-        f"{split}/{name}": [int(value) for value in metric.metric_state.values() if value.dtype == torch.int64]
-        for split, metrics in stage.eval_metrics.items()
-        for name, metric in metrics.items()
+        name: [int(value) for value in metric.metric_state.values() if value.dtype == torch.int64]
+        for name, metric in stage.evaluation.metrics.items()
     }
     return found, counts
 

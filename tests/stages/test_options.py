@@ -4,7 +4,7 @@ import pytest
 import tiny
 
 from lit_backdoor.defenses.atclean import CollisionGenerator, DetectorFreeGenerator
-from lit_backdoor.defenses.btidbf import Unlearning
+from lit_backdoor.defenses.btidbf import BTIDBFUnlearning
 from lit_backdoor.stages import FineTune, PoisonedTraining, UnlearningFineTune
 from lit_backdoor.triggers import Attack, Patch
 
@@ -17,8 +17,8 @@ from lit_backdoor.triggers import Attack, Patch
         (lambda: CollisionGenerator(tiny.classifier(), schedule="cosin"), "cosine"),
         (lambda: CollisionGenerator(tiny.classifier(), distance="mmd2"), "mmd"),
         (lambda: DetectorFreeGenerator(tiny.classifier(), statistics="roots"), "root"),
-        (lambda: UnlearningFineTune(tiny.classifier(), tiny.unet(), mix="generate"), "generated"),
-        (lambda: Unlearning(tiny.classifier(), batch_norm="evaluate"), "eval"),
+        (lambda: UnlearningFineTune(tiny.classifier(), tiny.unet(), batch_norm="evaluate"), "eval"),
+        (lambda: BTIDBFUnlearning(tiny.classifier(), batch_norm="evaluate"), "eval"),
         (lambda: Attack(Patch(), rate_of="targets"), "target"),
     ],
 )

@@ -4,7 +4,7 @@ import torch
 from torch.nn import functional as F
 
 from lit_backdoor.bundle import open_bundle
-from lit_backdoor.stages import LowestLoss, OracleSelection, SelectionEvaluation
+from lit_backdoor.stages import Evaluation, LowestLoss, OracleSelection
 from lit_backdoor.triggers import Role
 
 
@@ -51,7 +51,7 @@ def test_oracle_has_its_precision(victim, precision, tmp_path):
     assert float(poisoned.float().mean()) == pytest.approx(precision, abs=0.5 / len(indices))
     assert len(indices.unique()) == len(indices) == round(0.2 * len(view))
     stage.export(tmp_path / "s")
-    result = tiny.tested(SelectionEvaluation(str(tmp_path / "s")), datamodule)
+    result = tiny.tested(Evaluation(str(tmp_path / "s")), datamodule)
     assert result["test/selection_precision"] == pytest.approx(float(poisoned.float().mean()))
     assert result["test/selection_recall"] == pytest.approx(int(poisoned.sum()) / int((view.role == Role.POISON).sum()))
 
@@ -69,11 +69,11 @@ def test_share_out_of_range(victim, share):
 
 
 def test_clean_data_give_no_selection_numbers(victim, selection):
-    assert tiny.tested(SelectionEvaluation(selection), tiny.data()) == {}
+    assert tiny.tested(Evaluation(selection), tiny.data()) == {}
 
 
 def test_second_test_begins_anew(selection):
-    stage, other = SelectionEvaluation(selection), tiny.data(tiny.attack(seed=9))
+    stage, other = Evaluation(selection), tiny.data(tiny.attack(seed=9))
     first = tiny.tested(stage, tiny.data(tiny.attack()))
     second = tiny.tested(stage, other)
-    assert second == tiny.tested(SelectionEvaluation(selection), other) != first
+    assert second == tiny.tested(Evaluation(selection), other) != first

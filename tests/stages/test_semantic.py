@@ -8,14 +8,11 @@ import tiny
 import torch
 
 from lit_backdoor.bundle import open_bundle
-from lit_backdoor.defenses.btidbf import AdaptiveTraining
+from lit_backdoor.defenses.btidbf import BTIDBFAdaptiveTraining
 from lit_backdoor.defenses.tac import TACDetection
-from lit_backdoor.metrics import DegreeOfFeatureCollisions, FeatureDistance
 from lit_backdoor.report.sections.gallery import _alike
 from lit_backdoor.stages import Evaluation, PoisonedTraining
-from lit_backdoor.stages.evaluation import update_feature_distance
-from lit_backdoor.stages.evaluation_by_kind import evaluation_of
-from lit_backdoor.stages.generator_training import update_dof
+from lit_backdoor.stages.evaluation import GeneratorEvaluator, TriggerEvaluator
 
 
 @pytest.fixture(scope="module")
@@ -51,8 +48,10 @@ def test_the_suspects_bundle_names_the_attack(victim, tmp_path):
 @torch.no_grad()
 def test_what_needs_an_image_with_and_without_does_not_exist(victim):
     for batch in semantic_parts.data().triggered_batches(torch.device("cpu")):
-        assert update_dof(batch, DegreeOfFeatureCollisions(), victim, tiny.unet()) == []
-        assert update_feature_distance(batch, FeatureDistance(), victim, tiny.unet()) == []
+        for evaluator in (GeneratorEvaluator, TriggerEvaluator):
+            measured = evaluator(None, victim, tiny.unet())
+            measured.update(batch)
+            assert measured.compute() == {}
 
 
 def test_fidelity_of_perturbations_is_not_a_number(victim, tmp_path):
@@ -61,14 +60,14 @@ def test_fidelity_of_perturbations_is_not_a_number(victim, tmp_path):
     stage = TACDetection(str(tmp_path / "victim"))
     tiny.trainer().predict(stage, datamodule=data, return_predictions=False)
     stage.export(tmp_path / "targets")
-    found = tiny.tested(evaluation_of(str(tmp_path / "targets")), semantic_parts.data())
+    found = tiny.tested(Evaluation(str(tmp_path / "targets")), semantic_parts.data())
     assert torch.tensor([value for name, value in found.items() if "tac_" in name]).isnan().all()
     assert "test/target_found" in found
 
 
 def test_an_attack_that_needs_to_stamp_says_so(victim):
     with pytest.raises(ValueError, match="each image is needed with and without it, got SemanticTrigger"):
-        tiny.fit(AdaptiveTraining(copy.deepcopy(victim)), semantic_parts.data(), max_epochs=3)
+        tiny.fit(BTIDBFAdaptiveTraining(copy.deepcopy(victim)), semantic_parts.data(), max_epochs=3)
 
 
 def test_pictures_of_the_same_class_stand_for_the_clean_ones():

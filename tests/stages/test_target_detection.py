@@ -2,8 +2,7 @@ import pytest
 import torch
 
 from lit_backdoor.bundle import open_bundle, save_bundle
-from lit_backdoor.defenses.pgbd import PGBD
-from lit_backdoor.stages import Stage, TargetDetection, TargetReport, evaluation_of, targets_given
+from lit_backdoor.stages import Evaluation, Stage, TargetDetection, TargetReport, targets_given
 from lit_backdoor.stages.target_detection import read_report
 from tests import tiny
 
@@ -26,6 +25,13 @@ def left(folder, statistic):
     return str(folder)
 
 
+def given(target):
+    """A stage that was given a target."""
+    stage = Stage()
+    stage.given(target=target)
+    return stage
+
+
 def test_report_flags_by_mad_and_names_its_first_class(tmp_path):
     bundle = open_bundle(left(tmp_path / "a", [1.0, 9.0, 9.5, 8.5, 9.2, 0.5]), "targets")
     assert bundle.numbers["target_class"] == bundle.numbers["top_class"] == 5
@@ -41,25 +47,25 @@ def test_nothing_flagged_leaves_no_target_but_a_top_class(tmp_path):
 
 @pytest.mark.parametrize(("statistic", "found", "top"), [([1.0, 9, 9.5, 8.5], 1, 1), ([9, 1.0, 9.5, 8.5], 0, 0)])
 def test_evaluation_compares_with_the_attack(tmp_path, statistic, found, top):
-    stage = evaluation_of(left(tmp_path / "a", statistic))
+    stage = Evaluation(left(tmp_path / "a", statistic))
     results = tiny.tested(stage, tiny.data(tiny.attack()))
     assert results == {"test/flagged_classes": 1.0, "test/target_found": found, "test/target_top": top}
 
 
 def test_evaluation_of_a_clean_model_counts_what_is_flagged(tmp_path):
-    stage = evaluation_of(left(tmp_path / "a", [1.0, 9, 9.5, 8.5]))
+    stage = Evaluation(left(tmp_path / "a", [1.0, 9, 9.5, 8.5]))
     assert tiny.tested(stage, tiny.data()) == {"test/flagged_classes": 1.0}
 
 
 def test_targets_by_hand_from_a_report_and_from_one_without(tmp_path):
-    assert targets_given(Stage(), 3, 4) == (3,)
-    assert targets_given(Stage(), left(tmp_path / "a", [1.0, 9, 9.5, 8.5]), 4) == (0,)
-    assert targets_given(Stage(), left(tmp_path / "b", [9.0, 9.6, 8.5, 9.3]), 4) == ()
+    assert targets_given(given(3), 4) == (3,)
+    assert targets_given(given(left(tmp_path / "a", [1.0, 9, 9.5, 8.5])), 4) == (0,)
+    assert targets_given(given(left(tmp_path / "b", [9.0, 9.6, 8.5, 9.3])), 4) == ()
 
 
 def test_target_out_of_range_is_refused():
     with pytest.raises(ValueError, match="from 0 to 3, got 4"):
-        targets_given(Stage(), 4, 4)
+        targets_given(given(4), 4)
 
 
 @pytest.mark.parametrize(
@@ -76,4 +82,4 @@ def test_bundle_that_is_no_report_is_refused(tensors, tmp_path):
     with pytest.raises(ValueError, match="Expected a report on target classes in .*'statistic', a number per class"):
         read_report(bundle)
     with pytest.raises(ValueError, match="Expected a report on target classes"):
-        targets_given(PGBD(tiny.classifier(), 0), str(bundle.path), 4)
+        targets_given(given(str(bundle.path)), 4)

@@ -31,7 +31,7 @@ def _lines(setup: Setup) -> list[dict[str, Any]]:
     return [
         {
             "name": defense,
-            "access": setup.of(defense)[0].defense.access or "",
+            "access": setup.about(defense).access or "",
             "time": time.of(defense),
             "room": room.of(defense),
         }

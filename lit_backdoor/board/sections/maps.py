@@ -45,7 +45,7 @@ def _table(setup: Setup, measure: Measure, clean: bool) -> dict[str, Any]:
     lines = [
         {
             "name": defense,
-            "access": setup.of(defense)[0].defense.access or "",
+            "access": setup.about(defense).access or "",
             "cells": [cell_view(setup.cell(attack, defense), measure) for attack in attacks],
         }
         for defense in defenses
@@ -144,7 +144,7 @@ def _remarks(cell: Cell, measure: Measure) -> list[str]:
 def numbers(board: Board) -> Section | None:
     """List every cell: each seed's value, median, range, mean and deviation."""
     lines = [
-        {"setup": setup.name, "defense": defense, "attack": attack, "access": setup.of(defense)[0].defense.access or "",
+        {"setup": setup.name, "defense": defense, "attack": attack, "access": setup.about(defense).access or "",
          "seeds": [row.seed for row, _ in cell.measured(measure)], "title": measure.title,
          **_statistics(cell, measure)}
         for setup in board.setups

@@ -34,7 +34,7 @@ def _plots(setup: Setup) -> list[dict[str, Any]]:
         if points:
             chart = plane(points, (ACC_DROP.low, ACC_DROP.high), (ACC_DROP.most, ASR.most))
             count = "{} of {}".format(*reached_of(setup, defense))
-            access = setup.of(defense)[0].defense.access or ""
+            access = setup.about(defense).access or ""
             plots.append({"name": defense, "chart": chart, "count": count, "access": access})
     return plots
 

@@ -35,7 +35,7 @@ def _line(setup: Setup, name: str, rank: Rank | None) -> dict[str, Any]:
     rows = setup.of(name)
     done = [row for row in rows if row.status == "done"]
     reached, measured = reached_of(setup, name)
-    defense = rows[0].defense
+    defense = setup.about(name)
     marks = {"target": {"given": "target given", "detected": "target detected"}, "selection": {"oracle": "oracle"}}
     notes = [
         defense.access and f"{defense.access} data",

@@ -10,7 +10,18 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-__all__ = ["DelegatedSource", "Part", "Rows", "Source", "TensorRows", "check_labels", "digest", "numbers", "size_pair"]
+__all__ = [
+    "DelegatedSource",
+    "Part",
+    "Rows",
+    "Source",
+    "TensorRows",
+    "check_labels",
+    "digest",
+    "distinct",
+    "numbers",
+    "size_pair",
+]
 
 Part = Literal["train", "test"]
 _MOST_CLASSES = 1_000_000
@@ -176,6 +187,19 @@ def numbers(count: int) -> tuple[str, ...]:
     if count > _MOST_CLASSES:
         raise ValueError(f"Expected labels that count classes from 0 on, got {count - 1} as the largest.")
     return tuple(map(str, range(count)))
+
+
+def distinct(names: Sequence[str]) -> tuple[str, ...]:
+    """Return class names as a tuple.
+
+    Raises:
+        ValueError: If there is none, or one is named twice.
+    """
+    given = tuple(map(str, names))
+    twice = [name for number, name in enumerate(given) if name in given[:number]]
+    if twice or not given:
+        raise ValueError(f"Expected names of classes, each once, got {f'{twice[0]!r} twice' if twice else 'none'}.")
+    return given
 
 
 def size_pair(size: int | Sequence[int]) -> tuple[int, int]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import os
 import tempfile
 from collections.abc import Callable, Sequence
@@ -13,12 +12,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
+from lit_backdoor.pictures import READER, decode, planes
 from lit_backdoor.presets import cache_folder
 
-__all__ = ["cached_pixels", "data_folders", "decode", "decode_all", "find", "not_found", "to_rgb"]
+__all__ = ["cached_pixels", "data_folders", "decode", "decode_all", "find", "not_found"]
 
 CACHE_FROM = 2_000  # images; fewer are decoded faster than anybody notices
 _CHUNK = 500
@@ -55,54 +54,11 @@ def find(path: str, what: str) -> Path:
     raise not_found(what, places)
 
 
-def to_rgb(image: Image.Image) -> Image.Image:
-    """Turn an image of any mode into RGB.
-
-    Grey values are repeated, 16-bit ones scaled to 8 bits; alpha is dropped, as Pillow's ``convert("RGB")`` does.
-
-    Raises:
-        ValueError: If pixels are floats, of which nobody knows what is white.
-    """
-    if image.mode == "RGB":
-        return image
-    if image.mode == "F":  # convert() would clip it at 255: all black where white is 1
-        raise ValueError("its pixels are floats; save it with 8 or 16 bits")
-    if image.mode.startswith("I"):  # 16-bit grey; convert() would clip it at 255
-        values = np.asarray(image).astype(np.int64)
-        image = Image.fromarray((values.clip(0, 65535) // 257).astype(np.uint8))
-    elif image.mode == "P" and "transparency" in image.info:
-        image = image.convert("RGBA")  # else Pillow warns about transparency given in bytes
-    return image.convert("RGB")
-
-
-def decode(data: bytes | Path, where: str, size: tuple[int, int] | None = None) -> NDArray[np.uint8]:
-    """Decode one image.
-
-    Args:
-        data: The encoded bytes, or the file.
-        where: File (and row), for the error.
-        size: Height and width to resize to, bilinear with antialiasing; None leaves the image as it is.
-
-    Returns:
-        uint8 ``[H, W, 3]``.
-
-    Raises:
-        ValueError: If there is no image, or a broken one.
-    """
-    if isinstance(data, bytes) and not data:
-        raise ValueError(f"{where}: the image has zero bytes.")
-    try:
-        with Image.open(io.BytesIO(data) if isinstance(data, bytes) else data) as opened:
-            image = to_rgb(opened)
-            if size is not None and image.size != size[::-1]:
-                image = image.resize(size[::-1], Image.Resampling.BILINEAR)
-            return np.asarray(image)
-    except Exception as error:  # Pillow's readers raise errors of many kinds
-        raise ValueError(f"{where}: not a readable image ({error}). Replace or remove it.") from error
-
-
 def decode_all(
-    count: int, fetch: Callable[[int], tuple[bytes | Path, str]], size: tuple[int, int] | None = None
+    count: int,
+    fetch: Callable[[int], tuple[bytes | str | Path, str]],
+    size: tuple[int, int] | None = None,
+    crop: bool = False,
 ) -> Tensor:
     """Decode many images of one size in threads (Pillow lets go of the interpreter while it decodes).
 
@@ -110,6 +66,7 @@ def decode_all(
         count: Number of images, at least 1.
         fetch: Gives the data of one image and its place, for errors.
         size: As in `decode`.
+        crop: As in `decode`.
 
     Returns:
         uint8 ``[N, 3, H, W]``.
@@ -117,26 +74,26 @@ def decode_all(
     Raises:
         ValueError: If an image is broken, or of another size than the first; names the place.
     """
-    first = decode(*fetch(0), size=size)
-    pixels = np.empty((count, 3, *first.shape[:2]), np.uint8)
+    height, width = planes(*fetch(0), size=size, crop=crop).shape[1:]
+    pixels = np.empty((count, 3, height, width), np.uint8)
 
     def fill(start: int) -> None:
         for row in range(start, min(start + _CHUNK, count)):
             data, where = fetch(row)
-            image = decode(data, where, size)
-            if image.shape != first.shape:
+            image = planes(data, where, size, crop)
+            if image.shape[1:] != (height, width):
                 raise ValueError(
-                    f"{where}: the image is {image.shape[0]}x{image.shape[1]} (height x width), the first one "
-                    f"{first.shape[0]}x{first.shape[1]}. Give a `size` to resize all images to."
+                    f"{where}: the image is {image.shape[1]}x{image.shape[2]} (height x width), the first one "
+                    f"{height}x{width}. Give a `size` to resize all images to."
                 )
-            pixels[row] = image.transpose(2, 0, 1)
+            pixels[row] = image
 
     with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
         list(pool.map(fill, range(0, count, _CHUNK)))
     return torch.from_numpy(pixels)
 
 
-def cached_pixels(key: str, count: int, make: Callable[[], Tensor]) -> Tensor:
+def cached_pixels(key: str, count: int, make: Callable[[], Tensor], least: int | None = None) -> Tensor:
     """Return decoded pixels from the cache folder, or make and keep them there.
 
     The file appears whole or not at all, and is mapped, so that processes share its memory. A cache that
@@ -144,12 +101,13 @@ def cached_pixels(key: str, count: int, make: Callable[[], Tensor]) -> Tensor:
 
     Args:
         key: Names the content; must change with it.
-        count: Number of images; small sets are not kept.
+        count: Number of images.
         make: Decodes them: uint8 ``[N, 3, H, W]``.
+        least: Fewer images are not kept; default `CACHE_FROM`.
     """
-    if count < CACHE_FROM:
+    if count < (CACHE_FROM if least is None else least):
         return make()
-    path = cache_folder() / "pixels" / f"{key}.npy"
+    path = cache_folder() / "pixels" / f"{key}-{READER}.npy"
     with contextlib.suppress(OSError, ValueError, EOFError):
         # copy-on-write, as torch wants writable memory
         kept = np.load(path, mmap_mode="c", allow_pickle=False)

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from lit_backdoor.data.sources.base import Part, digest
 from lit_backdoor.data.sources.files import find
-from lit_backdoor.data.sources.folder import FileSource, class_folders, image_files, subfolders
+from lit_backdoor.data.sources.folder import FileSource
+from lit_backdoor.data.sources.listing import Listing, class_folders, image_files, subfolders
 from lit_backdoor.errors import check_share
 
 __all__ = ["SemanticFolderSource"]
@@ -65,9 +66,9 @@ class SemanticFolderSource(FileSource):
         return find(f"{self._root}/{kind}", f"Image folder '{kind}' of '{self._root}'")
 
     @cached_property
-    def _drawn(self) -> dict[Part, list[tuple[Path, int, bool]]]:
-        """Draw the parts: file, label, and whether it carries the trigger."""
-        drawn: dict[Part, list[tuple[Path, int, bool]]] = {part: [] for part in _PARTS}
+    def _drawn(self) -> dict[Part, tuple[Listing, list[bool]]]:
+        """Draw the parts: files, and whether each carries the trigger."""
+        drawn: dict[Part, tuple[Listing, list[bool]]] = {part: (Listing(), []) for part in _PARTS}
         generator = torch.Generator().manual_seed(self._seed)
         for label, name in enumerate(self.class_names):
             for kind in (_CLEAN, _TRIGGER):
@@ -75,16 +76,20 @@ class SemanticFolderSource(FileSource):
                 held = min(max(round(self._share * len(files)), 1), len(files) - 1) if files else 0
                 order = torch.randperm(len(files), generator=generator).tolist()
                 for part, numbers in zip(_PARTS, (order[held:], order[:held]), strict=True):
-                    drawn[part] += [(files[number], label, kind == _TRIGGER) for number in sorted(numbers)]
+                    for number in sorted(numbers):
+                        folder, file = files[number]
+                        drawn[part][0].add(folder, file, label)
+                        drawn[part][1].append(kind == _TRIGGER)
         return drawn
 
-    def _list(self, part: Part) -> list[tuple[Path, int]]:
-        if not self._drawn[part]:
+    def _list(self, part: Part) -> Listing:
+        files, _ = self._drawn[part]
+        if not len(files):
             raise ValueError(f"'{self._root}' has too few images in its class folders: none for the {part} part.")
-        return [(path, label) for path, label, _ in self._drawn[part]]
+        return files
 
     def _stamp(self, part: Part) -> str:
         return digest(super()._stamp(part), self._columns(part)[_TRIGGER])
 
     def _columns(self, part: Part) -> dict[str, Tensor]:
-        return {_TRIGGER: torch.tensor([carries for *_, carries in self._drawn[part]], dtype=torch.bool)}
+        return {_TRIGGER: torch.tensor(self._drawn[part][1], dtype=torch.bool)}

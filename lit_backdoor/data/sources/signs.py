@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from lit_backdoor.data.sources.base import Part, Rows, Source, TensorRows, digest
+from lit_backdoor.data.sources.files import cached_pixels
 from lit_backdoor.data.sources.sign_scenes import CHUNK, photograph
 from lit_backdoor.data.sources.sign_shapes import SIGN_NAMES
 
@@ -66,13 +67,18 @@ class SyntheticSigns(Source):
         return digest("signs", _VERSION, self._num_classes, sorted(self._per_class.items()), self._size, self._seed)
 
     def _load(self, part: Part) -> Rows:
+        """Draw a part, or take it from the cache folder: drawing takes seconds, and every stage of a chain asks."""
         stream = (self._seed, ("train", "test").index(part))
         order = np.random.Generator(np.random.PCG64(np.random.SeedSequence((*stream, 0))))
         labels = np.repeat(np.arange(self._num_classes), self._per_class[part])
         labels = labels[np.argsort(order.random(len(labels)), kind="stable")]
-        images = np.empty((len(labels), 3, self._size, self._size), np.uint8)
-        for number, start in enumerate(range(0, len(labels), CHUNK)):
-            rows = slice(start, start + CHUNK)
-            images[rows] = photograph(labels[rows], self._num_classes, self._size, (*stream, 1, number))
-        drawn: Tensor = torch.from_numpy(images)
-        return TensorRows(drawn, torch.from_numpy(labels))
+
+        def draw() -> Tensor:
+            images = np.empty((len(labels), 3, self._size, self._size), np.uint8)
+            for number, start in enumerate(range(0, len(labels), CHUNK)):
+                rows = slice(start, start + CHUNK)
+                images[rows] = photograph(labels[rows], self._num_classes, self._size, (*stream, 1, number))
+            return torch.from_numpy(images)
+
+        key = digest("signs", _VERSION, self._num_classes, self._per_class[part], self._size, stream)
+        return TensorRows(cached_pixels(key, len(labels), draw, least=CHUNK), torch.from_numpy(labels))

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from lit_backdoor.data.sources.base import DelegatedSource, Part, Source
 from lit_backdoor.data.sources.files import data_folders, not_found
-from lit_backdoor.data.sources.folder import FileSource, image_files
+from lit_backdoor.data.sources.folder import FileSource
+from lit_backdoor.data.sources.listing import Listing, image_files
 from lit_backdoor.data.sources.parquet import ParquetSource
 
 __all__ = ["TinyImageNet"]
@@ -59,16 +60,30 @@ class _Extracted(FileSource):
     @cached_property
     def class_names(self) -> tuple[str, ...]:
         """The first word of each class, or its WordNet number where two classes share that word."""
-        words = dict(line.split("\t", 1) for line in (self._folder / "words.txt").read_text().splitlines())
+        table, words = self._folder / "words.txt", {}
+        if table.exists():
+            words = dict(line.split("\t", 1) for line in table.read_text().splitlines() if "\t" in line)
         return _readable(self._wnids, [words.get(wnid, wnid) for wnid in self._wnids])
 
-    def _list(self, part: Part) -> list[tuple[Path, int]]:
+    def _list(self, part: Part) -> Listing:
         label = {wnid: number for number, wnid in enumerate(self._wnids)}
-        if part == "train":
-            return [(path, label[wnid]) for wnid in label for path in image_files(self._folder / "train" / wnid)]
-        notes = (self._folder / "val" / "val_annotations.txt").read_text().splitlines()
-        pairs = sorted(tuple(line.split("\t")[:2]) for line in notes)
-        return [(self._folder / "val" / "images" / name, label[wnid]) for name, wnid in pairs]
+        folder, notes = self._folder / ("train" if part == "train" else "val"), self._folder / "val/val_annotations.txt"
+        files = Listing()
+        if part == "train" or not notes.exists() or not (folder / "images").is_dir():  # sorted into class folders
+            for wnid in label:
+                for place, name in image_files(folder / wnid):
+                    files.add(place, name, label[wnid])
+        else:
+            for name, wnid in sorted(line.split("\t")[:2] for line in notes.read_text().splitlines() if "\t" in line):
+                if wnid not in label:
+                    raise ValueError(f"'{notes}': '{name}' has the class '{wnid}', which wnids.txt does not name.")
+                files.add(str(folder / "images"), name, label[wnid])
+        if not len(files):
+            raise ValueError(
+                f"Expected images in '{folder}', in a folder per class (n01443537, …) or with val_annotations.txt, "
+                "found none. Extract tiny-imagenet-200.zip again."
+            )
+        return files
 
 
 def _class_file(path: Path) -> list[str] | None:

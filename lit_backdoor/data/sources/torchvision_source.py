@@ -13,8 +13,9 @@ from PIL import Image
 from torch import Tensor
 
 from lit_backdoor.data.sources.base import Part, Rows, Source, TensorRows, check_labels, digest, size_pair
-from lit_backdoor.data.sources.files import not_found, to_rgb
+from lit_backdoor.data.sources.files import not_found
 from lit_backdoor.errors import one_of
+from lit_backdoor.pictures import to_rgb
 from lit_backdoor.presets import cache_folder
 
 __all__ = ["TorchvisionSource"]

@@ -16,7 +16,7 @@ from lit_backdoor.models import Classifier, Frozen, PatternedUNet, UNet
 from lit_backdoor.models.base import batch_norms
 from lit_backdoor.stages.base import Batch
 from lit_backdoor.stages.generator_training import GeneratorTraining
-from lit_backdoor.stages.optim import Schedule
+from lit_backdoor.stages.optim import Schedule, adam_for_generators
 
 __all__ = ["DetectorFreeGenerator"]
 
@@ -54,7 +54,7 @@ class DetectorFreeGenerator(GeneratorTraining):
         kind_of_layer: Literal["conv", "block"] = "conv",
         decay: float = 0.1,
         statistics: Literal["root", "suspect"] = "root",
-        optimizer: OptimizerCallable = lambda p: torch.optim.Adam(p, lr=1e-3),
+        optimizer: OptimizerCallable = adam_for_generators,
         schedule: Schedule = "constant",
     ) -> None:
         super().__init__(suspect, generator, optimizer, schedule)
@@ -91,9 +91,10 @@ class DetectorFreeGenerator(GeneratorTraining):
                 net(part)
         return net
 
-    def objective(self, batch: Batch, generated: Tensor) -> dict[str, Tensor]:
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Compute the loss on one batch of root images."""
         images = batch["image"]
+        generated = self.generator(images)
         mse = F.mse_loss(generated.float(), images)
         moved = self.judge.module.taps(generated, self.names)
         with torch.no_grad():

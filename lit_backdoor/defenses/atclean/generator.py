@@ -8,15 +8,14 @@ import torch
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
 from torch.nn import functional as F
-from torchmetrics import Metric
 
 from lit_backdoor.errors import one_of
 from lit_backdoor.functional.collision import DISTANCES, locate_loss
-from lit_backdoor.metrics import DegreeOfFeatureCollisions
 from lit_backdoor.models import Classifier, Frozen, UNet
-from lit_backdoor.stages.base import Batch, Outcome, Stage
-from lit_backdoor.stages.generator_training import GeneratorTraining, update_dof
-from lit_backdoor.stages.optim import Schedule
+from lit_backdoor.stages.base import Batch, Stage
+from lit_backdoor.stages.evaluation import Evaluator, GeneratorEvaluator
+from lit_backdoor.stages.generator_training import GeneratorTraining
+from lit_backdoor.stages.optim import Schedule, adam_for_generators
 
 __all__ = ["CollisionGenerator", "UntrainedGenerator"]
 
@@ -55,7 +54,7 @@ class CollisionGenerator(GeneratorTraining):
         kind_of_layer: Literal["conv", "block"] = "conv",
         decay: float = 0.1,
         cache_rows: int = 1024,
-        optimizer: OptimizerCallable = lambda p: torch.optim.Adam(p, lr=1e-3),
+        optimizer: OptimizerCallable = adam_for_generators,
         schedule: Schedule = "constant",
     ) -> None:
         super().__init__(suspect, generator, optimizer, schedule)
@@ -76,14 +75,13 @@ class CollisionGenerator(GeneratorTraining):
         super().on_fit_start()
         parts: dict[str, list[Tensor]] = {name: [] for name in self.names}
         seen = 0
-        with torch.no_grad():
-            for batch in self.passes("suspicious"):
-                if seen >= self.cache_rows:
-                    break
-                taps = self.taps(batch["image"][batch["valid"]][: self.cache_rows - seen])
-                seen += len(taps[0])
-                for name, tap in zip(self.names, taps, strict=True):
-                    parts[name].append(self.distance.prepare(tap).detach())
+        for batch in self.passes("suspicious"):
+            if seen >= self.cache_rows:
+                break
+            taps = self.taps(batch["image"][batch["valid"]][: self.cache_rows - seen])
+            seen += len(taps[0])
+            for name, tap in zip(self.names, taps, strict=True):
+                parts[name].append(self.distance.prepare(tap))
         self.suspicious = [torch.cat(parts[name]) for name in self.names]
 
     def taps(self, images: Tensor) -> list[Tensor]:
@@ -91,8 +89,9 @@ class CollisionGenerator(GeneratorTraining):
         taps = self.net.module.taps(images, self.names)
         return [taps[name] for name in self.names]
 
-    def objective(self, batch: Batch, generated: Tensor) -> dict[str, Tensor]:
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Compute Eq. 3 on one batch of root images, against as many suspicious rows drawn with replacement."""
+        generated = self.generator(batch["image"])
         rows = torch.randint(len(self.suspicious[0]), (len(generated),)).to(generated.device)
         mse = F.mse_loss(generated.float(), batch["image"])
         locate = locate_loss(self.taps(generated), [part[rows] for part in self.suspicious], self.distance, self.decay)
@@ -100,16 +99,16 @@ class CollisionGenerator(GeneratorTraining):
 
 
 class UntrainedGenerator(Stage):
-    """Hand on a generator with random weights in every layer: the ablation without step 3.
+    """Export a generator with random weights in every layer: the ablation without step 3.
 
     Args:
         suspect: Path of a suspect bundle, or a classifier; DoF is measured against it.
         generator: The net; default `UNet` with ``start="random"``.
     """
 
-    views: ClassVar[tuple[str, ...]] = ("root",)
+    views: ClassVar[tuple[str, ...]] = ()
     verb: ClassVar[Literal["fit", "predict"]] = "predict"
-    kind: ClassVar[str] = "generator"
+    kind: ClassVar[str | None] = "generator"
 
     def __init__(self, suspect: str | Classifier, generator: UNet | None = None) -> None:
         super().__init__()
@@ -120,17 +119,13 @@ class UntrainedGenerator(Stage):
         """Open the suspect, so that the bundle names it."""
         self.net = Frozen(self.open_classifier())
 
-    def metrics(self) -> dict[str, Metric]:
+    def result(self) -> UNet:
+        """Give the generator as it began."""
+        return self.generator
+
+    def evaluator(self) -> Evaluator:
         """Measure DoF."""
-        return {"dof": DegreeOfFeatureCollisions()}
+        return GeneratorEvaluator(self.attached_data, self.net, self.generator)
 
-    def evaluate(self, batch: Batch, metrics: Any) -> list[str]:
-        """Compare logits on triggered and generated images (ATClean, Eq. 6), over all test rows."""
-        return update_dof(batch, metrics["dof"], self.net, self.generator)
-
-    def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
+    def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Do nothing: there is nothing to train."""
-
-    def outcome(self) -> Outcome:
-        """Hand on the generator as it began."""
-        return Outcome(module=self.generator)

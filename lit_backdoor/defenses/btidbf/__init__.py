@@ -3,21 +3,21 @@
 Xu et al., "Towards Reliable and Efficient Backdoor Trigger Inversion via Decoupling Benign Features", ICLR 2024.
 """
 
-from lit_backdoor.defenses.btidbf.adaptive import AdaptiveTraining
-from lit_backdoor.defenses.btidbf.detection import Detection
-from lit_backdoor.defenses.btidbf.inversion import TriggerInversion
-from lit_backdoor.defenses.btidbf.purification import Purification
-from lit_backdoor.defenses.btidbf.settings import Decoupling, Inversion
-from lit_backdoor.defenses.btidbf.unlearning import Unlearning
-from lit_backdoor.defenses.btidbf.varied_purification import VariedPurification
+from lit_backdoor.defenses.btidbf.adaptive import BTIDBFAdaptiveTraining
+from lit_backdoor.defenses.btidbf.detection import BTIDBFDetection
+from lit_backdoor.defenses.btidbf.inversion import BTIDBFInversion
+from lit_backdoor.defenses.btidbf.purification import BTIDBFPurification
+from lit_backdoor.defenses.btidbf.settings import Decoupling, InversionSettings
+from lit_backdoor.defenses.btidbf.unlearning import BTIDBFUnlearning
+from lit_backdoor.defenses.btidbf.varied_purification import BTIDBFVariedPurification
 
 __all__ = [
-    "AdaptiveTraining",
+    "BTIDBFAdaptiveTraining",
+    "BTIDBFDetection",
+    "BTIDBFInversion",
+    "BTIDBFPurification",
+    "BTIDBFUnlearning",
+    "BTIDBFVariedPurification",
     "Decoupling",
-    "Detection",
-    "Inversion",
-    "Purification",
-    "TriggerInversion",
-    "Unlearning",
-    "VariedPurification",
+    "InversionSettings",
 ]

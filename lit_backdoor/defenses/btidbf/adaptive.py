@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
-from torch.optim import Adam, Optimizer
+from torch.optim import SGD, Adam, Optimizer
 
 from lit_backdoor.data.stamping import on_device
 from lit_backdoor.defenses.btidbf.decoupled import Decoupled
-from lit_backdoor.defenses.btidbf.settings import Decoupling, Span, make_plan
+from lit_backdoor.defenses.btidbf.settings import Decoupling
 from lit_backdoor.functional.decoupling import adaptive_loss
 from lit_backdoor.models import Classifier
-from lit_backdoor.stages.base import Batch, Outcome
+from lit_backdoor.stages.base import Batch
+from lit_backdoor.stages.phased import Span, make_plan
 from lit_backdoor.triggers import Role
 
-__all__ = ["AdaptiveTraining"]
+__all__ = ["BTIDBFAdaptiveTraining"]
 
 
-class AdaptiveTraining(Decoupled):
+def gentle_sgd(parameters: Any) -> Optimizer:
+    """Make SGD .01 with momentum .9."""
+    return SGD(parameters, lr=0.01, momentum=0.9)
+
+
+class BTIDBFAdaptiveTraining(Decoupled):
     """Attack BTI-DBF: fine-tune a backdoored suspect so that its backdoor features classify benign images too.
 
     The attacker, who holds the questioned set's clean rows and the trigger, decouples benign features as the defender
@@ -34,7 +40,7 @@ class AdaptiveTraining(Decoupled):
         optimizer: Makes the optimizer of the suspect; the paper gives none. Default SGD .01, momentum .9.
 
     Raises:
-        ValueError: When run, if there is no attack, or ``max_epochs`` is not the sum of the phases'.
+        ValueError: When run, if there is no attack, or ``max_epochs`` contradicts the phases.
     """
 
     views: ClassVar[tuple[str, ...]] = ("train",)
@@ -44,7 +50,7 @@ class AdaptiveTraining(Decoupled):
         suspect: str | Classifier,
         decoupling: Decoupling | None = None,
         epochs: int = 2,
-        optimizer: OptimizerCallable = lambda p: torch.optim.SGD(p, lr=0.01, momentum=0.9),
+        optimizer: OptimizerCallable = gentle_sgd,
     ) -> None:
         super().__init__(decoupling or Decoupling(epochs=1))
         if epochs < 1:
@@ -79,7 +85,7 @@ class AdaptiveTraining(Decoupled):
         mask = Adam([self.raw_mask], lr=self.decoupling.lr)
         return {"mask": mask, "adapt": self.optimizer(self.classifier.parameters())}
 
-    def begin(self, span: Span) -> None:
+    def begin_phase(self, span: Span) -> None:
         """Begin the mask."""
         if span.phase == "mask":
             self.begin_mask(span)
@@ -89,25 +95,22 @@ class AdaptiveTraining(Decoupled):
         self.classifier.train(phase == "adapt")
         self.set_probe_mode(phase)
 
-    def logits(self, images: Tensor) -> Tensor:
-        """Classify by the suspect as tuned so far."""
-        return self.classifier(images)  # type: ignore[no-any-return]
-
-    def step(self, span: Span, batch: Batch) -> Tensor | None:
-        """Give the phase's loss on the batch's clean rows, in Eq. 7 also with the trigger."""
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """Compute the phase's loss on the batch's clean rows, in Eq. 7 also with the trigger."""
         kept = batch["role"] == Role.CLEAN
         part = {name: batch[name][kept] for name in ("image", "label", "index")}
-        if span.phase == "mask":
-            return self.mask_step(part)
+        if self.span.phase == "mask":
+            return self.mask_losses(part)
         attack = self.data.attack
         images, labels = part["image"], part["label"]
         triggered = on_device(attack.trigger, images.device).poison(images, part["index"])
         clean, stamped = self.features(self.classifier, torch.cat((images, triggered))).chunk(2)
         wanted = attack.relabel(labels, self.classifier.num_classes)
-        return adaptive_loss(
+        loss = adaptive_loss(
             lambda features: self.head(self.classifier, features), clean, stamped, self.mask, labels, wanted
         )
+        return {"loss": loss}
 
-    def outcome(self) -> Outcome:
-        """Hand on the classifier."""
-        return Outcome(module=self.classifier)
+    def result(self) -> Classifier:
+        """Give the suspect as tuned so far."""
+        return self.classifier

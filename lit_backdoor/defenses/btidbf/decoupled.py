@@ -8,18 +8,18 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from lit_backdoor.defenses.btidbf.alternating import Alternating
-from lit_backdoor.defenses.btidbf.settings import Decoupling, Span
+from lit_backdoor.defenses.btidbf.settings import Decoupling
 from lit_backdoor.functional.decoupling import mask_loss, soft_mask
 from lit_backdoor.models import Classifier
 from lit_backdoor.models.base import batch_norms, evaluating
 from lit_backdoor.models.split import check_split, features_at, head_from
 from lit_backdoor.stages.base import Batch
+from lit_backdoor.stages.phased import Phased, Span
 
 __all__ = ["Decoupled"]
 
 
-class Decoupled(Alternating):
+class Decoupled(Phased):
     """Learn in ``mask`` phases which features of the `subject` are benign, on a copy of it, the `probe`.
 
     Args:
@@ -91,13 +91,12 @@ class Decoupled(Alternating):
             for norm in batch_norms(self.probe):
                 norm.train()
 
-    def mask_step(self, batch: Batch) -> Tensor | None:
-        """Compute Eq. 1 on one batch of root images."""
+    def mask_losses(self, batch: Batch) -> dict[str, Tensor]:
+        """Compute Eq. 1 on one batch of root images; where the mask is given, only the probe's norms see it."""
         with torch.no_grad():
             features = self.features(self.probe, batch["image"])
         if self.decoupling.mask != "learned":
-            return None
+            return {}
         mask = soft_mask(self.raw_mask)
         loss = mask_loss(lambda part: self.head(self.probe, part), features, mask, batch["label"])
-        self.log_train(len(features), mask_loss=loss.detach(), mask_mean=mask.detach().mean())
-        return loss
+        return {"loss": loss, "mask_loss": loss, "mask_mean": mask.mean()}

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from lit_backdoor.models import Purified
 from lit_backdoor.stages.input_detection import InputDetection
 
-__all__ = ["Detection"]
+__all__ = ["BTIDBFDetection"]
 
 
-class Detection(InputDetection):
+class BTIDBFDetection(InputDetection):
     """Flag test inputs whose predicted class changes when the purifier of BTI-DBF (P) is put before the suspect.
 
     Args:
-        purified: Path of the bundle that `Purification` left, or a purified suspect.
+        purified: Path of the bundle that `BTIDBFPurification` exported, or a purified suspect.
         table: CSV file of inputs that ``predict`` writes; None puts ``inputs.csv`` under ``default_root_dir``.
     """
-
-    def __init__(self, purified: str | Purified, table: str | None = None) -> None:
-        super().__init__(purified, table)

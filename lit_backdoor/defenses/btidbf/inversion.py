@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, cast
-
-from torchmetrics import Metric
+from typing import ClassVar, cast
 
 from lit_backdoor.defenses.btidbf.inverting import Generator, Inverting
-from lit_backdoor.defenses.btidbf.settings import Decoupling, Inversion
-from lit_backdoor.metrics import FeatureDistance
+from lit_backdoor.defenses.btidbf.settings import Decoupling, InversionSettings
 from lit_backdoor.models import Classifier, Frozen
-from lit_backdoor.stages.base import Batch, Outcome
-from lit_backdoor.stages.evaluation import update_feature_distance
+from lit_backdoor.stages.base import Outcome
+from lit_backdoor.stages.evaluation import Evaluator, TriggerEvaluator
 from lit_backdoor.triggers import GeneratorTrigger
 
-__all__ = ["TriggerInversion"]
+__all__ = ["BTIDBFInversion"]
 
 
-class TriggerInversion(Inverting):
+class BTIDBFInversion(Inverting):
     """Invert a suspect's trigger; the result is a `Trigger` that stamps what was found (BTI-DBF, Sec. 3.2).
 
     Features are decoupled by a mask on a copy of the suspect, then a generator moves the remaining, backdoor features
@@ -37,19 +34,19 @@ class TriggerInversion(Inverting):
             and a `PatternedUNet`.
 
     Raises:
-        ValueError: When run, if ``max_epochs`` is not the sum of the phases'.
+        ValueError: When run, if ``max_epochs`` contradicts the phases.
     """
 
-    kind: ClassVar[str] = "trigger"
+    kind: ClassVar[str | None] = "trigger"
 
     def __init__(
         self,
         suspect: str | Classifier,
         decoupling: Decoupling | None = None,
-        inversion: Inversion | None = None,
+        inversion: InversionSettings | None = None,
         generator: Generator | Sequence[Generator] | None = None,
     ) -> None:
-        super().__init__(decoupling, inversion or Inversion(epochs=6), generator)
+        super().__init__(decoupling, inversion or InversionSettings(epochs=6), generator)
         self.given(suspect=suspect)
 
     @property
@@ -62,18 +59,18 @@ class TriggerInversion(Inverting):
         self.net = Frozen(self.open_classifier())
         self.build_inversion()
 
-    def metrics(self) -> dict[str, Metric]:
-        """Measure FD."""
-        return {"feature_distance": FeatureDistance()}
-
-    def evaluate(self, batch: Batch, metrics: Any) -> list[str]:
-        """Compare the recovered with the true trigger, where the attack is known and a generator was chosen."""
+    def evaluator(self) -> Evaluator:
+        """Compare the recovered with the true trigger, once a generator was chosen."""
         if self.target < 0:
-            return []
-        return update_feature_distance(batch, metrics["feature_distance"], self.subject, self.generator)
+            return Evaluator()
+        return TriggerEvaluator(self.attached_data, self.subject, self.generator)
+
+    def result(self) -> GeneratorTrigger:
+        """Give the trigger."""
+        return GeneratorTrigger(cast(Generator, self.generator))
 
     def outcome(self) -> Outcome:
-        """Hand on the trigger."""
-        if self.target < 0:  # a run that was cut short
+        """Export the trigger; vote first in a run that was cut short."""
+        if self.target < 0:
             self.vote()
-        return Outcome(module=GeneratorTrigger(cast(Generator, self.generator)), numbers=self.numbers())
+        return super().outcome()

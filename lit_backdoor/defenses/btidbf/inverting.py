@@ -11,13 +11,13 @@ from torch.nn import functional as F
 from torch.optim import Adam, Optimizer
 
 from lit_backdoor.defenses.btidbf.decoupled import Decoupled
-from lit_backdoor.defenses.btidbf.settings import Decoupling, Inversion, Span, make_plan
+from lit_backdoor.defenses.btidbf.settings import Decoupling, InversionSettings
 from lit_backdoor.errors import settings
 from lit_backdoor.functional.decoupling import error, hinged_loss, inversion_loss, tau_to_pixels
 from lit_backdoor.metrics import TargetVotes
 from lit_backdoor.models import Classifier, PatternedUNet, UNet, WarpField
-from lit_backdoor.models.base import evaluating
 from lit_backdoor.stages.base import Batch
+from lit_backdoor.stages.phased import Span, make_plan
 
 __all__ = ["Generator", "Inverting"]
 
@@ -53,7 +53,7 @@ class Inverting(Decoupled):
     def __init__(
         self,
         decoupling: Decoupling | None,
-        inversion: Inversion | None,
+        inversion: InversionSettings | None,
         generator: Generator | Sequence[Generator] | None,
         rounds: int = 1,
         own_phase: tuple[str, int] | None = None,
@@ -61,7 +61,7 @@ class Inverting(Decoupled):
         super().__init__(settings("decoupling", decoupling, Decoupling) or Decoupling())
         if rounds < 1:
             raise ValueError(f"Expected at least one round, got rounds={rounds}.")
-        self.inversion = settings("inversion", inversion, Inversion) or Inversion()
+        self.inversion = settings("inversion", inversion, InversionSettings) or InversionSettings()
         self.own_phase = own_phase
         self.plan = make_plan(self._phases(rounds))
         self._candidates = [generator] if isinstance(generator, nn.Module) else generator
@@ -120,13 +120,14 @@ class Inverting(Decoupled):
             "invert": generator,
         }
 
-    def begin(self, span: Span) -> None:
+    def begin_phase(self, span: Span) -> None:
         """Begin a mask phase anew."""
         if span.phase == "mask":
             self.begin_mask(span)
 
     def on_train_epoch_end(self) -> None:
         """Count the votes and choose, once the first inversion is over."""
+        super().on_train_epoch_end()
         if self.current_epoch + 1 == self._first_inverted:
             self.vote()
 
@@ -135,24 +136,22 @@ class Inverting(Decoupled):
         self.subject.eval()
         self.set_probe_mode(phase)
 
-    def on_train_epoch_start(self) -> None:
+    def begin_epoch(self) -> None:
         """Begin the phase; without augmentation, compute once the features that all of its epochs compare with."""
         if self.current_epoch >= self._first_inverted and self.target < 0:
             self.vote()  # a run that resumes after an epoch's last step has no end of that epoch
-        super().on_train_epoch_start()
+        super().begin_epoch()
         if self.current_epoch == self.span.start:
             self._known = None
         net = {"warmup": self.subject, "invert": self.reference, "purify": self.subject}.get(self.span.phase)
         if net is not None and self._known is None and self.data.augment is None:
             self._known = self._features_of_root(net)
 
-    @torch.no_grad()
     def _features_of_root(self, net: Classifier) -> tuple[Tensor, Tensor]:
         rows, parts = [], []
-        with self.trainer.precision_plugin.forward_context():
-            for batch in self.passes("root"):
-                rows.append(batch["index"][batch["valid"]])
-                parts.append(self.features(net, batch["image"])[batch["valid"]])
+        for batch in self.passes("root"):
+            rows.append(batch["index"][batch["valid"]])
+            parts.append(self.features(net, batch["image"])[batch["valid"]])
         order = torch.cat(rows).argsort()
         return torch.cat(rows)[order], torch.cat(parts)[order]
 
@@ -164,13 +163,20 @@ class Inverting(Decoupled):
         rows, features = self._known
         return features[torch.searchsorted(rows, batch["index"])]
 
-    def step(self, span: Span, batch: Batch) -> Tensor | None:
-        """Give the phase's loss."""
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """Compute the phase's loss."""
+        span = self.span
         if span.phase == "mask":
-            return self.mask_step(batch)
-        one = self.warmup_step if span.phase == "warmup" else self.invert_step
+            return self.mask_losses(batch)
+        one = self.warmup_losses if span.phase == "warmup" else self.invert_losses
         # the sum trains each on its own: no weight is shared
-        return torch.stack([one(span, batch, net) for net in self.trained_in(span.round)]).sum()
+        nets = self.trained_in(span.round)
+        found = [one(span, batch, net) for net in nets]
+        logged: dict[str, Tensor] = {}
+        for net, values in zip(nets, found, strict=True):
+            prefix = f"{type(net).__name__}_" if len(nets) > 1 else ""
+            logged |= {prefix + name: value for name, value in values.items()}
+        return {**logged, "loss": torch.stack([values["loss"] for values in found]).sum()}
 
     def seen(self, span: Span, generated: Tensor) -> Tensor:
         """Give what the classifier sees of generated images."""
@@ -181,16 +187,16 @@ class Inverting(Decoupled):
         """The net whose features are compared."""
         return self.probe if self.inversion.statistics == "refreshed" else self.subject
 
-    def warmup_step(self, span: Span, batch: Batch, generator: nn.Module) -> Tensor:
+    def warmup_losses(self, span: Span, batch: Batch, generator: nn.Module) -> dict[str, Tensor]:
         """Reproduce images and their features: the release's first step, without its term on soft labels."""
         images, norm = batch["image"], self.inversion.norm
         generated = generator(images)
         features = self.features_of(self.subject, batch)
         image = error(generated, images, norm) / self.unit
         weight = torch.where(image > 0.1, 100.0, 0.01)
-        return weight * image + error(self.features(self.subject, generated), features, norm)
+        return {"loss": weight * image + error(self.features(self.subject, generated), features, norm)}
 
-    def invert_step(self, span: Span, batch: Batch, generator: nn.Module) -> Tensor:
+    def invert_losses(self, span: Span, batch: Batch, generator: nn.Module) -> dict[str, Tensor]:
         """Compute Eq. 2 on one batch of root images."""
         images, settings = batch["image"], self.inversion
         generated = generator(images)
@@ -213,11 +219,7 @@ class Inverting(Decoupled):
             labels = self.target.expand(len(images))
             loss = loss + parts.bounded * F.cross_entropy(self.subject(seen).float(), labels)
         named = {"image_error": parts.image, "benign_error": parts.benign, "backdoor_error": parts.backdoor}
-        logged = {name: value.detach() for name, value in named.items()} | {"bounded": parts.bounded.float()}
-        several = len(self.trained_in(span.round)) > 1
-        prefix = f"{type(generator).__name__}_" if several else ""
-        self.log_train(len(images), **{prefix + name: value for name, value in logged.items()})
-        return loss
+        return {"loss": loss, **named, "bounded": parts.bounded.float()}
 
     def vote(self) -> None:
         """Count where the subject sends the images of each of the first round's generators, and choose one."""
@@ -245,9 +247,8 @@ class Inverting(Decoupled):
 
     def _votes_of(self, generator: nn.Module) -> dict[str, Tensor]:
         votes = TargetVotes(self.subject.num_classes).to(self.device)
-        with evaluating(self.subject), evaluating(generator), self.trainer.precision_plugin.forward_context():
-            for batch in self.passes("root"):
-                votes.update(self.subject(generator(batch["image"])), batch["valid"])
+        for batch in self.passes("root", self.subject, generator):
+            votes.update(self.subject(generator(batch["image"])), batch["valid"])
         return votes.compute()
 
     def numbers(self) -> dict[str, Any]:

@@ -11,16 +11,17 @@ from torch.nn import functional as F
 from torch.optim import Adam, Optimizer
 
 from lit_backdoor.defenses.btidbf.inverting import Generator, Inverting
-from lit_backdoor.defenses.btidbf.settings import Decoupling, Inversion, Span
+from lit_backdoor.defenses.btidbf.settings import Decoupling, InversionSettings
 from lit_backdoor.errors import check_share, one_of
 from lit_backdoor.functional.decoupling import error, replace_share
 from lit_backdoor.models import Classifier, Frozen, Purified, UNet
-from lit_backdoor.stages.base import Batch, Outcome
+from lit_backdoor.stages.base import Batch
+from lit_backdoor.stages.phased import Span
 
-__all__ = ["Purification"]
+__all__ = ["BTIDBFPurification"]
 
 
-class Purification(Inverting):
+class BTIDBFPurification(Inverting):
     """Train a net that stands before the frozen suspect and takes triggers off; the result is a `Purified` suspect.
 
     In every round after the first the trigger is inverted through the purifier, so that it learns what still passes.
@@ -48,14 +49,14 @@ class Purification(Inverting):
         benign_weight: Weight of the benign loss (Eq. 6) in ``all``; 0 is the ablation of Fig. 8.
 
     Raises:
-        ValueError: If an option is unknown; when run, if ``max_epochs`` is not what rounds and phases make.
+        ValueError: If an option is unknown; when run, if ``max_epochs`` contradicts rounds and phases.
     """
 
     def __init__(
         self,
         suspect: str | Classifier,
         decoupling: Decoupling | None = None,
-        inversion: Inversion | None = None,
+        inversion: InversionSettings | None = None,
         generator: Generator | Sequence[Generator] | None = None,
         purifier: UNet | None = None,
         rounds: int = 5,
@@ -71,7 +72,7 @@ class Purification(Inverting):
     ) -> None:
         super().__init__(
             decoupling or Decoupling(epochs=1),
-            inversion or Inversion(epochs=1, first_epochs=3, toward_target=True),
+            inversion or InversionSettings(epochs=1, first_epochs=3, toward_target=True),
             generator,
             rounds,
             ("purify", purify_epochs),
@@ -100,28 +101,24 @@ class Purification(Inverting):
         """Add the purifier's optimizer."""
         return {**super().optimizers_by_phase(), "purify": Adam(self.purifier.parameters(), lr=self.lr)}
 
-    def begin(self, span: Span) -> None:
+    def begin_phase(self, span: Span) -> None:
         """Let the purifier start where the warm-up left the generator."""
-        super().begin(span)
+        super().begin_phase(span)
         shapes, others = (
             {name: weight.shape for name, weight in net.state_dict().items()} for net in (self.purifier, self.generator)
         )
         if span == self.plan[1] and self.plan[0].phase == "warmup" and shapes == others:
             self.purifier.load_state_dict(self.generator.state_dict())
 
-    def logits(self, images: Tensor) -> Tensor:
-        """Classify what the purifier leaves."""
-        return self.net(self.purifier(images))  # type: ignore[no-any-return]
-
     def seen(self, span: Span, generated: Tensor) -> Tensor:
         """Look at generated images through the purifier, once it was trained."""
         return self.purifier(generated) if span.round else generated
 
-    def step(self, span: Span, batch: Batch) -> Tensor | None:
-        """Give the phase's loss."""
-        return self.purify_step(batch) if span.phase == "purify" else super().step(span, batch)
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """Compute the phase's loss."""
+        return {"loss": self.purifying(batch)} if self.span.phase == "purify" else super().losses(batch)
 
-    def purify_step(self, batch: Batch) -> Tensor:
+    def purifying(self, batch: Batch) -> Tensor:
         """Compute Eq. 4 on one batch of root images."""
         images = batch["image"]
         features = self.features_of(self.subject, batch)
@@ -149,6 +146,6 @@ class Purification(Inverting):
         loss = F.cross_entropy(self.head(self.subject, found).float(), batch["label"]) + weight * image
         return loss + self.feature_weight * error(found, features, norm)
 
-    def outcome(self) -> Outcome:
-        """Hand on the suspect behind its purifier."""
-        return Outcome(module=Purified(self.purifier, self.subject), numbers=self.numbers())
+    def result(self) -> Purified:
+        """Give the suspect behind its purifier."""
+        return Purified(self.purifier, self.subject)

@@ -1,14 +1,13 @@
-"""Settings of BTI-DBF's two steps, and the plan of epochs that rounds of them make."""
+"""Settings of BTI-DBF's two steps."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
 from lit_backdoor.errors import one_of
 
-__all__ = ["Decoupling", "Inversion", "Span", "make_plan"]
+__all__ = ["Decoupling", "InversionSettings"]
 
 Norm = Literal["l2", "l1"]
 
@@ -49,7 +48,7 @@ class Decoupling:
 
 
 @dataclass(frozen=True)
-class Inversion:
+class InversionSettings:
     """How the trigger is inverted (Eq. 2).
 
     Attributes:
@@ -103,37 +102,6 @@ class Inversion:
     def epochs_of(self, number: int) -> int:
         """Give the epochs of a round, counted from 0."""
         return self.epochs if number or self.first_epochs is None else self.first_epochs
-
-
-@dataclass(frozen=True)
-class Span:
-    """A phase's epochs in one round.
-
-    Attributes:
-        phase: Its name.
-        round: The round, from 0.
-        start: Its first epoch.
-        epochs: How many.
-    """
-
-    phase: str
-    round: int
-    start: int
-    epochs: int
-
-    @property
-    def stop(self) -> int:
-        """The epoch after the last."""
-        return self.start + self.epochs
-
-
-def make_plan(phases: Iterable[tuple[str, int, int]]) -> tuple[Span, ...]:
-    """Lay phases, given as (name, round, epochs), one after the other; those without epochs are left out."""
-    plan: list[Span] = []
-    for phase, number, epochs in phases:
-        if epochs:
-            plan.append(Span(phase, number, plan[-1].stop if plan else 0, epochs))
-    return tuple(plan)
 
 
 def _positive(name: str, value: float) -> None:

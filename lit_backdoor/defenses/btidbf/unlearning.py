@@ -12,17 +12,18 @@ from torch.nn import functional as F
 from torch.optim import Optimizer
 
 from lit_backdoor.defenses.btidbf.inverting import Generator, Inverting
-from lit_backdoor.defenses.btidbf.settings import Decoupling, Inversion, Span
+from lit_backdoor.defenses.btidbf.settings import Decoupling, InversionSettings
 from lit_backdoor.errors import check_share, one_of
 from lit_backdoor.functional.decoupling import error, replace_share, unlearning_loss
 from lit_backdoor.models import Classifier
 from lit_backdoor.models.base import batch_norms
-from lit_backdoor.stages.base import Batch, Outcome
+from lit_backdoor.stages.base import Batch
+from lit_backdoor.stages.optim import adam
 
-__all__ = ["Unlearning"]
+__all__ = ["BTIDBFUnlearning"]
 
 
-class Unlearning(Inverting):
+class BTIDBFUnlearning(Inverting):
     """Fine-tune a suspect on images with the inverted trigger under their true labels, in rounds with its inversion.
 
     Each round draws a new mask and trains the generator on, against the suspect as it is by then (R1 rounds; 1 is the
@@ -43,25 +44,25 @@ class Unlearning(Inverting):
         batch_norm: ``train`` uses and updates batch statistics, ``eval`` keeps the suspect's running ones.
 
     Raises:
-        ValueError: If an option is unknown; when run, if ``max_epochs`` is not what rounds and phases make.
+        ValueError: If an option is unknown; when run, if ``max_epochs`` contradicts rounds and phases.
     """
 
     def __init__(
         self,
         suspect: str | Classifier,
         decoupling: Decoupling | None = None,
-        inversion: Inversion | None = None,
+        inversion: InversionSettings | None = None,
         generator: Generator | Sequence[Generator] | None = None,
         rounds: int = 3,
         unlearn_epochs: int = 3,
         lesson: Literal["all", "part"] = "part",
         share: float = 0.1,
-        optimizer: OptimizerCallable = lambda p: torch.optim.Adam(p, lr=1e-4),
+        optimizer: OptimizerCallable = adam,
         batch_norm: Literal["train", "eval"] = "train",
     ) -> None:
         super().__init__(
             decoupling,
-            inversion or Inversion(first_epochs=6, toward_target=True),
+            inversion or InversionSettings(first_epochs=6, toward_target=True),
             generator,
             rounds,
             ("unlearn", unlearn_epochs),
@@ -94,15 +95,11 @@ class Unlearning(Inverting):
             for norm in batch_norms(self.classifier):
                 norm.train(self.batch_norm == "train")
 
-    def logits(self, images: Tensor) -> Tensor:
-        """Classify by the suspect as tuned so far."""
-        return self.classifier(images)  # type: ignore[no-any-return]
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """Compute the phase's loss."""
+        return {"loss": self.unlearning(batch)} if self.span.phase == "unlearn" else super().losses(batch)
 
-    def step(self, span: Span, batch: Batch) -> Tensor | None:
-        """Give the phase's loss."""
-        return self.unlearn_step(batch) if span.phase == "unlearn" else super().step(span, batch)
-
-    def unlearn_step(self, batch: Batch) -> Tensor:
+    def unlearning(self, batch: Batch) -> Tensor:
         """Compute Eq. 3; clean and generated images go through the net together, gradients flow through both."""
         images, labels = batch["image"], batch["label"]
         with torch.no_grad():
@@ -118,6 +115,6 @@ class Unlearning(Inverting):
         clean_logits, logits = self.head(self.classifier, features).chunk(2)
         return unlearning_loss(clean_logits, logits, clean, changed, labels, norm)
 
-    def outcome(self) -> Outcome:
-        """Hand on the tuned classifier."""
-        return Outcome(module=self.classifier, numbers=self.numbers())
+    def result(self) -> Classifier:
+        """Give the suspect as tuned so far."""
+        return self.classifier

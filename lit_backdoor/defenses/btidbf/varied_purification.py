@@ -7,16 +7,16 @@ import math
 import torch
 from torch import Tensor, nn
 
-from lit_backdoor.defenses.btidbf.purification import Purification
-from lit_backdoor.defenses.btidbf.settings import Decoupling, Inversion
+from lit_backdoor.defenses.btidbf.purification import BTIDBFPurification
+from lit_backdoor.defenses.btidbf.settings import Decoupling, InversionSettings
 from lit_backdoor.errors import check_share
 from lit_backdoor.functional.decoupling import occlusions, pieces
 from lit_backdoor.models import Classifier, LocalPattern, UNet, WideAndLocal
 
-__all__ = ["VariedPurification"]
+__all__ = ["BTIDBFVariedPurification"]
 
 
-class VariedPurification(Purification):
+class BTIDBFVariedPurification(BTIDBFPurification):
     """Train BTI-DBF's purifier on varied forms of many triggers: each round inverts new ones, and keeps the old ones.
 
     With a single generator the purifier learns to know its pattern, and the better it does, the less it does to the
@@ -40,14 +40,14 @@ class VariedPurification(Purification):
         benign_weight: Weight of the benign loss (Eq. 6); 0 is the ablation of Fig. 8.
 
     Raises:
-        ValueError: If an option is out of range; when run, if ``max_epochs`` is not what rounds and phases make.
+        ValueError: If an option is out of range; when run, if ``max_epochs`` contradicts rounds and phases.
     """
 
     def __init__(
         self,
         suspect: str | Classifier,
         decoupling: Decoupling | None = None,
-        inversion: Inversion | None = None,
+        inversion: InversionSettings | None = None,
         purifier: UNet | None = None,
         rounds: int = 4,
         purify_epochs: int = 6,
@@ -61,7 +61,7 @@ class VariedPurification(Purification):
         super().__init__(
             suspect,
             decoupling,
-            inversion or Inversion(epochs=2, first_epochs=3, toward_target=True),
+            inversion or InversionSettings(epochs=2, first_epochs=3, toward_target=True),
             None,
             purifier,
             rounds,
@@ -89,14 +89,14 @@ class VariedPurification(Purification):
         """Give a round's own."""
         return [self.generators[number]]
 
-    def on_train_epoch_start(self) -> None:
+    def begin_epoch(self) -> None:
         """Begin a phase where it is due, and let the purifier's learning rate fall over all rounds."""
-        super().on_train_epoch_start()
+        super().begin_epoch()
         span = self.span
         if span.phase == "purify":
             done = self.current_epoch - span.start + span.round * span.epochs
             passed = done / (self.rounds * span.epochs)
-            for group in self._optimizer(span.phase).optimizer.param_groups:
+            for group in self.optimizer_of(span.phase).optimizer.param_groups:
                 group["lr"] = self.lr * (1 + math.cos(math.pi * passed)) / 2
 
     def triggered(self, images: Tensor) -> Tensor:

@@ -3,11 +3,10 @@
 Amula et al., "Prototype Guided Backdoor Defense via Activation Space Manipulation", ICCV 2025 (arXiv:2503.20925).
 """
 
+from lit_backdoor.defenses.pgbd.known_target import PGBD
 from lit_backdoor.defenses.pgbd.mapping import TeacherMapping
 from lit_backdoor.defenses.pgbd.no_target import NTPGBD
-from lit_backdoor.defenses.pgbd.sanitization import PGBD
 from lit_backdoor.defenses.pgbd.settings import Geometry
 from lit_backdoor.defenses.pgbd.synthesized import STPGBD
-from lit_backdoor.defenses.stamp_search import StampSearch
 
-__all__ = ["NTPGBD", "PGBD", "STPGBD", "Geometry", "StampSearch", "TeacherMapping"]
+__all__ = ["NTPGBD", "PGBD", "STPGBD", "Geometry", "TeacherMapping"]

@@ -8,8 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from lit_backdoor.bundle import open_bundle
-from lit_backdoor.defenses.pgbd.sanitization import PGBD
+from lit_backdoor.defenses.pgbd.sanitization import PrototypeFineTune
 from lit_backdoor.models import Classifier
 from lit_backdoor.stages.inputs import Takes
 from lit_backdoor.stages.target_detection import read_report
@@ -17,7 +16,7 @@ from lit_backdoor.stages.target_detection import read_report
 __all__ = ["NTPGBD"]
 
 
-class NTPGBD(PGBD):
+class NTPGBD(PrototypeFineTune):
     """PGBD without a known target: take each class for it in turn; also against all-to-all attacks.
 
     A turn lasts some epochs, and turns are repeated. Prototypes and vectors are rebuilt at every switch;
@@ -29,14 +28,14 @@ class NTPGBD(PGBD):
         candidates: Path of a bundle of kind ``targets``: only its most suspicious classes have turns, the most
             suspicious first. Classes that its detector found no number for have none.
         top: How many of the candidates have turns; the paper's top k.
-        **options: Further arguments of `PGBD`, but its target.
+        **options: Further arguments of `PrototypeFineTune`.
 
     Raises:
         ValueError: If an option is unknown, ``interval`` or ``top`` not positive, or vectors are to be smoothed, which
             would mix those of different targets.
     """
 
-    takes: ClassVar[Takes] = {**PGBD.takes, "candidates": ("targets",)}
+    takes: ClassVar[Takes] = {**PrototypeFineTune.takes, "candidates": ("targets",)}
 
     def __init__(
         self,
@@ -48,13 +47,13 @@ class NTPGBD(PGBD):
     ) -> None:
         if "target" in options:
             raise ValueError(f"Expected no target for {type(self).__name__}, which tries all; PGBD takes one.")
-        super().__init__(suspect, 0, **options)
+        super().__init__(suspect, **options)
         if not (isinstance(interval, int) and isinstance(top, int)) or interval < 1 or top < 1:
             raise ValueError(f"Expected interval and top as whole numbers of at least 1, got {interval} and {top}.")
         if self.geometry.smoothed != "prototypes":
             raise ValueError("Expected geometry.smoothed: prototypes, since vectors change their target at every turn.")
         self.interval = interval
-        self.candidates = candidates
+        self.given(candidates=candidates)
         self.top = top
 
     @property
@@ -65,8 +64,8 @@ class NTPGBD(PGBD):
     def find_leads(self) -> Tensor:
         """Make room for one target, and find the classes that have turns."""
         self.turns = list(range(self.classifier.num_classes))
-        if self.candidates is not None:
-            bundle = self.sources["candidates"] = open_bundle(self.candidates, self.takes["candidates"])
+        bundle = self.bundle("candidates")
+        if bundle is not None:
             statistic = read_report(bundle).statistic
             if len(statistic) != len(self.turns):
                 reported = len(statistic)
@@ -96,11 +95,7 @@ class NTPGBD(PGBD):
         if not self.turns:
             raise ValueError(f"Expected root images of at least one candidate class, got none of {missing}.")
 
-    def on_train_epoch_start(self) -> None:
+    def begin_epoch(self) -> None:
         """Say whose turn it is, before vectors are rebuilt."""
         self.leads.fill_(self.turns[self.current_epoch // self.interval % len(self.turns)])
-        super().on_train_epoch_start()
-
-    def numbers(self) -> dict[str, Any]:
-        """Name no target: none is known."""
-        return {}
+        super().begin_epoch()

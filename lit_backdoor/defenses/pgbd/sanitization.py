@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from typing import Any, Literal
 
 import torch
@@ -10,21 +11,20 @@ from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
 from torch.nn import functional as F
 
-from lit_backdoor.defenses.pgbd.activations import ActivationSpace, Stamp
-from lit_backdoor.defenses.pgbd.averaging import AveragedFineTune
-from lit_backdoor.defenses.pgbd.leads import constant_leads, mapped_leads
 from lit_backdoor.defenses.pgbd.mapping import TeacherMapping
 from lit_backdoor.defenses.pgbd.settings import Geometry
-from lit_backdoor.defenses.stamp_search import StampSearch
 from lit_backdoor.errors import one_of, settings
 from lit_backdoor.functional.prototypes import class_prototypes, prototype_vectors, sanitization_loss, smoothed
 from lit_backdoor.models import Classifier
 from lit_backdoor.models.latents import check_final_linear
-from lit_backdoor.stages.base import Batch, Outcome
+from lit_backdoor.stages.activations import ActivationSpace, Stamp
+from lit_backdoor.stages.averaged import AveragedFineTune
+from lit_backdoor.stages.base import Batch
 from lit_backdoor.stages.optim import Schedule
-from lit_backdoor.stages.target_detection import targets_given
+from lit_backdoor.stages.rules import check_finite
+from lit_backdoor.stages.stamp_search import StampSearch
 
-__all__ = ["PGBD"]
+__all__ = ["PrototypeFineTune"]
 
 
 def paper_optimizer(parameters: Any) -> torch.optim.Optimizer:
@@ -32,11 +32,12 @@ def paper_optimizer(parameters: Any) -> torch.optim.Optimizer:
     return torch.optim.SGD(parameters, lr=1e-4, momentum=0.9, weight_decay=1e-4)
 
 
-class PGBD(AveragedFineTune):
-    """Fine-tune a suspect on root data, and penalize movement of activations from a class's prototype to the target's.
+class PrototypeFineTune(AveragedFineTune):
+    """Fine-tune a suspect on root data, and penalize movement of activations along vectors from prototypes.
 
-    Prototypes and vectors are rebuilt from the whole root set, in eval mode and without augmentation, at the start of
-    every `Geometry.update`-th epoch, and kept in the checkpoint in between.
+    A subclass says which vectors these are: to the prototypes of the classes that `find_leads` names, or others, by
+    `make_vectors`. Prototypes and vectors are rebuilt from the whole root set, in eval mode and without augmentation,
+    at the start of every `Geometry.update`-th epoch, and kept in the checkpoint in between.
 
     Deviations from the paper: the last linear layer stays as it is by default: where it was tuned, the backdoor came
     back within a few epochs. Weights are averaged over the last epoch's steps, which differ much where the loss's
@@ -45,9 +46,6 @@ class PGBD(AveragedFineTune):
 
     Args:
         suspect: Path of a suspect bundle, or a classifier (a copy of it is tuned).
-        target: The target class; or the path of a bundle of kind ``targets`` or ``trigger`` that names it: with several
-            flagged classes all are treated, with none the suspect goes on unchanged; or, for an attack from all to all
-            that is known, the class that each class is led to.
         weight: Weight lambda of the sanitization loss. Paper: 10.
         form: ``cos`` (paper) or ``abs`` (release).
         reduction: ``mean`` over the batch, or ``sum`` (release).
@@ -57,13 +55,13 @@ class PGBD(AveragedFineTune):
         schedule: What the learning rate does over the run. Paper: constant.
         batch_norm: ``eval`` tunes the suspect in eval mode, without dropout and with its running statistics (release);
             ``train`` uses and updates batch statistics.
-        head: ``frozen`` leaves the last linear layer as it is (ours); ``tuned`` tunes it, too (paper).
-        average: The last epochs over whose steps weights are averaged (ours); 0 hands on the last step's (paper).
+        head: ``frozen`` keeps the last linear layer as it is (ours); ``tuned`` tunes it, too (paper).
+        average: The last epochs over whose steps weights are averaged (ours); 0 takes the last step's (paper).
         search: Search of stamps, under which every batch comes a second time (ours); None for none (paper).
 
     Raises:
-        ValueError: If an option or a class is unknown, or the weight is negative; when run, if the root set has no
-            image of a target class, or the layer to freeze is not the one that gives the logits.
+        ValueError: If an option is unknown, or the weight is negative; when run, if the root set lacks images of a
+            class that others are led to, or the layer to freeze is not the one that gives the logits.
     """
 
     leads: Tensor
@@ -73,7 +71,6 @@ class PGBD(AveragedFineTune):
     def __init__(
         self,
         suspect: str | Classifier,
-        target: int | str | list[int],
         weight: float = 1.0,
         form: Literal["cos", "abs"] = "cos",
         reduction: Literal["mean", "sum"] = "mean",
@@ -89,7 +86,6 @@ class PGBD(AveragedFineTune):
         super().__init__(suspect, optimizer, schedule, batch_norm, average)
         if isinstance(weight, str) or not 0 <= weight < math.inf:
             raise ValueError(f"Expected weight to be 0 or more, got {weight!r}.")
-        self.target = list(target) if isinstance(target, tuple) else target
         self.head = one_of("head", head, ("frozen", "tuned"))
         self.weight = weight
         self.form = one_of("form", form, ("cos", "abs"))
@@ -99,19 +95,12 @@ class PGBD(AveragedFineTune):
         self.search = settings("search", search, StampSearch)
         self._taught: Tensor | None = None
 
-    def check_classes(self, num_classes: int) -> None:
-        """Check a map of the classes."""
-        if isinstance(self.target, list):
-            mapped_leads(self.target, num_classes)
+    # What a subclass says.
 
-    # What a variant says.
-
+    @abstractmethod
     def find_leads(self) -> Tensor:
         """Say where each class is led, int64 ``[T, C]``: a row for each target, none where there is no target."""
-        num_classes = self.classifier.num_classes
-        if isinstance(self.target, list):
-            return mapped_leads(self.target, num_classes)
-        return constant_leads(targets_given(self, self.target, num_classes), num_classes)
+        raise NotImplementedError
 
     def make_vectors(self, prototypes: Tensor, current: Tensor) -> Tensor:
         """Make the vectors to keep away from, ``[T, C, d]``, of prototypes and those of the net as it is by now."""
@@ -126,13 +115,6 @@ class PGBD(AveragedFineTune):
     def needed(self) -> Tensor:
         """Classes that must have root images."""
         return self.leads
-
-    def numbers(self) -> dict[str, Any]:
-        """Name the target, or none."""
-        if isinstance(self.target, list):
-            return {"target_classes": self.target}
-        targets = self.leads[:, 0].tolist()
-        return {"target_class": targets[0] if targets else None, "target_classes": targets}
 
     # The run.
 
@@ -159,9 +141,9 @@ class PGBD(AveragedFineTune):
         """Whether no class was flagged."""
         return not len(self.leads)
 
-    def on_train_epoch_start(self) -> None:
+    def begin_epoch(self) -> None:
         """Set the modes, and rebuild prototypes and vectors where that is due."""
-        super().on_train_epoch_start()
+        super().begin_epoch()
         if self.batch_norm == "eval":
             self.classifier.eval()
         first = self.current_epoch == 0
@@ -204,7 +186,7 @@ class PGBD(AveragedFineTune):
                 f"Expected root images of the suspect's size, {side}x{side}, whose activations are "
                 f"{list(self.space.shape)}, got activations {list(features.shape[1:])}. Bring the data to that size."
             )
-        self.check_finite(features, "activations")
+        check_finite(self, features, "activations")
         found = class_prototypes(features, labels, len(self.prototypes), self.geometry.centroids, self.seed)
         missing = set(found[:, 0].isnan().nonzero().flatten().tolist()) & set(self.needed.flatten().tolist())
         if missing:
@@ -212,19 +194,18 @@ class PGBD(AveragedFineTune):
                 f"Expected root images of every target class, got none of {sorted(missing)}: without their prototypes "
                 "there is no direction to keep away from. Give the root set images of them (data.split.root_pool)."
             )
-        return found.nan_to_num()  # of no matter: a class without images is in no batch
+        return found.nan_to_num()  # zeros will do: a class without images is in no batch
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Compute Eq. 4 on one batch of root images, and on the same stamped where stamps are searched."""
-        images, labels = self.lesson(batch)
+        images, labels = batch["image"], batch["label"]
         own, kept = self.terms(images, labels)
-        loss = own + self.weight * kept
+        found = {"loss": own + self.weight * kept, "classification": own, "sanitization": kept}
         if self.search is not None:
             of_stamped, kept_stamped = self.terms(self.stamped(images, labels, self.search), labels)
-            loss = loss + self.search.weight * (of_stamped + self.weight * kept_stamped)
-            self.log_train(len(images), stamped=of_stamped.detach())
-        self.log_train(len(images), loss=loss, classification=own.detach(), sanitization=kept.detach())
-        return loss
+            found["loss"] = found["loss"] + self.search.weight * (of_stamped + self.weight * kept_stamped)
+            found["stamped"] = of_stamped
+        return found
 
     def terms(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Compute the two terms of Eq. 4: classification and sanitization."""
@@ -240,7 +221,3 @@ class PGBD(AveragedFineTune):
             return sanitization_loss(features, labels, self.prototypes, self.vectors)
 
         return search.stamped(self.classifier, images, movement)
-
-    def outcome(self) -> Outcome:
-        """Hand on the sanitized suspect."""
-        return Outcome(module=self.averaged, numbers=self.numbers())

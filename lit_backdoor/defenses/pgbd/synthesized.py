@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import warnings
 from functools import partial
-from os import PathLike
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from lit_backdoor.bundle import open_bundle
-from lit_backdoor.defenses.pgbd.activations import Stamp
 from lit_backdoor.defenses.pgbd.leads import constant_leads
-from lit_backdoor.defenses.pgbd.sanitization import PGBD
+from lit_backdoor.defenses.pgbd.sanitization import PrototypeFineTune
 from lit_backdoor.models import Classifier, Frozen, UNet
+from lit_backdoor.stages.activations import Stamp
 from lit_backdoor.stages.inputs import Takes
 from lit_backdoor.stages.target_detection import read_report, targets_given
 from lit_backdoor.triggers import OneOf, Trigger, stamped_by
@@ -22,7 +20,7 @@ from lit_backdoor.triggers import OneOf, Trigger, stamped_by
 __all__ = ["STPGBD"]
 
 
-class STPGBD(PGBD):
+class STPGBD(PrototypeFineTune):
     """PGBD with a synthesized trigger: keep activations off the way that the trigger moves them.
 
     The vectors are :math:`V_c = P'_c - P_c`, with the prototypes P' of triggered root images, both of the net as it is:
@@ -36,13 +34,13 @@ class STPGBD(PGBD):
             or a generator as it is. The attack's own is an oracle, for the paper's ablation alone.
         target: The target class, by hand or as the path of a bundle; None takes what the trigger's bundle names. A
             bundle of target classes that names none leaves the suspect unchanged.
-        **options: Further arguments of `PGBD`.
+        **options: Further arguments of `PrototypeFineTune`.
 
     Raises:
         ValueError: If an option or a class is unknown, or the bundle holds no trigger.
     """
 
-    takes: ClassVar[Takes] = {**PGBD.takes, "trigger": ("trigger", "targets", "generator")}
+    takes: ClassVar[Takes] = {**PrototypeFineTune.takes, "trigger": ("trigger", "targets", "generator")}
 
     def __init__(
         self,
@@ -51,9 +49,8 @@ class STPGBD(PGBD):
         target: int | str | None = None,
         **options: Any,
     ) -> None:
-        super().__init__(suspect, -1, **options)
-        self.given(trigger=trigger)
-        self.named_target = target
+        super().__init__(suspect, **options)
+        self.given(trigger=trigger, target=target)
 
     def build(self) -> None:
         """Open the suspect, and the trigger unless there is nothing to do."""
@@ -69,10 +66,13 @@ class STPGBD(PGBD):
 
     def find_leads(self) -> Tensor:
         """Say which class each trigger leads to; -1 where that is not known."""
-        target, trigger, num_classes = self.named_target, self._given["trigger"], self.classifier.num_classes
-        if target is None and isinstance(trigger, str | PathLike):
-            target = trigger if open_bundle(trigger, self.takes["trigger"]).kind != "generator" else None
-        found = (-1,) if target is None else targets_given(self, target, num_classes)
+        num_classes, bundle = self.classifier.num_classes, self.bundle("trigger")
+        if self.arguments["target"] is not None:
+            found = targets_given(self, num_classes)
+        elif bundle is not None and bundle.kind != "generator":
+            found = targets_given(self, num_classes, "trigger")
+        else:
+            found = (-1,)
         return constant_leads(found, num_classes)
 
     @property
@@ -101,4 +101,7 @@ class STPGBD(PGBD):
 
     def numbers(self) -> dict[str, Any]:
         """Name the target where it is known."""
-        return {} if (self.leads == -1).any() else super().numbers()
+        if (self.leads == -1).any():
+            return {}
+        targets = self.leads[:, 0].tolist()
+        return {"target_class": targets[0] if targets else None, "target_classes": targets}

@@ -24,7 +24,7 @@ class TACDetection(TargetDetection):
 
     The statistic is a perturbation's norm. The smallest is flagged where a test that accounts for its being the
     smallest rejects chance; then the smallest of the rest, and so on. The paper has a test of that kind, without its
-    formula in public; this one is `smallest_p_value`. Leaves ``perturbations`` (float32 ``[C, d]``), the reconstructed
+    formula in public; this one is `smallest_p_value`. Exports ``perturbations`` (float32 ``[C, d]``), the reconstructed
     trigger-activated changes, beside the report.
 
     Unlike in the paper the norms are of another program than the perturbations: the maximum over images, which hangs
@@ -44,6 +44,7 @@ class TACDetection(TargetDetection):
             than three classes.
     """
 
+    views: ClassVar[tuple[str, ...]] = ()
     verb: ClassVar[Literal["fit", "predict"]] = "predict"
 
     def __init__(
@@ -69,13 +70,8 @@ class TACDetection(TargetDetection):
                 f"stands out, got {self.net.module.num_classes}. Give defenses their target as a number."
             )
 
-    def logits(self, images: Tensor) -> Tensor:
-        """Classify by the suspect."""
-        return self.net(images)  # type: ignore[no-any-return]
-
-    def on_predict_start(self) -> None:
+    def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Go over the root set once and solve both programs."""
-        super().on_predict_start()
         latents = root_latents(self, self.net.module)
         perturbations = self.program.solve(self.net.module, latents)
         judged = self.judged or Program(quantile=1 - 0.5 / self.net.module.num_classes, slack=self.program.slack)
@@ -89,9 +85,6 @@ class TACDetection(TargetDetection):
             )
         self._found = perturbations, self.only_judged(norms.masked_fill(norms == 0, torch.inf))
 
-    def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Do nothing: the pass over the root set was made at the start."""
-
     def found(self) -> tuple[Tensor, Tensor]:
         """Give the perturbations ``[C, d]`` and the norms to judge ``[C]``, float64; infinite where they are zero.
 
@@ -99,7 +92,7 @@ class TACDetection(TargetDetection):
             ValueError: If they were not computed yet.
         """
         if self._found is None:
-            raise ValueError(f"Expected {type(self).__name__} to have run; call predict before what it leaves is used.")
+            raise ValueError(f"Expected {type(self).__name__} to have run; call predict before its report is read.")
         return self._found
 
     def report(self) -> TargetReport:
@@ -114,7 +107,7 @@ class TACDetection(TargetDetection):
         return TargetReport.by_smallest(norms, self.level)
 
     def outcome(self) -> Outcome:
-        """Hand on the report and the perturbations."""
+        """Export the report and the perturbations."""
         outcome = super().outcome()
         return replace(outcome, tensors={**(outcome.tensors or {}), "perturbations": self.found()[0].float()})
 

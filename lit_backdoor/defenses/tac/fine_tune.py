@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
 from torch.nn import functional as F
+from torch.optim import SGD, Optimizer
 
 from lit_backdoor.defenses.tac.program import Program, perturbations_given, root_latents
 from lit_backdoor.errors import settings
 from lit_backdoor.functional.latent_shift import movement_along, shifted_loss
 from lit_backdoor.models import Classifier, Frozen
 from lit_backdoor.models.latents import check_final_linear, latents_and_logits
-from lit_backdoor.stages import Batch, FineTune, Outcome, targets_given
+from lit_backdoor.stages import Batch, FineTune, targets_given
 from lit_backdoor.stages.optim import Schedule
+from lit_backdoor.stages.rules import check_finite
 
 __all__ = ["TACFineTune", "TACMovementFineTune"]
+
+
+def gentle_sgd(parameters: Any) -> Optimizer:
+    """Make SGD .005 with momentum .9 and weight decay 5e-4."""
+    return SGD(parameters, lr=0.005, momentum=0.9, weight_decay=5e-4)
 
 
 class TACFineTune(FineTune):
@@ -55,14 +62,14 @@ class TACFineTune(FineTune):
         beta: float = 0.6,
         refresh: bool = False,
         program: Program | None = None,
-        optimizer: OptimizerCallable = lambda p: torch.optim.SGD(p, lr=0.005, momentum=0.9, weight_decay=5e-4),
+        optimizer: OptimizerCallable = gentle_sgd,
         schedule: Schedule = "cosine",
         batch_norm: Literal["train", "eval"] = "train",
     ) -> None:
         super().__init__(suspect, optimizer, schedule, batch_norm)
         if not beta >= 0:
             raise ValueError(f"Expected beta to be 0 or more, got {beta}.")
-        self.target = target
+        self.given(target=target)
         self.beta = beta
         self.refresh = refresh
         self.program = settings("program", program, Program) or Program()
@@ -71,19 +78,19 @@ class TACFineTune(FineTune):
         """Open the suspect and the target."""
         super().build()
         check_final_linear(self.classifier)
-        found = targets_given(self, self.target, self.classifier.num_classes)
+        found = targets_given(self, self.classifier.num_classes)
         known = perturbations_given(self, self.classifier)
         chosen = torch.zeros(len(found), self.classifier.final_linear.in_features) if known is None else known[[*found]]
         self._to_solve = known is None
         self.register_buffer("targets", torch.tensor(found, dtype=torch.long))
         self.register_buffer("perturbations", chosen)  # saved, since a resumed run could not compute it again
 
-    def on_train_epoch_start(self) -> None:
+    def begin_epoch(self) -> None:
         """Compute the perturbations, where they are to be new."""
-        super().on_train_epoch_start()
+        super().begin_epoch()
         if len(self.targets) and (self.refresh or (self._to_solve and self.current_epoch == 0)):
             latents = root_latents(self, self.classifier)
-            self.check_finite(latents, "latents")
+            check_finite(self, latents, "latents")
             self.perturbations.copy_(self.program.solve(self.classifier, latents, self.targets.tolist()))
 
     @property
@@ -91,26 +98,24 @@ class TACFineTune(FineTune):
         """Whether nothing was flagged."""
         return not len(self.targets)
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Learn from one batch."""
-        images, labels = self.lesson(batch)
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """Compute the loss on one batch."""
+        images, labels = batch["image"], batch["label"]
         latents, logits = latents_and_logits(self.classifier, images)
-        plain, shifted = F.cross_entropy(logits.float(), labels), self.shifted(images, latents, labels)
-        loss = plain + self.beta * shifted
-        self.log_train(len(images), loss=loss, plain_loss=plain, shifted_loss=shifted)
-        return loss
+        plain = F.cross_entropy(logits.float(), labels)
+        shifted, logged = self.shifted(images, latents, labels)
+        return {"loss": plain + self.beta * shifted, "plain_loss": plain, "shifted_loss": shifted, **logged}
 
-    def shifted(self, images: Tensor, latents: Tensor, labels: Tensor) -> Tensor:
-        """Compute the term that beta weighs."""
+    def shifted(self, images: Tensor, latents: Tensor, labels: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Compute the term that beta weighs, and what is logged with it."""
         last = self.classifier.final_linear
-        return shifted_loss(latents, last.weight, last.bias, labels, self.perturbations, self.targets)
+        return shifted_loss(latents, last.weight, last.bias, labels, self.perturbations, self.targets), {}
 
-    def outcome(self) -> Outcome:
-        """Hand on the tuned classifier, with the classes that were treated and the norms of their perturbations."""
+    def numbers(self) -> dict[str, Any]:
+        """Give the classes that were treated and the norms of their perturbations."""
         treated = self.targets.tolist()
         norms = self.perturbations.norm(dim=1).tolist()
-        numbers = {"target_class": treated[0] if treated else None, "targets": treated, "norms": norms}
-        return Outcome(module=self.classifier, numbers=numbers)
+        return {"target_class": treated[0] if treated else None, "targets": treated, "norms": norms}
 
 
 class TACMovementFineTune(TACFineTune):
@@ -124,8 +129,8 @@ class TACMovementFineTune(TACFineTune):
         super().build()
         self.before = Frozen(self.open_classifier())
 
-    def shifted(self, images: Tensor, latents: Tensor, labels: Tensor) -> Tensor:
+    def shifted(self, images: Tensor, latents: Tensor, labels: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Penalize movement along the perturbations."""
         with torch.no_grad():
             before = latents_and_logits(self.before.module, images)[0]
-        return movement_along(latents, before, self.perturbations)
+        return movement_along(latents, before, self.perturbations), {}

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from lit_backdoor.functional.minimal_perturbation import minimal_perturbations, perturbation_by_nnls, required_gains
 from lit_backdoor.models import Classifier
-from lit_backdoor.models.base import evaluating
 from lit_backdoor.models.latents import latents_and_logits
 from lit_backdoor.stages import Stage
 from lit_backdoor.stages.target_detection import judges_another
@@ -76,8 +75,8 @@ def root_latents(stage: Stage, classifier: Classifier) -> Tensor:
 
     The pass is in full precision, without augmentation and in eval mode, and the same in every process.
     """
-    with evaluating(classifier):
-        return torch.cat([latents_and_logits(classifier, b["image"])[0][b["valid"]] for b in stage.passes("root")])
+    batches = stage.passes("root", classifier, precise=True)
+    return torch.cat([latents_and_logits(classifier, batch["image"])[0][batch["valid"]] for batch in batches])
 
 
 def perturbations_given(stage: Stage, classifier: Classifier) -> Tensor | None:
@@ -89,7 +88,7 @@ def perturbations_given(stage: Stage, classifier: Classifier) -> Tensor | None:
     Raises:
         ValueError: If they were found on another suspect, have another shape or are not finite.
     """
-    bundle = stage.sources.get("target")
+    bundle = stage.bundle("target")
     found = bundle.tensors().get("perturbations") if bundle is not None else None
     if bundle is None or found is None:
         return None

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Any
 
-import torch
 from torch import Tensor
 from torch.nn.utils.parametrize import is_parametrized
 
@@ -13,12 +12,13 @@ from lit_backdoor.errors import check_share, settings
 from lit_backdoor.functional.latent_shift import top_units
 from lit_backdoor.models import Classifier
 from lit_backdoor.models.latents import check_final_linear
-from lit_backdoor.stages import Batch, Outcome, Stage, targets_given
+from lit_backdoor.stages import targets_given
+from lit_backdoor.stages.pruning import Pruning
 
 __all__ = ["TACPruning"]
 
 
-class TACPruning(Stage):
+class TACPruning(Pruning):
     """Cut the latent units that the perturbation s_p changes most off the final linear layer; trains nothing.
 
     What a perturbation that points at backdoor units is good for without training; not in the paper. With several
@@ -36,50 +36,47 @@ class TACPruning(Stage):
             parametrization, or the target's bundle is about another suspect.
     """
 
-    verb: ClassVar[Literal["fit", "predict"]] = "predict"
-
     def __init__(
         self, suspect: str | Classifier, target: int | str, share: float = 0.05, program: Program | None = None
     ) -> None:
-        super().__init__()
-        self.given(suspect=suspect)
-        self.target = target
+        super().__init__(suspect)
+        self.given(target=target)
         self.share = check_share("the share of units to cut", share)
         self.program = settings("program", program, Program) or Program()
-        self.cut = torch.zeros(0, dtype=torch.long)
+        self.cut_units: list[int] = []
 
     def build(self) -> None:
         """Open the suspect and the target."""
-        self.classifier = self.open_classifier()
+        super().build()
         check_final_linear(self.classifier)
         if is_parametrized(self.classifier.final_linear):
             raise ValueError(
                 f"Expected a final linear layer whose weights can be set, got '{self.classifier.final_linear_name}' "
                 "with a parametrization. Take it off: torch.nn.utils.parametrize.remove_parametrizations."
             )
-        self.targets = targets_given(self, self.target, self.classifier.num_classes)
+        self.targets = targets_given(self, self.classifier.num_classes)
         self.known = perturbations_given(self, self.classifier)
 
-    def logits(self, images: Tensor) -> Tensor:
-        """Classify by the suspect as pruned so far."""
-        return self.classifier(images)  # type: ignore[no-any-return]
+    @property
+    def idle(self) -> bool:
+        """Whether nothing was flagged."""
+        return not self.targets
 
-    @torch.no_grad()
-    def on_predict_start(self) -> None:
-        """Choose the units and cut them."""
-        super().on_predict_start()
-        if self.targets:
-            if self.known is not None:
-                solved = self.known[[*self.targets]]
-            else:
-                solved = self.program.solve(self.classifier, root_latents(self, self.classifier), self.targets)
-            self.cut = top_units(solved, self.share)
-            self.classifier.final_linear.weight[:, self.cut] = 0
+    def scores(self) -> Tensor:
+        """Give the perturbations of the targets, ``[T, d]``: what they change of a unit is its score."""
+        if self.known is not None:
+            return self.known[[*self.targets]]
+        return self.program.solve(self.classifier, root_latents(self, self.classifier), self.targets)
 
-    def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Do nothing: the units were cut at the start."""
+    def chosen(self, scores: Tensor) -> Tensor:
+        """Choose the share of units that the perturbations change most."""
+        return top_units(scores, self.share)
 
-    def outcome(self) -> Outcome:
-        """Hand on the pruned classifier, with the treated class and the units that were cut."""
-        target = self.targets[0] if self.targets else None
-        return Outcome(self.classifier, numbers={"target_class": target, "cut_units": self.cut.tolist()})
+    def cut(self, units: Tensor) -> None:
+        """Take the units off the final linear layer."""
+        self.classifier.final_linear.weight[:, units] = 0
+        self.cut_units = units.tolist()
+
+    def numbers(self) -> dict[str, Any]:
+        """Give the treated class and the units that were cut."""
+        return {"target_class": self.targets[0] if self.targets else None, "cut_units": self.cut_units}

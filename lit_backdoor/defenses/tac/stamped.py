@@ -7,12 +7,12 @@ from typing import Any
 from torch import Tensor
 from torch.nn import functional as F
 
-from lit_backdoor.defenses.stamp_search import StampSearch
 from lit_backdoor.defenses.tac.fine_tune import TACFineTune
 from lit_backdoor.errors import settings
 from lit_backdoor.functional.latent_shift import distance_along
 from lit_backdoor.models import Classifier
 from lit_backdoor.models.latents import latents_and_logits
+from lit_backdoor.stages.stamp_search import StampSearch
 
 __all__ = ["TACStampFineTune"]
 
@@ -67,15 +67,15 @@ class TACStampFineTune(TACFineTune):
         self.shift = shift
         self.shift_epochs = shift_epochs
 
-    def shifted(self, images: Tensor, latents: Tensor, labels: Tensor) -> Tensor:
-        """Compute the term that beta weighs: what becomes of stamped images, at first of shifted latents, too."""
-        loss = self.stamped(images, latents, labels)
+    def shifted(self, images: Tensor, latents: Tensor, labels: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Compute the term that beta weighs: the loss of stamped images, at first of shifted latents, too."""
+        loss, logged = self.stamped(images, latents, labels)
         if self.shift and self.current_epoch < self.shift_epochs:
-            loss = loss + self.shift * super().shifted(images, latents, labels)
-        return loss
+            loss = loss + self.shift * super().shifted(images, latents, labels)[0]
+        return loss, logged
 
-    def stamped(self, images: Tensor, latents: Tensor, labels: Tensor) -> Tensor:
-        """Compute what becomes of the images under the stamp, omega included.
+    def stamped(self, images: Tensor, latents: Tensor, labels: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Compute the loss of images under the stamp, omega included.
 
         Args:
             images: x in [0, 1], ``[B, C, H, W]``.
@@ -83,7 +83,7 @@ class TACStampFineTune(TACFineTune):
             labels: y, int64 ``[B]``.
 
         Returns:
-            Scalar.
+            The loss, a scalar, and its parts.
         """
 
         def along(moved: Tensor) -> Tensor:
@@ -94,5 +94,5 @@ class TACStampFineTune(TACFineTune):
         )
         stamped, logits = latents_and_logits(self.classifier, found)
         of_stamped, moved = F.cross_entropy(logits.float(), labels), along(stamped - latents).relu()
-        self.log_train(len(images), stamped_loss=of_stamped.detach(), movement=moved.detach())
-        return self.search.weight * (of_stamped + self.movement * moved)
+        loss = self.search.weight * (of_stamped + self.movement * moved)
+        return loss, {"stamped_loss": of_stamped, "movement": moved}

@@ -6,8 +6,6 @@ Wang et al., "Neural Cleanse: Identifying and Mitigating Backdoor Attacks in Neu
 
 from lit_backdoor.defenses.trigger_inversion.neural_cleanse import NeuralCleanse
 from lit_backdoor.defenses.trigger_inversion.pixel import PixelInversion
-from lit_backdoor.defenses.trigger_inversion.search import TriggerSearch
-from lit_backdoor.defenses.trigger_inversion.unlearning import StampedUnlearning
 from lit_backdoor.functional.cost_schedule import CostRule
 
-__all__ = ["CostRule", "NeuralCleanse", "PixelInversion", "StampedUnlearning", "TriggerSearch"]
+__all__ = ["CostRule", "NeuralCleanse", "PixelInversion"]

@@ -5,11 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lit_backdoor.defenses.trigger_inversion.search import TriggerSearch
-from lit_backdoor.functional.cost_schedule import CostRule
 from lit_backdoor.functional.decoupling import soft_mask
 from lit_backdoor.functional.trigger_inversion import stamp_mask
-from lit_backdoor.models import Classifier
+from lit_backdoor.stages.trigger_search import TriggerSearch
 from lit_backdoor.triggers import MaskedPattern, Trigger
 
 __all__ = ["NeuralCleanse"]
@@ -25,29 +23,8 @@ class NeuralCleanse(TriggerSearch):
     Deviations: the start is the same for every class, the cost begins at its start rather than at zero, and there is no
     early stop.
 
-    Args:
-        suspect: Path of a suspect bundle, or a classifier; frozen.
-        cost: How the weight of the mask's norm moves.
-        lr: Learning rate of Adam, whose betas are .5 and .9.
-        index_threshold: Anomaly index above which a class is flagged.
-        own_images: Whether images of a class also count where its own trigger is inverted; they are classified as the
-            class without any trigger.
-        images_at_once: Stamped images that go through the suspect together; bounds the memory.
-
-    Raises:
-        ValueError: If a number is out of range.
+    Arguments as in `TriggerSearch`.
     """
-
-    def __init__(
-        self,
-        suspect: str | Classifier,
-        cost: CostRule | None = None,
-        lr: float = 0.1,
-        index_threshold: float = 2.0,
-        own_images: bool = False,
-        images_at_once: int = 512,
-    ) -> None:
-        super().__init__(suspect, cost or CostRule(), lr, index_threshold, own_images, images_at_once)
 
     def start(self, channels: int, height: int, width: int) -> tuple[Tensor, ...]:
         """Draw mask and pattern from U(0, 1)."""
@@ -67,9 +44,10 @@ class NeuralCleanse(TriggerSearch):
         """Give the masks' L1 norms."""
         return self.penalty(*raw)
 
-    def due(self, batch_idx: int) -> bool:
+    @property
+    def due(self) -> bool:
         """Apply the rule at the end of an epoch."""
-        return batch_idx + 1 >= self.trainer.num_training_batches
+        return self.trainer.is_last_batch
 
     def trigger(self, target: int) -> Trigger | None:
         """Give the mask and the pattern that were kept for a class."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 
-from lit_backdoor.defenses.trigger_inversion.search import TriggerSearch
 from lit_backdoor.functional.cost_schedule import CostRule
 from lit_backdoor.functional.trigger_inversion import add_change, changed_pixels, pixel_penalty, signed_change
-from lit_backdoor.models import Classifier
+from lit_backdoor.stages.trigger_search import TriggerSearch
 from lit_backdoor.triggers import AddedPattern, Trigger
 
 __all__ = ["PixelInversion"]
@@ -24,30 +25,10 @@ class PixelInversion(TriggerSearch):
     Deviations: the start is the same for every class; the decision is Neural Cleanse's index, the paper's own is a
     bound on the size.
 
-    Args:
-        suspect: Path of a suspect bundle, or a classifier; frozen.
-        cost: How the weight of the penalty moves; default the paper's. What is left out of one is Neural Cleanse's.
-        lr: Learning rate of Adam, whose betas are .5 and .9.
-        index_threshold: Anomaly index above which a class is flagged.
-        own_images: Whether images of a class also count where its own trigger is inverted; they are classified as the
-            class without any trigger.
-        images_at_once: Stamped images that go through the suspect together; bounds the memory.
-
-    Raises:
-        ValueError: If a number is out of range.
+    Arguments as in `TriggerSearch`; what is left out of a ``cost`` is Neural Cleanse's.
     """
 
-    def __init__(
-        self,
-        suspect: str | Classifier,
-        cost: CostRule | None = None,
-        lr: float = 0.1,
-        index_threshold: float = 2.0,
-        own_images: bool = False,
-        images_at_once: int = 512,
-    ) -> None:
-        rule = cost or CostRule(up=1.5, down=1.5**1.5, patience=10, threshold=0.9)
-        super().__init__(suspect, rule, lr, index_threshold, own_images, images_at_once)
+    usual_cost: ClassVar[CostRule] = CostRule(up=1.5, down=1.5**1.5, patience=10, threshold=0.9)
 
     def start(self, channels: int, height: int, width: int) -> tuple[Tensor, ...]:
         """Draw both patterns from U(0, 1)."""
@@ -65,7 +46,8 @@ class PixelInversion(TriggerSearch):
         """Count the changed pixels."""
         return changed_pixels(signed_change(*raw))
 
-    def due(self, batch_idx: int) -> bool:
+    @property
+    def due(self) -> bool:
         """Apply the rule after every step."""
         return True
 

@@ -70,23 +70,30 @@ def sentence(
     if unchanged:
         text = "No class was flagged, so the suspect went on unchanged; its backdoor works on {} of triggered images."
         return _fill(text, after["asr"]), "bad"
-    cost, lost = acc - after["acc"], _lost(before, after)
     if after["asr"] <= _WEAKER * asr and _emptied(before, after):
         text = "Attack success fell from {} to {}, but so did accuracy on the attacker’s class: from {} to {}."
         return _fill(text, asr, after["asr"], before["acc_target"], after["acc_target"]), "bad"
     if after["asr"] <= _GONE:
         head = "The backdoor is gone: attack success fell from {} to {}"
-        tone = "good" if max(cost, lost) <= _COSTLY else "plain"
+        tone = "good" if max(acc - after["acc"], _lost(before, after)) <= _COSTLY else "plain"
     elif after["asr"] <= _WEAKER * asr:
         head, tone = "The backdoor is weaker, not gone: attack success fell from {} to {}", "plain"
     else:
         head, tone = "The backdoor still works: attack success went from {} to {}", "bad"
-    shares = [asr, after["asr"], acc, after["acc"]]
-    tail = ", at the price of accuracy: from {} to {}" if cost > _COSTLY else ", and accuracy went from {} to {}"
-    if lost > _COSTLY:
-        tail += ", on the attacker’s class from {} to {}"
-        shares += [before["acc_target"], after["acc_target"]]
-    return _fill(f"{head}{tail}.", *shares), tone
+    tail, shares = _price(before, after)
+    return _fill(head + tail, asr, after["asr"], *shares), tone
+
+
+def _price(before: dict[str, Any], after: dict[str, Any]) -> tuple[str, list[Any]]:
+    """Say how accuracy changed, on all classes or on the attack's."""
+    whole: list[Any] = [before["acc"], after["acc"]]
+    own = [before.get("acc_target"), after.get("acc_target")]
+    costly = whole[0] - whole[1] > _COSTLY
+    if _lost(before, after) <= _COSTLY:
+        return f", {'at the price of accuracy:' if costly else 'and accuracy went'} from {{}} to {{}}.", whole
+    if costly:
+        return ", at the price of accuracy: from {} to {}, on the attacker’s class from {} to {}.", whole + own
+    return ", at the price of the attacker’s class: its accuracy fell from {} to {}.", own
 
 
 def _lost(before: dict[str, Any], after: dict[str, Any]) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -32,7 +32,7 @@ class TriggerSearch(TargetDetection):
 
     Args:
         suspect: Path of a suspect bundle, or a classifier; frozen.
-        cost: How the weight of the size moves.
+        cost: How the weight of the penalty moves; default the method's.
         lr: Learning rate of Adam, whose betas are .5 and .9.
         index_threshold: Anomaly index above which a class is flagged.
         own_images: Whether images of a class also count where its own trigger is inverted; they are classified as the
@@ -54,7 +54,7 @@ class TriggerSearch(TargetDetection):
     def __init__(
         self,
         suspect: str | Classifier,
-        cost: CostRule,
+        cost: CostRule | None = None,
         lr: float = 0.1,
         index_threshold: float = 2.0,
         own_images: bool = False,
@@ -64,13 +64,15 @@ class TriggerSearch(TargetDetection):
         for name, value in (("lr", lr), ("images_at_once", images_at_once), ("index_threshold", index_threshold)):
             if not 0 < value < math.inf:
                 raise ValueError(f"Expected {name} > 0, got {value}.")
-        self.cost = cost
+        self.cost = cost or self.usual_cost
         self.lr = lr
         self.index_threshold = index_threshold
         self.own_images = own_images
         self.images_at_once = images_at_once
 
     # What a subclass says. Raw tensors are unbounded, with one row per class.
+
+    usual_cost: ClassVar[CostRule] = CostRule()
 
     @abstractmethod
     def start(self, channels: int, height: int, width: int) -> tuple[Tensor, ...]:
@@ -88,9 +90,10 @@ class TriggerSearch(TargetDetection):
     def size(self, *raw: Tensor) -> Tensor:
         """Give the sizes that classes are compared by, ``[K]``."""
 
+    @property
     @abstractmethod
-    def due(self, batch_idx: int) -> bool:
-        """Say whether the rule is applied after this batch; it must be after an epoch's last one."""
+    def due(self) -> bool:
+        """Whether the rule is applied after the current batch; it must be after an epoch's last one."""
 
     # The run.
 
@@ -113,8 +116,8 @@ class TriggerSearch(TargetDetection):
         """Make Adam for all triggers; its steps of one class do not touch another."""
         return torch.optim.Adam(self.raw, lr=self.lr, betas=(0.5, 0.9))
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Try every class's trigger on one batch of root images."""
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """Try every class's trigger on one batch of root images; losses are summed over the classes."""
         images, labels = batch["image"], batch["label"]
         own, got = list(self.raw[0].shape[-2:]), list(images.shape[-2:])
         if own != got:
@@ -126,12 +129,12 @@ class TriggerSearch(TargetDetection):
         counts = self.trainer.strategy.reduce(torch.stack((hits, rows)), reduce_op="sum")
         self.hits += counts[0]
         self.rows += counts[1]
-        self.log_train(len(images), loss=losses.mean(), asr=(hits / rows).nanmean(), cost=self.costs.mean())
-        if self.due(batch_idx):
+        logged = {"asr": (hits / rows).nanmean(), "cost": self.costs.mean()}
+        if self.due:
             self._apply_rule()
-        # the chunks' graphs are gone, their gradients known: one backward pass, as DDP wants it, hands them on
+        # the chunks' graphs are gone, their gradients known: one backward pass, as DDP wants it, returns them
         linear = torch.stack([(raw * found).sum() for raw, found in zip(self.raw, gradients, strict=True)]).sum()
-        return losses.sum() + (linear - linear.detach())
+        return {"loss": losses.sum() + (linear - linear.detach()), **logged}
 
     def _try(self, images: Tensor, labels: Tensor, classes: Tensor) -> tuple[Tensor, ...]:
         """Give losses, hits and rows of a chunk of classes, and the gradients of their raw tensors."""
@@ -168,8 +171,8 @@ class TriggerSearch(TargetDetection):
         Raises:
             ValueError: If the search has not run yet.
         """
-        if not (self._built and self._ready):
-            raise ValueError(f"Expected {type(self).__name__} to have run; call fit before what it leaves is used.")
+        if not self.ready:
+            raise ValueError(f"Expected {type(self).__name__} to have run; call fit before its report is read.")
         sizes = self.only_judged(self.best)
         reached = int(sizes.isfinite().sum())
         if reached < 3:

@@ -6,27 +6,25 @@ import warnings
 from typing import Any, Literal, cast
 
 from lightning.pytorch.cli import OptimizerCallable
-from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
 from lit_backdoor.models import Classifier
-from lit_backdoor.stages.base import Outcome
-from lit_backdoor.stages.fine_tune import FineTune
-from lit_backdoor.stages.optim import Schedule
+from lit_backdoor.stages.optim import Schedule, adam
+from lit_backdoor.stages.repair import FineTune
 
 __all__ = ["AveragedFineTune"]
 
 
 class AveragedFineTune(FineTune):
-    """Fine-tune a suspect, and hand on the average of its weights over the steps of the last epochs.
+    """Fine-tune a suspect, and give the average of its weights over the steps of the last epochs.
 
     Args:
         suspect: Path of a suspect bundle, or a classifier (a copy of it is tuned).
-        optimizer: Makes the optimizer.
+        optimizer: Makes the optimizer; default Adam 1e-4.
         schedule: What the learning rate does over the run.
         batch_norm: ``train`` uses and updates batch statistics, ``eval`` keeps the suspect's running ones.
-        average: The last epochs over whose steps weights are averaged; 0 hands on the last step's, and so does a run
-            that ended before them.
+        average: The last epochs over whose steps weights are averaged; 0 takes those after the last step, and so does
+            a run that ended before them.
 
     Raises:
         ValueError: If ``average`` is negative; when run, if it is not 0 and the number of epochs is not known.
@@ -35,7 +33,7 @@ class AveragedFineTune(FineTune):
     def __init__(
         self,
         suspect: str | Classifier,
-        optimizer: OptimizerCallable,
+        optimizer: OptimizerCallable = adam,
         schedule: Schedule = "constant",
         batch_norm: Literal["train", "eval"] = "train",
         average: int = 1,
@@ -67,7 +65,7 @@ class AveragedFineTune(FineTune):
         if self.average and not self.mean.n_averaged and not self.idle:
             warnings.warn(
                 f"{type(self).__name__} ended before the last {self.average} of {self.trainer.max_epochs} epochs, over "
-                "whose steps weights are averaged: it hands on those of the last step. Set max_epochs to what is run.",
+                "whose steps weights are averaged: its result is that of the last step. Set max_epochs to what is run.",
                 stacklevel=2,
             )
 
@@ -77,15 +75,6 @@ class AveragedFineTune(FineTune):
         if self.average and self.current_epoch + self.average >= cast(int, self.trainer.max_epochs):
             self.mean.update_parameters(self.classifier)
 
-    @property
-    def averaged(self) -> Classifier:
-        """The suspect as tuned so far; once there is one, the average."""
+    def result(self) -> Classifier:
+        """Give the average; until there is one, the suspect as tuned so far."""
         return cast(Classifier, self.mean.module) if self.average and self.mean.n_averaged else self.classifier
-
-    def logits(self, images: Tensor) -> Tensor:
-        """Classify by the average."""
-        return self.averaged.logits(images)
-
-    def outcome(self) -> Outcome:
-        """Hand on the average."""
-        return Outcome(module=self.averaged)

@@ -1,4 +1,4 @@
-"""The space that PGBD works in: the activations of one layer of a suspect."""
+"""The activations of one layer of a suspect, as the space that a defense works in."""
 
 from __future__ import annotations
 
@@ -55,7 +55,6 @@ class ActivationSpace:
             logits = self.classifier.head(found)
         return logits, found.mean((2, 3)) if self.pooled and found.ndim == 4 else found
 
-    @torch.no_grad()
     def of_root(self, stage: Stage, stamp: Stamp | None = None) -> tuple[Tensor, Tensor]:
         """Give the activations of the root set in order, float32 ``[N, ...]``, and its labels, int64 ``[N]``.
 
@@ -64,11 +63,10 @@ class ActivationSpace:
             stamp: Puts a trigger on images, from them and their positions; None leaves them.
         """
         features, labels = [], []
-        with evaluating(self.classifier), stage.trainer.precision_plugin.forward_context():
-            for batch in stage.passes("root"):
-                images = batch["image"] if stamp is None else stamp(batch["image"], batch["index"])
-                features.append(self(images)[1][batch["valid"]].float())
-                labels.append(batch["label"][batch["valid"]])
+        for batch in stage.passes("root", self.classifier):
+            images = batch["image"] if stamp is None else stamp(batch["image"], batch["index"])
+            features.append(self(images)[1][batch["valid"]].float())
+            labels.append(batch["label"][batch["valid"]])
         return torch.cat(features), torch.cat(labels)
 
 

@@ -1,0 +1,198 @@
+"""Grid files: lists of setups, attacks, defenses and seeds, and the cells that they multiply to. Needs no torch."""
+
+from __future__ import annotations
+
+import json
+import re
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from lit_backdoor.chain.names import known, section
+from lit_backdoor.presets import find_config, read_config
+
+__all__ = ["Cell", "GridFile", "read_grid"]
+
+FORMAT = 1
+_AXES = {"setups": "setup", "attacks": "attack", "defenses": "defense", "seeds": "seed"}
+_KEYS = {"format", "description", "include", *_AXES, "exclude", "overrides", "relapse", "resources", "flags"}
+_DEFAULTS: dict[str, list[Any]] = {"setups": ["signs"], "attacks": ["badnets"], "defenses": [], "seeds": [0]}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One chain of a grid.
+
+    Attributes:
+        setup: Name or file of the setup.
+        attack: Name or file of the attack; ``null`` for a clean model.
+        defense: Name or file of the defense.
+        seed: Seed of the chain.
+        settings: What its overrides set, as ``a.b.c=value``.
+        relapse: Whether the cleaned suspect is fine-tuned once more to see if the backdoor comes back.
+        cpus: Threads that each of its runs gets; None for as many as the machine gives.
+        gpus: GPUs that it takes, or a share of one.
+        flags: Remarks for its row.
+    """
+
+    setup: str
+    attack: str
+    defense: str
+    seed: int
+    settings: tuple[str, ...] = ()
+    relapse: bool = False
+    cpus: int | None = None
+    gpus: float = 0
+    flags: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """Name of its folder."""
+        parts = [Path(text).stem if _is_file(text) else text for text in (self.setup, self.attack, self.defense)]
+        return re.sub(r"[^\w.+-]+", "_", "-".join([*parts, f"seed{self.seed}"]))
+
+    @property
+    def words(self) -> list[str]:
+        """The arguments of ``lit-backdoor`` that run it, without where it writes."""
+        words = ["chain", self.defense, "--setup", self.setup, "--attack", self.attack, "--seed", str(self.seed)]
+        words += [word for text in self.settings for word in ("--set", text)]
+        return [*words, "--relapse"] if self.relapse else words
+
+
+@dataclass(frozen=True)
+class GridFile:
+    """A grid that was read: its name and its cells."""
+
+    name: str
+    cells: tuple[Cell, ...] = field(default=())
+
+
+def read_grid(name: str) -> GridFile:
+    """Read a grid by name or file and multiply its lists.
+
+    Raises:
+        ValueError: If the file is no grid, a name in it is not known, no cell is left, or two cells would write one
+            folder.
+    """
+    path = find_config("grids", name)
+    cells = _read(path, ())
+    if not cells:
+        raise ValueError(f"Expected the grid {path} to have cells, got none: give it defenses, and exclude fewer.")
+    folders: dict[str, Cell] = {}
+    for cell in cells:
+        other = folders.setdefault(cell.name, cell)
+        if other != cell:
+            raise ValueError(
+                f"Expected cells of different names in the grid {path}, but two would write '{cell.name}': {other} and "
+                f"{cell}. Rename one of the files, or exclude one."
+            )
+    return GridFile(path.stem, tuple(folders.values()))
+
+
+def _read(path: Path, above: tuple[Path, ...]) -> list[Cell]:
+    content = read_config("grids", path)
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise ValueError(f"Expected a grid file with 'format: {FORMAT}' at {path}. See configs/grids for examples.")
+    known("key of a grid", content, _KEYS)
+    cells = []
+    for name in _list(content, "include", path, []):
+        below = path.parent / str(name)
+        below = below if below.is_file() else find_config("grids", str(name))
+        if below.resolve() in (*above, path.resolve()):
+            raise ValueError(f"Expected the grid {path} to include other grids, but '{name}' leads back to it.")
+        cells += _read(below, (*above, path.resolve()))
+    return cells + _multiplied(content, path)
+
+
+def _multiplied(content: Mapping[str, Any], path: Path) -> list[Cell]:
+    axes = [_axis(content, axis, path) for axis in _AXES]
+    excludes, overrides = _list(content, "exclude", path, []), _list(content, "overrides", path, [])
+    for override in overrides:
+        known(f"key of an override in the grid {path}", section({"override": override}, "override"), {"when", "set"})
+    places = [_conditions(each, path) for each in excludes], [_conditions(o.get("when"), path) for o in overrides]
+    matched: set[tuple[int, int]] = set()
+
+    def matching(kind: int, at: Mapping[str, Any]) -> list[int]:
+        found = [n for n, when in enumerate(places[kind]) if all(at[key] in values for key, values in when.items())]
+        matched.update((kind, n) for n in found)
+        return found
+
+    relapse = {_text(name) for name in _list(content, "relapse", path, [])}
+    known(f"defense to test for relapse in the grid {path}", relapse, axes[2])
+    resources = _resources(content, axes[0], path)
+    flags = tuple(map(str, _list(content, "flags", path, [])))
+    cells = []
+    for setup, attack, defense, seed in product(*axes):
+        at = {"setup": setup, "attack": attack, "defense": defense, "seed": seed}
+        if matching(0, at):
+            continue
+        settings = {key: value for n in matching(1, at) for key, value in section(overrides[n], "set").items()}
+        texts = tuple(f"{key}={json.dumps(value)}" for key, value in settings.items())
+        cells.append(Cell(setup, attack, defense, seed, texts, defense in relapse, *resources[setup], flags))
+    for kind, what in enumerate(("exclude", "overrides")):
+        for n, when in enumerate(places[kind]):
+            if (kind, n) not in matched:
+                warnings.warn(f"'{what}' of the grid {path} has an entry that matches no cell: {when}.", stacklevel=2)
+    return cells
+
+
+def _axis(content: Mapping[str, Any], axis: str, path: Path) -> list[Any]:
+    """Read a list of names, all of them known, or of seeds."""
+    values = _list(content, axis, path, [] if "include" in content and axis == "defenses" else _DEFAULTS[axis])
+    if axis == "seeds":
+        for value in values:
+            if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**32:
+                raise ValueError(f"Expected seeds from 0 to 2**32 - 1 in the grid {path}, got {value!r}.")
+    else:
+        values = [_text(value) for value in values]
+        for value in values:
+            if not (axis == "attacks" and value == "null"):
+                find_config(axis, value)
+    if double := next((value for place, value in enumerate(values) if value in values[:place]), None):
+        raise ValueError(f"Expected each of the {axis} in the grid {path} once, got '{double}' twice.")
+    return values
+
+
+def _conditions(given: Any, path: Path) -> dict[str, list[Any]]:
+    """Read which cells an exclude or an override is about: for each axis a value or several."""
+    if not isinstance(given, Mapping) or not given:
+        raise ValueError(f"Expected conditions such as {{defense: pgbd}} in the grid {path}, got {given!r}.")
+    known(f"condition in the grid {path}", given, _AXES.values())
+    lists = {key: value if isinstance(value, list) else [value] for key, value in given.items()}
+    return {key: values if key == "seed" else list(map(_text, values)) for key, values in lists.items()}
+
+
+def _resources(content: Mapping[str, Any], setups: list[str], path: Path) -> dict[str, tuple[int | None, float]]:
+    """Read the threads and GPUs of each setup's runs; ``default`` stands for setups that are not named."""
+    given = section(content, "resources")
+    known(f"setup with resources in the grid {path}", given, [*setups, "default"])
+    found = {}
+    for setup in setups:
+        wanted = section(given, setup if setup in given else "default")
+        known(f"resource of '{setup}' in the grid {path}", wanted, {"cpus", "gpus"})
+        cpus, gpus = wanted.get("cpus"), wanted.get("gpus", 0)
+        if (cpus is not None and (type(cpus) is not int or cpus < 1)) or not isinstance(gpus, int | float) or gpus < 0:
+            raise ValueError(
+                f"Expected cpus as a whole number from 1 and gpus as a number from 0 for '{setup}' in the grid {path}, "
+                f"got {cpus!r} and {gpus!r}."
+            )
+        found[setup] = (cpus, gpus)
+    return found
+
+
+def _list(content: Mapping[str, Any], key: str, path: Path, default: list[Any]) -> list[Any]:
+    found = content.get(key, default)
+    if not isinstance(found, list):
+        raise ValueError(f"Expected '{key}' in the grid {path} to be a list, got {found!r}.")
+    return found
+
+
+def _text(name: Any) -> str:
+    return "null" if name is None else str(name)
+
+
+def _is_file(name: str) -> bool:
+    return name.endswith((".yaml", ".yml"))

@@ -1,0 +1,143 @@
+"""``lit-backdoor grid``: read, plan, run, collect the rows."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from lit_backdoor.chain.grid.cells import read_grid
+from lit_backdoor.chain.grid.graph import Node, connect
+from lit_backdoor.chain.grid.plan import make_plan
+from lit_backdoor.chain.store import Store
+from lit_backdoor.disk import claim
+from lit_backdoor.errors import one_of
+
+if TYPE_CHECKING:
+    from lit_backdoor.board.rows import Row
+
+__all__ = ["grid_command", "run_grid"]
+
+ENGINES = ("inline", "ray", "slurm")
+
+
+def run_grid(
+    name: str,
+    *,
+    engine: str = "inline",
+    out: str | Path | None = None,
+    retries: int = 1,
+    address: str | None = None,
+    say: Callable[[str, int], None] = lambda line, over: None,
+) -> list[Row]:
+    """Run a grid and give its rows, those of failed cells included; ``OUT/rows.jsonl`` holds them, too.
+
+    Args:
+        name: A shipped grid or a YAML file.
+        engine: ``inline`` (one run after another) or ``ray``; ``slurm`` only writes ``OUT/slurm/submit.sh``.
+        out: Folder to write; None for one in ``runs``. Cells lie in ``OUT/cells``, each with its ``results.json``.
+        retries: How often a run that failed is tried again.
+        address: A running Ray cluster; None starts one on this machine.
+        say: Called with a line at each change, and with the number of runs that are over.
+
+    Raises:
+        ValueError: If the grid, the engine or the store cannot be used; nothing has run then.
+    """
+    one_of("engine", engine, ENGINES)
+    if retries < 0:
+        raise ValueError(f"Expected --retries of 0 or more, got {retries}.")
+    if address is not None and engine != "ray":
+        raise ValueError(f"Expected --address with --engine ray, got it with {engine}.")
+    file = read_grid(name)
+    folder, store = Path(out or Path("runs") / f"grid-{file.name}"), Store()
+    nodes = connect(file.cells)
+    store.create()
+    claim(folder)
+    from lit_backdoor.chain.grid.rows import collect_rows
+    from lit_backdoor.chain.launch import locked
+
+    with locked(folder):
+        plan = make_plan(nodes, folder, store)
+        failed: dict[str, str] = {}
+        if plan.wanted:
+            try:
+                failed = _run(plan.wanted, folder, store, engine, retries, address, say)
+            finally:
+                collect_rows(nodes, folder, store, failed)
+        return collect_rows(nodes, folder, store, failed)
+
+
+def grid_command(given: argparse.Namespace) -> int:
+    """Run the grid that the command line asks for; gives the exit code, 1 if a node failed."""
+    console = Console(highlight=False, markup=False, emoji=False)
+    with warnings.catch_warnings(record=True) as remarks:
+        warnings.simplefilter("always")
+        file = read_grid(given.name)
+    for remark in remarks:
+        console.print(f"warning: {remark.message}", soft_wrap=True)
+    folder = given.out or Path("runs") / f"grid-{file.name}"
+    plan = make_plan(connect(file.cells), folder, Store())
+    for line in plan.lines() if given.dry_run else plan.lines()[-1:]:
+        console.print(line, soft_wrap=True)
+    if given.dry_run:
+        return 0
+    with _bar(console, len(plan.wanted)) as say:
+        rows = run_grid(
+            given.name, engine=given.engine, out=folder, retries=given.retries, address=given.address, say=say
+        )
+    count = sum(row.status == "done" for row in rows)
+    console.print(f"rows     {folder / 'rows.jsonl'} ({count} of {len(rows)} cells done)", soft_wrap=True)
+    return int(any(row.status in ("failed", "blocked") for row in rows))
+
+
+def _run(
+    nodes: Sequence[Node], out: Path, store: Store, name: str, retries: int, address: str | None, say: Any
+) -> dict[str, str]:
+    """Run nodes by an engine; gives why some of them failed."""
+    from lit_backdoor.chain.grid.driver import Driver, task_of
+
+    if name == "slurm":
+        from lit_backdoor.chain.engines.slurm import write_script
+
+        made_by = {node.name: store.folder.absolute() / "stages" / node.identity for node in nodes}
+        needs = {node.name: {need: made_by[need] for need in node.needs if need in made_by} for node in nodes}
+        script = write_script([task_of(node, out, store) for node in nodes], needs, out.absolute() / "slurm")
+        say(f"to submit {len(nodes)} runs: sh {script}; then the same grid again collects the rows", len(nodes))
+        return {}
+    driver = Driver(nodes, out, store, retries, say)
+    engine = _engine(name, address)
+    try:
+        driver.run(engine)
+    finally:
+        engine.stop()
+    return driver.failed
+
+
+def _engine(name: str, address: str | None) -> Any:
+    if name == "ray":
+        from lit_backdoor.chain.engines.on_ray import Ray
+
+        return Ray(address)
+    from lit_backdoor.chain.engines.inline import Inline
+
+    return Inline()
+
+
+@contextlib.contextmanager
+def _bar(console: Console, total: int) -> Iterator[Callable[[str, int], None]]:
+    """Print a line per change, above a bar if this is a terminal."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal or not total) as progress:
+        bar = progress.add_task("runs", total=total)
+
+        def say(line: str, over: int) -> None:
+            progress.console.print(line, soft_wrap=True)
+            progress.update(bar, completed=over)
+
+        yield say

@@ -1,0 +1,20 @@
+"""Evaluators: one for each kind of result; stages make theirs for every pass over the test images."""
+
+from lit_backdoor.stages.evaluation.base import Evaluator
+from lit_backdoor.stages.evaluation.classifier import ClassifierEvaluator
+from lit_backdoor.stages.evaluation.generator import GeneratorEvaluator
+from lit_backdoor.stages.evaluation.inputs import InputEvaluator
+from lit_backdoor.stages.evaluation.selection import SelectionEvaluator
+from lit_backdoor.stages.evaluation.targets import PerturbationEvaluator, TargetEvaluator
+from lit_backdoor.stages.evaluation.trigger import TriggerEvaluator
+
+__all__ = [
+    "ClassifierEvaluator",
+    "Evaluator",
+    "GeneratorEvaluator",
+    "InputEvaluator",
+    "PerturbationEvaluator",
+    "SelectionEvaluator",
+    "TargetEvaluator",
+    "TriggerEvaluator",
+]
