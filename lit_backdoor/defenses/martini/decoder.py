@@ -8,12 +8,11 @@ from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import Adam, Optimizer
-from torchmetrics.image import PeakSignalNoiseRatio, StructuralSimilarityIndexMeasure
 
 from lit_backdoor.errors import one_of
 from lit_backdoor.models import AutoEncoder, ConvEncoder, Encoder
 from lit_backdoor.stages.base import Batch, Stage
-from lit_backdoor.stages.evaluation import Evaluator
+from lit_backdoor.stages.evaluation import DecoderEvaluator, Evaluator
 from lit_backdoor.stages.optim import Schedule, scheduled
 
 __all__ = ["DecoderTraining"]
@@ -80,28 +79,3 @@ class DecoderTraining(Stage):
     def evaluator(self) -> Evaluator:
         """Measure how similar images and their reconstructions are."""
         return DecoderEvaluator(self.attached_data, self.autoencoder)
-
-
-class DecoderEvaluator(Evaluator):
-    """Measure ``psnr`` and ``ssim`` of clean test images and their reconstructions.
-
-    Args:
-        data: The data module of the run.
-        autoencoder: Encoder and decoder.
-    """
-
-    def __init__(self, data: Any, autoencoder: AutoEncoder) -> None:
-        super().__init__(
-            data,
-            psnr=PeakSignalNoiseRatio(data_range=1.0),
-            ssim=StructuralSimilarityIndexMeasure(data_range=1.0),
-        )
-        self.autoencoder = autoencoder
-
-    def update(self, batch: Batch) -> None:
-        """Compare the images of one batch with their reconstructions."""
-        if batch["view"] == "clean":
-            images = batch["image"][batch["valid"]]
-            decoded = self.autoencoder(images).float()
-            for metric in self.metrics.values():
-                metric.update(decoded, images)

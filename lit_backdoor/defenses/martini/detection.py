@@ -7,16 +7,13 @@ import math
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
-from torchmetrics.image import PeakSignalNoiseRatio
 
 from lit_backdoor.defenses.martini.reconstructing import Reconstructing
 from lit_backdoor.defenses.martini.reconstruction import ReconstructionSettings
 from lit_backdoor.defenses.martini.schedules import Aim
-from lit_backdoor.metrics import AttackSuccessRate
 from lit_backdoor.models import AutoEncoder, Classifier
-from lit_backdoor.stages.base import Batch, Outcome
-from lit_backdoor.stages.evaluation import Evaluator, TargetEvaluator
+from lit_backdoor.stages.base import Outcome
+from lit_backdoor.stages.evaluation import Evaluator, ReconstructionEvaluator
 from lit_backdoor.stages.phased import make_plan
 from lit_backdoor.stages.target_detection import TargetReport, reported
 from lit_backdoor.triggers import RegionalTrigger
@@ -100,41 +97,6 @@ class MartiniDetection(Reconstructing):
 
     def evaluator(self) -> Evaluator:
         """Compare with the attack, and measure the most suspicious class's trigger."""
-        return ReconstructionEvaluator(self.attached_data, self.report(), self.classifier, self.trigger_of)
-
-
-class ReconstructionEvaluator(TargetEvaluator):
-    """Measure the most suspicious class's reconstructed trigger on clean test images of other classes, too.
-
-    ``reconstructed_asr`` is its success rate on the suspect, ``reconstructed_psnr`` how close it stays to the images.
-
-    Args:
-        data: The data module of the run.
-        report: The report.
-        suspect: The classifier that was judged.
-        trigger_of: Gives the trigger of a class.
-    """
-
-    def __init__(self, data: Any, report: TargetReport, suspect: Classifier, trigger_of: Any) -> None:
-        named = report.flagged[0] if report.flagged else report.top
-        recovered = trigger_of(named).to(next(suspect.parameters()).device)
-        super().__init__(data, report.flagged, report.top, suspect, recovered)
-        self.suspect, self.recovered, self.named = suspect, recovered, named
-        self.modules["reconstructed_asr"] = AttackSuccessRate()
-        self.modules["reconstructed_psnr"] = PeakSignalNoiseRatio(data_range=1.0)
-
-    def update(self, batch: Batch) -> None:
-        """Stamp the clean images of other classes."""
-        super().update(batch)
-        images = batch["image"][batch["valid"] & (batch["label"] != self.named)]
-        if batch["view"] == "clean" and len(images):
-            stamped = self.recovered(images)
-            named = torch.full((len(images),), self.named, device=images.device)
-            self.metrics["reconstructed_asr"].update(
-                self.suspect(stamped).float(), named, torch.ones_like(named).bool()
-            )
-            self.metrics["reconstructed_psnr"].update(stamped, images)
-
-    def compute(self) -> dict[str, Tensor]:
-        """Add these numbers."""
-        return {**super().compute(), **{name: metric.compute() for name, metric in self.metrics.items()}}
+        report = self.report()
+        made = self.trigger_of(report.flagged[0] if report.flagged else report.top)
+        return ReconstructionEvaluator(self.attached_data, report.flagged, report.top, self.classifier, made)
