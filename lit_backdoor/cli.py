@@ -137,9 +137,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     chain.set_defaults(run=_chain)
     chain.add_argument("name", metavar="NAME|FILE", help="a defense or a chain (lit-backdoor list), or a YAML file")
-    chain.add_argument(
-        "--setup", metavar="NAME|FILE", help="data, net and victim; default signs, which need no download"
-    )
+    chain.add_argument("--setup", metavar="NAME|FILE", help="data, net and victim; default signs, without a download")
     chain.add_argument("--attack", metavar="NAME|FILE", help="default badnets; null for a clean model")
     chain.add_argument("--data", metavar="DIR", help="your images, in class folders below DIR/train and DIR/test")
     for command in (demo, chain):
@@ -158,7 +156,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="MODULE",
         action="append",
         default=[],
-        help="a package or module whose classes bundles may name",
+        help="a package or module that bundles may name",
     )
     chain.add_argument(
         "--launcher", metavar="COMMAND", help='start stages on several devices: "torchrun --nproc-per-node 8", "srun …"'

@@ -72,9 +72,8 @@ def find_config(kind: str, name: str, *, among: tuple[str, ...] = ()) -> Path:
     found = exact or [(key, path) for key, path in known if key.rpartition("/")[2] == name]
     if len(found) > 1:
         keys = ", ".join(key for key, _ in found)
-        raise ValueError(
-            f"Expected a {kind.removesuffix('s')} of a name of its own, but '{name}' may be {keys}. Give one of them."
-        )
+        what = kind.removesuffix("s")
+        raise ValueError(f"Expected a {what} of a name of its own, but '{name}' may be {keys}. Give one of them.")
     if not found:
         raise unknown(
             kind.removesuffix("s"), name, {text for key, _ in known for text in (key, key.rpartition("/")[2])}

@@ -206,8 +206,8 @@ def _load(name: str, always: tuple[str, ...]) -> Any:
     trust = _trust.get()
     if trust is not None and not any(name == p or name.startswith(f"{p}.") for p in (*always, *trust, *_granted.get())):
         raise ValueError(
-            f"The bundle names '{name}', which is not on the allow-list. If you trust it, name its package with trust= or "
-            "--trust."
+            f"The bundle names '{name}', which is not on the allow-list. If you trust it, name its package with trust= "
+            "or --trust."
         )
     try:
         module = importlib.import_module(module_name)

@@ -9,10 +9,10 @@ from collections.abc import Callable, Sequence
 
 from lit_backdoor.board.cells import ASR, Cell, Setup, setups
 from lit_backdoor.board.rows import CLEAN, Row
-from lit_backdoor.board.sections.summary import own_seconds
+from lit_backdoor.board.sections.summary import lines, own_seconds
 from lit_backdoor.page.words import DASH, duration
 
-__all__ = ["fill", "method_table"]
+__all__ = ["fill", "headline", "method_table"]
 
 _HEADS = (
     "attack", "seeds", "ASR before", "ASR after", "median", f"at most {ASR.most:g}", "ACC before", "ACC after",
@@ -38,15 +38,41 @@ def method_table(rows: Sequence[Row], defense: str, setup: str | None = None) ->
     return "\n\n".join(_table(own, defense) for own in found)
 
 
+def headline(rows: Sequence[Row], setup: str) -> str:
+    """Write a line per defense of a setup, the best mean rank first, as the board's summary does.
+
+    Raises:
+        ValueError: If there are no such rows.
+    """
+    found = [own for own in setups(rows) if own.name == setup]
+    if not found:
+        raise ValueError(f"Expected rows of the setup '{setup}', found none.")
+    heads = ("defense", "data", "mean rank", "reached", "ACC drop", "clean model", "relapse", "time", "memory")
+    table = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
+    for line in lines(found[0]):
+        rank = DASH if line["rank"] is None else f"{line['rank']} ({line['rank_note']})"
+        cells = [f"`{_plain(line['name'])}`", ", ".join(line["notes"]) or DASH, rank]
+        cells += [line[key] for key in ("reached", "drop", "harm")]
+        table.append("| " + " | ".join([*cells, " → ".join(line["relapse"]), line["seconds"], line["memory"]]) + " |")
+    return "\n".join([*table, "", _made_with(found[0])])
+
+
 def fill(text: str, rows: Sequence[Row]) -> str:
-    """Write tables between ``<!-- table:DEFENSE[@SETUP] -->`` and ``<!-- /table -->`` in a file's text."""
+    """Write tables between their marks in a file's text.
+
+    ``<!-- table:DEFENSE[@SETUP] -->`` to ``<!-- /table -->`` gets a `method_table`, ``<!-- headline:SETUP -->`` to
+    ``<!-- /headline -->`` a `headline`.
+    """
 
     def table(match: re.Match[str]) -> str:
         defense, setup = match["defense"], match["setup"]
         return f"{match['head']}\n{method_table(rows, defense, setup)}\n<!-- /table -->"
 
     pattern = r"(?P<head><!-- table:(?P<defense>[\w./+-]+)(?:@(?P<setup>[\w.-]+))? -->)\n.*?<!-- /table -->"
-    return re.sub(pattern, table, text, flags=re.DOTALL)
+    text = re.sub(pattern, table, text, flags=re.DOTALL)
+    pattern = r"(<!-- headline:([\w.-]+) -->)\n.*?<!-- /headline -->"
+    head = "{}\n{}\n<!-- /headline -->"
+    return re.sub(pattern, lambda found: head.format(found[1], headline(rows, found[2])), text, flags=re.DOTALL)
 
 
 def _table(setup: Setup, defense: str) -> str:

@@ -38,8 +38,8 @@ def lay_out(name: str, setup: str | None, attack: str | None) -> dict[str, Any]:
     if any("class_path" in section(content, "data") for _, content in files):
         if setup is not None:
             raise ValueError(
-                f"Expected no setup for the chain file {path}, which names its own data. For a chain that goes with any "
-                "setup take data, victim and control out of it."
+                f"Expected no setup for the chain file {path}, which names its own data. For a chain that goes with "
+                "any setup take data, victim and control out of it."
             )
         chain: dict[str, Any] = {}
         for _, content in files:
@@ -130,8 +130,8 @@ def _with_lengths(chain: dict[str, Any], path: Path, setup: str) -> dict[str, An
         for key in () if name in _FREE else _leaves(stage):
             if not (key in _LENGTHS or key.endswith("_steps")):
                 raise ValueError(
-                    f"Expected only steps, passes and batch sizes for a setup in {file}, got '{key}' of stage '{name}'. "
-                    "For other settings make a defense of another name."
+                    f"Expected only steps, passes and batch sizes for a setup in {file}, got '{key}' of stage "
+                    f"'{name}'. For other settings make a defense of another name."
                 )
     return merge(replace_lengths(chain, stages), {"stages": stages})
 

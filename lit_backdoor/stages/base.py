@@ -157,10 +157,14 @@ class Stage(StageInputs):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
         """Give the loss of a batch; its numbers are read and logged later, since each read waits for the device."""
         found = self.losses(batch)
+        self.note(batch, found)
+        return found.get("loss")
+
+    def note(self, batch: Batch, found: Mapping[str, Tensor]) -> None:
+        """Keep the numbers of a step until they are read."""
         self._tally.add(self.global_step, len(batch["image"]), found)
         if self._tally.full:
             self.check_losses()
-        return found.get("loss")
 
     def check_losses(self) -> None:
         """Stop if a loss since the last check was not finite; checkpoints are written after a check only.

@@ -50,8 +50,14 @@ class PoisonedTraining(Stage):
         self.label_smoothing = label_smoothing
 
     def setup(self, stage: str) -> None:
-        """Check the classifier against the data."""
+        """Check the classifier against the data, and that the attack plants its rows."""
         super().setup(stage)
+        attack = getattr(self.attached_data, "attack", None)
+        if attack is not None and attack.rate is None and "train" in self.views:
+            raise ValueError(
+                f"Expected data.attack to have a rate for {type(self).__name__}, got none: no row would be poisoned. "
+                "Set data.attack.init_args.rate=0.1, or train on it by an attack of its own, such as LIRATraining."
+            )
         classes = getattr(self.attached_data, "num_classes", self.classifier.num_classes)
         if classes != self.classifier.num_classes:
             raise ValueError(

@@ -180,7 +180,8 @@ class Attack(Recorded):
         trigger: What is stamped on the images, or which rows carry it (`SemanticTrigger`).
         policy: Which label they get; default `AllToOne`.
         target: The target label.
-        rate: Share of rows to poison, in (0, 1), or up to 1 where ``rate_of`` is not ``"set"``.
+        rate: Share of rows to poison, in (0, 1), or up to 1 where ``rate_of`` is not ``"set"``; None plants none, for
+            a trigger that is trained on all of them.
         rate_of: Whether ``rate`` and ``cover_rate`` are shares of the whole set, of the target class, or, for a trigger
             that rows carry, of those carriers that the policy allows to be poisoned.
         cover_rate: Share of cover samples (triggered, true label), in [0, 1). Rows that carry the trigger and are not
@@ -196,7 +197,7 @@ class Attack(Recorded):
         trigger: Trigger,
         policy: LabelPolicy | None = None,
         target: int = 0,
-        rate: float = 0.1,
+        rate: float | None = 0.1,
         rate_of: Literal["set", "target", "carriers"] = "set",
         cover_rate: float = 0.0,
         seed: int | None = None,
@@ -204,7 +205,7 @@ class Attack(Recorded):
         self.trigger = trigger
         self.policy = policy or AllToOne()
         self.target = target
-        self.rate = check_share("the poisoning rate", rate, closed=rate_of != "set")
+        self.rate = rate if rate is None else check_share("the poisoning rate", rate, closed=rate_of != "set")
         self.rate_of = one_of("rate_of of an attack", rate_of, ("set", "target", "carriers"))
         self.cover_rate = cover_rate and check_share("the cover rate", cover_rate)
         self.seed = seed
@@ -254,6 +255,8 @@ class Attack(Recorded):
                 not fit.
         """
         labels = labels.cpu()
+        if self.rate is None:
+            return torch.zeros(len(labels), dtype=torch.int8)
         carriers = self.carriers(columns, len(labels))
         allowed = (self.policy.plantable(labels, self.target) & carriers).nonzero().flatten()
         base, of = len(labels), "the set"

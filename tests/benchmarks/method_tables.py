@@ -2,8 +2,8 @@
 
 python tests/benchmarks/method_tables.py [README …]
 
-Without arguments every ``README.md`` of a defense or an attack; each names its tables: ``<!-- table:pgbd@signs_mini -->``
-to ``<!-- /table -->``.
+Without arguments the README and every ``README.md`` of a defense or an attack. Each names its tables:
+``<!-- table:pgbd@signs_mini -->`` to ``<!-- /table -->``, ``<!-- headline:signs_mini -->`` to ``<!-- /headline -->``.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ PACKAGE = Path(__file__).parents[2] / "lit_backdoor"
 
 def main(files: list[Path]) -> None:
     rows = gather([PACKAGE / "board" / "results"])
-    for file in files or sorted(PACKAGE.glob("*s/**/README.md")):
+    for file in files or [PACKAGE.parent / "README.md", *sorted(PACKAGE.glob("*s/**/README.md"))]:
         text = file.read_text(encoding="utf-8")
         file.write_text(fill(text, rows), encoding="utf-8")
 

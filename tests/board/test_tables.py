@@ -34,6 +34,18 @@ def test_tables_are_written_between_their_marks():
         fill(text, [row(setup="cifar")])
 
 
+def test_the_headline_lists_the_best_first(grid):
+    better = [row("badnets", "best", seed, 0.0, 0.92) for seed in range(3)]
+    written = fill("<!-- headline:signs -->\nold\n<!-- /headline -->\n", [*grid, *better])
+    lines = written.splitlines()
+    assert lines[0] == "<!-- headline:signs -->"
+    assert lines[3].startswith("| `best` | root data | 1.0 (on 1 attack) | 3 of 3 | 0.0 |")
+    assert lines[-1] == "<!-- /headline -->"
+    assert "old" not in written
+    with pytest.raises(ValueError, match="the setup 'none'"):
+        fill("<!-- headline:none -->\n<!-- /headline -->", grid)
+
+
 @pytest.mark.parametrize(
     ("setup", "count"), [("cifar10_small", 223), ("faces", 15), ("tinyimagenet_small", 2), ("signs", 3)]
 )

@@ -14,18 +14,19 @@ from lit_backdoor.board.sections.verdict import reached_of
 from lit_backdoor.board.template import Board, Section, render
 from lit_backdoor.page.words import DASH, duration, percent, signed
 
-__all__ = ["memory", "own_seconds", "summary"]
+__all__ = ["lines", "memory", "own_seconds", "summary"]
 
 
 def summary(board: Board) -> Section | None:
     """List the defenses of each setup by mean rank."""
     if not any(row.status == "done" for row in board.rows):
         return None
-    tables = [{"name": setup.name, "lines": _lines(setup)} for setup in board.setups]
+    tables = [{"name": setup.name, "lines": lines(setup)} for setup in board.setups]
     return Section("defenses", "Defenses", render("summary.html", tables=tables, several=board.several, clean=CLEAN))
 
 
-def _lines(setup: Setup) -> list[dict[str, Any]]:
+def lines(setup: Setup) -> list[dict[str, Any]]:
+    """Describe the defenses of a setup as text and drawings, the best mean rank first."""
     found = ranks(setup)
     names = sorted(setup.defenses, key=lambda name: found[name].mean if name in found else float("inf"))
     return [_line(setup, name, found.get(name)) for name in names]
