@@ -41,13 +41,23 @@ class Budget(TorchDispatchMode):  # type: ignore[no-untyped-call]
     ) -> Any:
         """Count what is made from numbers, and bound what is made from the tensors that are there."""
         made = _size(func, args)
-        self.elements -= made
         self.tensors -= made > 0
-        if self.elements < 0 or self.tensors < 0 or _broadcast(args) > 2 * self.given + SLACK:
+        weightless = _weightless(args, kwargs)
+        self.elements -= 0 if weightless else made
+        spread = 0 if weightless else _broadcast(args)
+        if self.elements < 0 or self.tensors < 0 or spread > 2 * self.given + SLACK:
             raise ValueError(
                 f"The net could not be built: it is far larger than its weights, which hold {self.given:,} numbers."
             )
         return func(*args, **(kwargs or {}))
+
+
+def _weightless(args: tuple[Any, ...], kwargs: dict[str, Any] | None) -> bool:
+    """Say whether an operation works on the meta device, where tensors take no memory."""
+    device = (kwargs or {}).get("device")
+    if device is not None:
+        return torch.device(device).type == "meta"
+    return any(isinstance(arg, Tensor) and arg.is_meta for arg in args)
 
 
 def _size(func: Any, args: tuple[Any, ...]) -> int:
