@@ -90,6 +90,16 @@ LARGEST = 2**18  # characters of a configuration, and values that it stands for
 
 
 class _Loader(yaml.SafeLoader):
+    def flatten_mapping(self, node: Any) -> None:
+        """Take in merged mappings (``<<``), each key once: merges of merges would multiply without end."""
+        if any(isinstance(value, yaml.SequenceNode) and len(value.value) > 20 for _, value in node.value):
+            merged = [key for key, _ in node.value if key.tag == "tag:yaml.org,2002:merge"]
+            if merged:
+                raise yaml.MarkedYAMLError(None, None, "too many mappings are merged by '<<'", merged[0].start_mark)
+        super().flatten_mapping(node)
+        once = {key.value if isinstance(key, yaml.ScalarNode) else id(key): (key, value) for key, value in node.value}
+        node.value = list(once.values())
+
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
         """Refuse a key that stands twice, of which YAML's own reader would keep the last without a word."""
         seen = set()

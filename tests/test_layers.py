@@ -7,7 +7,7 @@ import lit_backdoor
 
 PACKAGE = Path(lit_backdoor.__file__).parent
 ORDER = (
-    "errors", "budget", "recipe", "weights", "presets", "functional", "models", "triggers", "bundle", "metrics", "data", "stages",
+    "errors", "budget", "recipe", "weights", "presets", "functional", "bundle", "models", "triggers", "metrics", "data", "stages",
     ("attacks", "defenses"), "report", "lightning_cli", "chain", "cli", "__main__",
 )  # fmt: skip
 LEVEL = {name: level for level, names in enumerate(ORDER) for name in ((names,) if isinstance(names, str) else names)}

@@ -4,6 +4,7 @@ from lit_backdoor.models.base import Classifier
 from lit_backdoor.models.compose import Purified
 from lit_backdoor.models.foreign import ForeignClassifier, WrappedClassifier, wrap_classifier
 from lit_backdoor.models.frozen import Frozen
+from lit_backdoor.models.loading import load_classifier
 from lit_backdoor.models.patterned import LocalPattern, PatternedUNet, WideAndLocal
 from lit_backdoor.models.timm_classifier import TimmClassifier
 from lit_backdoor.models.unet import UNet
@@ -21,5 +22,6 @@ __all__ = [
     "WarpField",
     "WideAndLocal",
     "WrappedClassifier",
+    "load_classifier",
     "wrap_classifier",
 ]
