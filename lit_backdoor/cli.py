@@ -118,6 +118,26 @@ def _parser() -> argparse.ArgumentParser:
     chain.add_argument("--trust-cache", action="store_true", help="take results of other versions of the code as well")
     chain.add_argument("--dry-run", action="store_true", help="check everything and print the plan")
 
+    importing = commands.add_parser(
+        "import",
+        help="make a suspect of somebody else's model",
+        epilog="For example: lit-backdoor import model.pth --size 32 --out suspect",
+    )
+    importing.set_defaults(run=_import)
+    importing.add_argument(
+        "model", metavar="MODEL", help="a file of weights, a folder of timm or the Hub, or a bundle; it runs no code"
+    )
+    importing.add_argument("--out", metavar="DIR", required=True, help="folder of the bundle to write")
+    importing.add_argument(
+        "--arch", metavar="NAME", help="timm:NAME, torchvision:NAME or your own module.function; default: found"
+    )
+    importing.add_argument("--classes", metavar="N|FILE", help="number of classes, or a file with a name on each line")
+    importing.add_argument("--size", metavar="N", type=int, help="side of the images in pixels")
+    importing.add_argument("--mean", metavar="X", type=float, nargs="+", help="mean of each channel")
+    importing.add_argument("--std", metavar="X", type=float, nargs="+", help="standard deviation of each channel")
+    importing.add_argument("--split", metavar="LAYER", help="layer that ends the features; default: found")
+    importing.add_argument("--part", metavar="PLACE", help="place of the weights in the file, such as ema.module")
+
     listing = commands.add_parser("list", help="what there is: " + ", ".join(_LISTED))
     listing.set_defaults(run=_list)
     listing.add_argument("what", nargs="?", choices=_LISTED, help="one of them; all without it")
@@ -140,6 +160,12 @@ def _chain(given: argparse.Namespace) -> int:
     from lit_backdoor.chain.command import run_chain
 
     return run_chain(given)
+
+
+def _import(given: argparse.Namespace) -> int:
+    from lit_backdoor.chain.importing import run_import
+
+    return run_import(given)
 
 
 def _list(given: argparse.Namespace) -> int:

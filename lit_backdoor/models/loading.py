@@ -186,28 +186,30 @@ def _by_function(
 
 
 def _choose(file: Path, fitting: list[Architecture], state: Mapping[str, Tensor]) -> Architecture:
-    """Choose among architectures that weights fit: the first if they compute the same, else the plain one."""
+    """Choose among architectures that weights fit: one that computes what all do, else one that others vary."""
     if len(fitting) == 1:
         return fitting[0]
     outputs = [_output(each, state) for each in fitting]
-    others = [
-        each for each, output in zip(fitting, outputs, strict=True)
-        if output.shape != outputs[0].shape or not torch.allclose(output, outputs[0], rtol=1e-3, atol=1e-4)
-    ]  # fmt: skip
-    if not others:
-        return fitting[0]
-    plain = [each for each in fitting if _parts(each) <= set.intersection(*map(_parts, fitting))]
-    if not plain:
-        raise ValueError(
-            f"The weights in {file} fit several architectures, which compute different things: "
-            f"{', '.join(each.name for each in fitting)}. Name one by arch."
-        )
-    _say(file, f"{plain[0].name} rather than {', '.join(each.name for each in others if each not in plain)}")
-    return plain[0]
+    for chosen, output in zip(fitting, outputs, strict=True):
+        others = [each for each, its in zip(fitting, outputs, strict=True) if not _alike(its, output)]
+        if all(_varies(each.name, chosen.name) for each in others):
+            if others:
+                _say(file, f"{chosen.name} rather than {', '.join(each.name for each in others)}")
+            return chosen
+    raise ValueError(
+        f"The weights in {file} fit several architectures, which compute different things: "
+        f"{', '.join(each.name for each in fitting)}. Name one by arch."
+    )
 
 
-def _parts(architecture: Architecture) -> set[str]:
-    return set(architecture.name.partition(":")[2].split("_"))
+def _alike(output: Tensor, other: Tensor) -> bool:
+    return output.shape == other.shape and torch.allclose(output, other, rtol=1e-3, atol=1e-4)
+
+
+def _varies(name: str, plain: str) -> bool:
+    """Tell whether a name adds something to a plain one, as tf_efficientnet_b0 and resnetaa50 do."""
+    letters = iter(name.partition(":")[2])
+    return all(letter in letters for letter in plain.partition(":")[2])
 
 
 def _output(architecture: Architecture, state: Mapping[str, Tensor]) -> Tensor:
