@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from lit_backdoor.errors import one_of
+from lit_backdoor.errors import first_lines, one_of
 
 __all__ = ["cache_folder", "config_folder", "find_config", "list_configs", "read_config", "read_yaml"]
 
@@ -68,8 +68,11 @@ def read_yaml(text: str) -> Any:
         raise ValueError(f"it has {len(text):,} characters; a configuration has at most {LARGEST:,}")
     try:
         value = yaml.load(text, _Loader)
+    except yaml.MarkedYAMLError as error:
+        line = "" if error.problem_mark is None else f", line {error.problem_mark.line + 1}"
+        raise ValueError(f"{error.problem}{line}") from error
     except (yaml.YAMLError, RecursionError) as error:
-        raise ValueError(str(error)) from error
+        raise ValueError(first_lines(str(error))) from error
     if _stands_for(value) > LARGEST:
         raise ValueError(f"its aliases stand for more than {LARGEST:,} values, or for themselves")
     return value

@@ -64,7 +64,7 @@ def read_weights(path: str | Path, part: str | None = None) -> dict[str, Tensor]
     except pickle.UnpicklingError as error:
         raise ValueError(refusal(str(error), file)) from error
     except Exception as error:  # the readers of damaged files raise errors of many kinds
-        first = (str(error).splitlines() or [""])[0]
+        first = (str(error).splitlines() or ["it is empty."])[0]
         raise ValueError(f"The weights file {file} is damaged or of a kind that is not read: {first}") from error
     return _find_state(content, file, part)
 

@@ -121,7 +121,8 @@ class Flattens(nn.Module):
         self.conv, self.fc = nn.Conv2d(3, 4, 3, padding=1), nn.Linear(4 * 64, 4)
 
     def forward(self, x):
-        return self.fc(torch.relu(self.conv(x)).view(len(x), -1))
+        maps = torch.relu(self.conv(x))
+        return self.fc(maps.view(len(maps), -1))
 
 
 @pytest.mark.parametrize("described", [None, {"class_path": f"{__name__}.Flattens"}], ids=["object", "recipe"])

@@ -17,6 +17,9 @@ class Told(TargetDetection):
         super().__init__(suspect)
         self.statistic = torch.tensor(statistic)
 
+    def predict_step(self, batch, batch_idx):
+        pass
+
     def report(self):
         return TargetReport.by_mad(self.statistic, p_value=0.5)
 
