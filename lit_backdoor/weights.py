@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-__all__ = ["load_state", "load_weights", "match_keys", "misfits", "read_weights"]
+__all__ = ["load_state", "load_weights", "match_keys", "misfits", "prefixes", "read_weights"]
 
 # Where projects keep a classifier's weights, in the order of preference. WaNet's and IAD's releases: netC.
 _NAMES = ("state_dict", "model_state_dict", "model", "net", "netC", "classifier", "weights", "params")
@@ -64,7 +64,7 @@ def read_weights(path: str | Path, part: str | None = None) -> dict[str, Tensor]
     except pickle.UnpicklingError as error:
         raise ValueError(refusal(str(error), file)) from error
     except Exception as error:  # the readers of damaged files raise errors of many kinds
-        first = (str(error).splitlines() or [""])[0]
+        first = (str(error).splitlines() or ["it is empty."])[0]
         raise ValueError(f"The weights file {file} is damaged or of a kind that is not read: {first}") from error
     return _find_state(content, file, part)
 
@@ -147,9 +147,9 @@ def match_keys(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> dic
         state: The weights as read.
         wanted: The state dict of the net that they are for.
     """
-    shared = [prefix for prefix in _prefixes(wanted, 1) if all(key.startswith(prefix) for key in wanted)]
+    shared = [prefix for prefix in prefixes(wanted, 1) if all(key.startswith(prefix) for key in wanted)]
     fits: dict[str, tuple[int, str]] = {}  # for each prefix to remove: how many names fit, with which one added
-    for old in ["", *_prefixes(state, 4)]:
+    for old in ["", *prefixes(state, 4)]:
         rest = [key.removeprefix(old) for key in state if key.startswith(old)]
         fits[old] = max((sum(new + key in wanted for key in rest), new) for new in ["", *shared])
     most = max(count for count, _ in fits.values())
@@ -175,7 +175,7 @@ def match_keys(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> dic
     return {key: value for key, value in renamed.items() if key in wanted or not _LOSS.search(key)}
 
 
-def _prefixes(names: Iterable[str], depth: int) -> list[str]:
+def prefixes(names: Iterable[str], depth: int) -> list[str]:
     """List the dotted beginnings of names, up to a number of parts."""
     parts = (name.split(".")[:-1] for name in names)
     return sorted({".".join(part[:end]) + "." for part in parts for end in range(1, min(depth, len(part)) + 1)})

@@ -8,6 +8,7 @@ from lit_backdoor.models.encoder import ConvEncoder, Encoder
 from lit_backdoor.models.foreign import ForeignClassifier, WrappedClassifier, wrap_classifier
 from lit_backdoor.models.frozen import Frozen
 from lit_backdoor.models.lite0_encoder import Lite0Encoder
+from lit_backdoor.models.loading import load_classifier
 from lit_backdoor.models.patterned import LocalPattern, PatternedUNet, WideAndLocal
 from lit_backdoor.models.timm_classifier import TimmClassifier
 from lit_backdoor.models.trigger_layers import RegionalTransformation, Renormalization
@@ -36,5 +37,6 @@ __all__ = [
     "WideAndLocal",
     "WithHead",
     "WrappedClassifier",
+    "load_classifier",
     "wrap_classifier",
 ]
