@@ -31,7 +31,7 @@ _NUMPY: list[Any] = [
     *{type(np.dtype(code)) for code in "?bhilqBHILQefdSU"},
 ]
 for _value in (np.float64(0), np.zeros(1)):
-    _function = _value.__reduce__()[0]  # scalar and _reconstruct, which have no public name
+    _function: Any = _value.__reduce__()[0]  # scalar and _reconstruct, which have no public name
     _NUMPY += [(_function, f"numpy.{core}.multiarray.{_function.__name__}") for core in ("core", "_core")]
 
 

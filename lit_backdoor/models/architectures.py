@@ -75,7 +75,7 @@ def make_net(name: str, device: str = "meta", **args: Any) -> nn.Module:
     with torch.device(device), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         if library == "timm":
-            return timm.create_model(model, **args)  # type: ignore[no-any-return]
+            return timm.create_model(model, **args)
         return torchvision.models.get_model(model, weights=None, **args)  # type: ignore[no-any-return]
 
 
