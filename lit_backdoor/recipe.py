@@ -195,7 +195,7 @@ def load_factory(name: str) -> Callable[..., Any]:
 
         if not timm.is_model(model := name.removeprefix("timm.models.")):
             raise ValueError(f"'{name}' builds no net of timm. Only those are built for a bundle.")
-        return cast("Callable[..., Any]", timm.model_entrypoint(model))
+        return timm.model_entrypoint(model)
     found = _load(name, ())
     if not callable(found):
         raise ValueError(f"Expected '{name}' to be a function or class that makes a net, got {type(found).__name__}.")

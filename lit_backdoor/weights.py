@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import pickle
 import re
+import tarfile
 import warnings
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
@@ -31,7 +33,7 @@ _NUMPY: list[Any] = [
     *{type(np.dtype(code)) for code in "?bhilqBHILQefdSU"},
 ]
 for _value in (np.float64(0), np.zeros(1)):
-    _function = _value.__reduce__()[0]  # scalar and _reconstruct, which have no public name
+    _function: Any = _value.__reduce__()[0]  # scalar and _reconstruct, which have no public name
     _NUMPY += [(_function, f"numpy.{core}.multiarray.{_function.__name__}") for core in ("core", "_core")]
 
 
@@ -79,6 +81,8 @@ def refusal(message: str, file: str | Path = "") -> str:
 def _refuse_bomb(file: Path) -> None:
     """Refuse an archive that unpacks to more than its size; torch.save stores its parts uncompressed and once."""
     if not zipfile.is_zipfile(file):
+        with contextlib.suppress(tarfile.TarError), tarfile.open(file, "r:"):
+            raise ValueError("it is a tar archive, which torch would unpack. Load and save it with a newer torch.")
         return
     with zipfile.ZipFile(file) as archive:
         unpacked = sum(each.file_size for each in archive.infolist())

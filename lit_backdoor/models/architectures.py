@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib.resources import files
-from typing import Any
+from typing import Any, cast
 
 import timm
 import torch
@@ -45,7 +45,7 @@ class Architecture:
 def signature(names: Iterable[str]) -> str:
     """Hash the names of a net's weights; counts of batches, which old files lack, are left out."""
     counted = sorted(name for name in names if not name.endswith("num_batches_tracked"))
-    return hashlib.sha256("\n".join(counted).encode()).hexdigest()[:12]
+    return hashlib.sha256("\n".join(counted).encode()).hexdigest()[:10]
 
 
 def tabulate() -> dict[str, str]:
@@ -72,11 +72,15 @@ def make_net(name: str, device: str = "meta", **args: Any) -> nn.Module:
     known = timm.list_models() if library == "timm" else torchvision.models.list_models(module=torchvision.models)
     if model not in known:
         raise unknown(f"architecture of {library}", model, known)
-    with torch.device(device), warnings.catch_warnings():
+    options = {**args, **({"weights": None} if library == "torchvision" else {})}
+    build = timm.create_model if library == "timm" else torchvision.models.get_model
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        if library == "timm":
-            return timm.create_model(model, **args)  # type: ignore[no-any-return]
-        return torchvision.models.get_model(model, weights=None, **args)  # type: ignore[no-any-return]
+        try:
+            with torch.device(device):
+                return cast(nn.Module, build(model, **options))
+        except NotImplementedError:  # torchvision's RegNets read numbers off tensors that they make
+            return cast(nn.Module, build(model, **options))
 
 
 def find_architectures(
@@ -103,7 +107,9 @@ def _fit(name: str, state: Mapping[str, Tensor], size: int | None) -> Architectu
     own = _native_size(name)
     for _ in range(3):  # each pass may learn the channels or the size
         wanted = _shapes(name, num_classes=_PROBE, **args)
-        other = {key: shape for key, shape in wanted if key in state and tuple(state[key].shape) != shape}
+        if signature(wanted) != signature(state):
+            return None
+        other = {key: shape for key, shape in wanted.items() if key in state and tuple(state[key].shape) != shape}
         heads = {k: s for k, s in other.items() if s[0] == _PROBE and tuple(state[k].shape[1:]) == s[1:]}
         rest = {key: shape for key, shape in other.items() if key not in heads}
         classes = {int(state[key].shape[0]) for key in heads} or {_PROBE}
@@ -117,12 +123,12 @@ def _fit(name: str, state: Mapping[str, Tensor], size: int | None) -> Architectu
     return None
 
 
-def _shapes(name: str, **args: Any) -> Iterator[tuple[str, tuple[int, ...]]]:
+def _shapes(name: str, **args: Any) -> dict[str, tuple[int, ...]]:
     try:
         net = make_net(name, **args)
     except TypeError as error:  # not every architecture has another size or number of channels
         raise ValueError(f"'{name}' does not take {sorted(args)}: {error}") from error
-    yield from ((key, tuple(value.shape)) for key, value in net.state_dict().items())
+    return {key: tuple(value.shape) for key, value in net.state_dict().items()}
 
 
 def _learn(other: Mapping[str, tuple[int, ...]], state: Mapping[str, Tensor], own: int) -> dict[str, Any]:

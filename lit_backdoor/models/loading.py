@@ -70,7 +70,12 @@ def load_classifier(
     file = _weights_in(place) if place.is_dir() else place
     arch = arch or (f"timm:{config['architecture']}" if "architecture" in config else None)
     state = read_weights(file, part)
-    given = {"size": size, "mean": mean or config.get("mean"), "std": std or config.get("std"), "split": split}
+    given: dict[str, Any] = {
+        "size": size,
+        "mean": mean or config.get("mean"),
+        "std": std or config.get("std"),
+        "split": split,
+    }
     if arch is not None and ":" not in arch:
         classifier: Classifier = _by_function(arch, state, classes, **given)
     else:
