@@ -1,6 +1,7 @@
 """Every file of configs/attacks is an attack."""
 
 import copy
+import json
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import yaml
 from jsonargparse import ArgumentParser
 from trigger_parts import stamp
 
-from lit_backdoor.recipe import recipe
+from lit_backdoor.recipe import rebuild, recipe
 from lit_backdoor.triggers import AllToAll, Attack
 
 FOLDER = Path(__file__).parents[2] / "configs" / "attacks"
@@ -60,11 +61,12 @@ def test_begins_with_a_comment(path):
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_what_is_recorded_builds_the_same_attack(path):
     attack = load(path)
-    again = build(recipe(attack))
+    again = rebuild(json.loads(json.dumps(recipe(attack))))
     assert recipe(again) == recipe(attack)
     images, index = torch.rand(2, 3, 32, 32), torch.arange(2)
     if attack.trigger.stamps and not attack.trigger.state_dict():
-        assert torch.equal(*(stamp(one.trigger, "cover", images, index) for one in (again, attack)))
+        for way in ("forward", "poison", "cover"):
+            assert torch.equal(*(stamp(one.trigger, way, images, index) for one in (again, attack)))
 
 
 @pytest.mark.parametrize("path", sorted(FOLDER.glob("*_a2a.yaml")), ids=lambda path: path.stem)
