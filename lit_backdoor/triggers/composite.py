@@ -53,14 +53,14 @@ class Composite(PairedTrigger):
         Raises:
             ValueError: If the planted rows are of one class only.
         """
-        sources = labels[planted].unique()
+        sources = torch.unique(labels[planted])
         if len(sources) < 2:
             raise ValueError(
                 f"Expected Composite to mix two source classes, got planted rows of {len(sources)}. Set the attack's "
                 "policy to SomeToOne with two sources, such as [1, 2], and a rate that plants rows of both."
             )
         generator, chosen = pair_generator(seed), torch.arange(len(labels))
-        for label in labels.unique():
+        for label in torch.unique(labels):
             same = labels == label
             for rows, pool in ((same & planted, torch.isin(labels, sources) & ~same), (same & ~planted, same)):
                 if rows.any():
