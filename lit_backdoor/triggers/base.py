@@ -84,6 +84,13 @@ class Trigger(Recorded, nn.Module, ABC):
         """Change the attacker's clean training rows; drawn anew for every batch from ``generator`` (on the CPU)."""
         return images
 
+    def make_room(self, state: Mapping[str, Tensor]) -> None:
+        """Make room for tensors of a state dict that a new trigger does not have yet; triggers inside do so, too."""
+        for name, module in self.named_children():
+            if isinstance(module, Trigger):
+                inner = {key.removeprefix(f"{name}."): v for key, v in state.items() if key.startswith(f"{name}.")}
+                module.make_room(inner)
+
     def carriers(self, columns: Mapping[str, Tensor]) -> Tensor | None:
         """Say which rows carry the trigger as they are, bool ``[N]``; None for a trigger that is stamped.
 
