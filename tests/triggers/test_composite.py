@@ -55,7 +55,7 @@ def test_one_straight_seam_near_the_middle(jitter):
 
 def test_plan_plants_the_sources_only():
     labels, roles, given = plan("composite")
-    assert ((roles == 1).sum(), (roles == 2).sum()) == (50, 200)
+    assert ((roles == 1).sum(), (roles == 2).sum()) == (100, 100)
     assert torch.isin(labels[roles == 1], torch.tensor([1, 2])).all()
     assert (given[roles == 1] == 0).all()
     assert torch.equal(given[roles != 1], labels[roles != 1])

@@ -19,8 +19,9 @@ NAMES = {
     *("badnets", "badnets_a2a", "badnets_2x2", "badnets_3x3", "badnets_7", "badnets_9", "badnets_15"),
     *("blend", "blend_a2a", "blend_gaussian", "sig", "sig_paper", "sig_a2a", "wanet", "wanet_a2a"),
     *("batt", "batt_a2a", "atclean_adaptive", "atclean_adaptive_a2a", "filter", "filter_a2a", "one_to_one"),
-    *("painted_mask", "sunglasses", "filter_regional", "badnets_regions", "bpp", "composite", "refool"),
+    *("painted_mask", "sunglasses", "filter_regional", "badnets_regions", "bpp", "bpp_paper"),
     *("filter_gotham", "filter_nashville", "filter_kelvin", "filter_lomo", "filter_toaster", "chessboard", "lf"),
+    *("composite", "refool"),
     *("adap_blend", "adap_blend_paper", "adap_patch", "adap_patch_paper", "belt", "belt_paper", "ctrl", "ftrojan"),
 }
 
