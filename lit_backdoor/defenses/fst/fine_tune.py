@@ -18,7 +18,7 @@ __all__ = ["FeatureShiftTuning"]
 
 
 class FeatureShiftTuning(FineTune):
-    r"""Fine-tune a suspect whose final linear layer is drawn anew and kept away from the old one (FST, Eq. 2).
+    r"""Fine-tune a suspect whose final linear layer is drawn anew and kept away from the old one (FST).
 
     .. math:: \min_{\theta, W} \mathrm{CE}\bigl(W \phi_\theta(x) + b,\ y\bigr) + \alpha \langle W, W_0 \rangle
         \quad \text{with} \quad \|W\|_F = \|W_0\|_F

@@ -19,7 +19,7 @@ __all__ = ["SAMFineTune"]
 
 
 class SAMFineTune(FineTune):
-    r"""Fine-tune a suspect by the loss at the worst weights in its neighborhood (FT-SAM, Eq. 4).
+    r"""Fine-tune a suspect by the loss at the worst weights in its neighborhood (FT-SAM).
 
     .. math:: \min_w \max_{\|T_w^{-1} \epsilon\|_2 \le \rho} \mathrm{CE}\bigl(f_{w + \epsilon}(x),\ y\bigr)
 
