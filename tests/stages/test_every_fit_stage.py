@@ -11,6 +11,7 @@ from lit_backdoor.data import CropFlip
 from lit_backdoor.defenses.atclean import CollisionGenerator, DetectorFreeGenerator
 from lit_backdoor.defenses.fst import FeatureShiftTuning
 from lit_backdoor.defenses.ft_sam import SAMFineTune
+from lit_backdoor.defenses.i_bau import ImplicitUnlearning
 from lit_backdoor.defenses.pgbd import NTPGBD, PGBD, STPGBD, Geometry
 from lit_backdoor.defenses.sau import SharedAdversarialUnlearning
 from lit_backdoor.defenses.tac import TACFineTune, TACMovementFineTune, TACStampFineTune
@@ -55,6 +56,7 @@ STAGES = {
     "SAMFineTune": lambda v: SAMFineTune(v),
     "FeatureShiftTuning": lambda v: FeatureShiftTuning(v),
     "SharedAdversarialUnlearning": lambda v: SharedAdversarialUnlearning(v, steps=2),
+    "ImplicitUnlearning": lambda v: ImplicitUnlearning(v, search_passes=1, iterations=1),
     "STPGBD": lambda v: STPGBD(v, tiny.unet(), geometry=Geometry(update=1), optimizer=fast, head="tuned"),
 }
 every_stage = pytest.mark.parametrize("name", STAGES)
@@ -132,7 +134,7 @@ def test_checkpoint_holds_plain_tensors_of_the_trained_net_alone(name, runs):
     frozen = [key for key, module in stage.named_modules() if isinstance(module, Frozen)]
     assert frozen or name in ("PoisonedTraining", "LocalGradientAscentTraining", "FloodingTraining", "FineTune",
                               "MultiLevelMMDTraining", "TACFineTune", "TACStampFineTune", "PGBD", "NTPGBD", "SAMFineTune",
-                              "FeatureShiftTuning")  # fmt: skip
+                              "FeatureShiftTuning", "ImplicitUnlearning")  # fmt: skip
     assert not [key for key in checkpoint["state_dict"] if key.startswith(tuple(f"{prefix}." for prefix in frozen))]
     assert {key.partition(".")[0] for key in checkpoint["state_dict"]} <= {
         "classifier",
@@ -141,6 +143,7 @@ def test_checkpoint_holds_plain_tensors_of_the_trained_net_alone(name, runs):
         "perturbations",
         "targets",
         "prototypes",
+        "change",
         "vectors",
         "mean",
     }
