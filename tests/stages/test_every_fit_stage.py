@@ -14,6 +14,7 @@ from lit_backdoor.defenses.ft_sam import SAMFineTune
 from lit_backdoor.defenses.i_bau import ImplicitUnlearning
 from lit_backdoor.defenses.pgbd import NTPGBD, PGBD, STPGBD, Geometry
 from lit_backdoor.defenses.sau import SharedAdversarialUnlearning
+from lit_backdoor.defenses.seam import SelectiveAmnesia
 from lit_backdoor.defenses.tac import TACFineTune, TACMovementFineTune, TACStampFineTune
 from lit_backdoor.errors import DivergedError
 from lit_backdoor.models import Frozen
@@ -57,6 +58,7 @@ STAGES = {
     "FeatureShiftTuning": lambda v: FeatureShiftTuning(v),
     "SharedAdversarialUnlearning": lambda v: SharedAdversarialUnlearning(v, steps=2),
     "ImplicitUnlearning": lambda v: ImplicitUnlearning(v, search_passes=1, iterations=1),
+    "SelectiveAmnesia": lambda v: SelectiveAmnesia(v, forget_epochs=1),
     "STPGBD": lambda v: STPGBD(v, tiny.unet(), geometry=Geometry(update=1), optimizer=fast, head="tuned"),
 }
 every_stage = pytest.mark.parametrize("name", STAGES)
@@ -134,7 +136,7 @@ def test_checkpoint_holds_plain_tensors_of_the_trained_net_alone(name, runs):
     frozen = [key for key, module in stage.named_modules() if isinstance(module, Frozen)]
     assert frozen or name in ("PoisonedTraining", "LocalGradientAscentTraining", "FloodingTraining", "FineTune",
                               "MultiLevelMMDTraining", "TACFineTune", "TACStampFineTune", "PGBD", "NTPGBD", "SAMFineTune",
-                              "FeatureShiftTuning", "ImplicitUnlearning")  # fmt: skip
+                              "FeatureShiftTuning", "ImplicitUnlearning", "SelectiveAmnesia")  # fmt: skip
     assert not [key for key in checkpoint["state_dict"] if key.startswith(tuple(f"{prefix}." for prefix in frozen))]
     assert {key.partition(".")[0] for key in checkpoint["state_dict"]} <= {
         "classifier",
@@ -144,6 +146,8 @@ def test_checkpoint_holds_plain_tensors_of_the_trained_net_alone(name, runs):
         "targets",
         "prototypes",
         "change",
+        "recovering_from",
+        "forgotten_to",
         "vectors",
         "mean",
     }
