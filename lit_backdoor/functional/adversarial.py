@@ -7,10 +7,17 @@ from typing import Literal
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-__all__ = ["project", "projected_ascent"]
+__all__ = ["avoidance", "project", "projected_ascent"]
 
 Norm = Literal["linf", "l2"]
+
+
+def avoidance(logits: Tensor, classes: Tensor) -> Tensor:
+    """Give -log(1 - p) of a class for each row, ``[B]``, from logits ``[B, C]``; finite if the net is sure of it."""
+    others = F.log_softmax(logits.float(), 1).masked_fill(F.one_hot(classes, logits.shape[1]).bool(), -torch.inf)
+    return -torch.logsumexp(others, 1)
 
 
 def project(change: Tensor, images: Tensor, budget: float, norm: Norm = "linf") -> Tensor:

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from lit_backdoor.functional.adversarial import avoidance
+
 __all__ = ["js_divergence", "sharing_objective", "unsharing_loss"]
 
 
@@ -57,5 +59,4 @@ def unsharing_loss(logits: Tensor, reference: Tensor, clean_reference: Tensor, l
     """
     wrong = reference.argmax(1)
     counted = (wrong != labels) & (wrong != clean_reference.argmax(1))
-    others = F.log_softmax(logits.float(), 1).masked_fill(F.one_hot(wrong, logits.shape[1]).bool(), -torch.inf)
-    return torch.where(counted, -torch.logsumexp(others, 1), 0.0).mean()
+    return torch.where(counted, avoidance(logits, wrong), 0.0).mean()
