@@ -19,6 +19,7 @@ ATTACKS = {
 DEFENSES = {
     "atclean", "atclean_mixed", "atclean_detector_free", "btidbf_u", "btidbf_u_varied", "btidbf_p", "btidbf_p_varied",
     "pgbd", "pgbd_stamps", "pgbd_nt", "pgbd_nt_stamps", "pgbd_st", "tac", "tac_stamps", "nc", "pixel", "fine_tune",
+    "ft_sam", "fst", "sau", "i_bau", "seam", "npd",
 }  # fmt: skip
 SMALL = [
     f"data.init_args.source={tiny.SIGNS}",

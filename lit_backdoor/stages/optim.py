@@ -9,7 +9,7 @@ import lightning.pytorch as pl
 from torch.optim import SGD, Adam, Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, OneCycleLR
 
-__all__ = ["Schedule", "adam", "adam_for_generators", "make_schedule", "scheduled", "sgd_from_scratch"]
+__all__ = ["Schedule", "adam", "adam_for_generators", "make_schedule", "scheduled", "sgd", "sgd_from_scratch"]
 
 Schedule = Literal["constant", "cosine", "one_cycle"]
 
@@ -22,6 +22,11 @@ def adam(parameters: Any) -> Optimizer:
 def adam_for_generators(parameters: Any) -> Optimizer:
     """Make Adam for generators, at 1e-3."""
     return Adam(parameters, lr=1e-3)
+
+
+def sgd(parameters: Any) -> Optimizer:
+    """Make SGD for fine-tuning: learning rate .01, momentum .9, weight decay 5e-4 (BackdoorBench's default)."""
+    return SGD(parameters, lr=0.01, momentum=0.9, weight_decay=5e-4)
 
 
 def sgd_from_scratch(parameters: Any) -> Optimizer:

@@ -9,7 +9,12 @@ from torch import nn
 from lit_backdoor.attacks import MultiLevelMMDTraining
 from lit_backdoor.data import CropFlip
 from lit_backdoor.defenses.atclean import CollisionGenerator, DetectorFreeGenerator
+from lit_backdoor.defenses.fst import FeatureShiftTuning
+from lit_backdoor.defenses.ft_sam import SAMFineTune
+from lit_backdoor.defenses.i_bau import ImplicitUnlearning
 from lit_backdoor.defenses.pgbd import NTPGBD, PGBD, STPGBD, Geometry
+from lit_backdoor.defenses.sau import SharedAdversarialUnlearning
+from lit_backdoor.defenses.seam import SelectiveAmnesia
 from lit_backdoor.defenses.tac import TACFineTune, TACMovementFineTune, TACStampFineTune
 from lit_backdoor.errors import DivergedError
 from lit_backdoor.models import Frozen
@@ -49,6 +54,11 @@ STAGES = {
     "DetectorFreeGenerator": lambda v: DetectorFreeGenerator(v, tiny.unet(), layers=2),
     "PGBD": lambda v: PGBD(v, 0, geometry=Geometry(update=1, smoothed="both"), optimizer=fast, head="tuned"),
     "NTPGBD": lambda v: NTPGBD(v, optimizer=fast, head="tuned", search=StampSearch(steps=2)),
+    "SAMFineTune": lambda v: SAMFineTune(v),
+    "FeatureShiftTuning": lambda v: FeatureShiftTuning(v),
+    "SharedAdversarialUnlearning": lambda v: SharedAdversarialUnlearning(v, steps=2),
+    "ImplicitUnlearning": lambda v: ImplicitUnlearning(v, search_passes=1, iterations=1),
+    "SelectiveAmnesia": lambda v: SelectiveAmnesia(v, forget_epochs=1),
     "STPGBD": lambda v: STPGBD(v, tiny.unet(), geometry=Geometry(update=1), optimizer=fast, head="tuned"),
 }
 every_stage = pytest.mark.parametrize("name", STAGES)
@@ -125,7 +135,8 @@ def test_checkpoint_holds_plain_tensors_of_the_trained_net_alone(name, runs):
     assert "hyper_parameters" not in checkpoint
     frozen = [key for key, module in stage.named_modules() if isinstance(module, Frozen)]
     assert frozen or name in ("PoisonedTraining", "LocalGradientAscentTraining", "FloodingTraining", "FineTune",
-                              "MultiLevelMMDTraining", "TACFineTune", "TACStampFineTune", "PGBD", "NTPGBD")  # fmt: skip
+                              "MultiLevelMMDTraining", "TACFineTune", "TACStampFineTune", "PGBD", "NTPGBD", "SAMFineTune",
+                              "FeatureShiftTuning", "ImplicitUnlearning", "SelectiveAmnesia")  # fmt: skip
     assert not [key for key in checkpoint["state_dict"] if key.startswith(tuple(f"{prefix}." for prefix in frozen))]
     assert {key.partition(".")[0] for key in checkpoint["state_dict"]} <= {
         "classifier",
@@ -134,6 +145,9 @@ def test_checkpoint_holds_plain_tensors_of_the_trained_net_alone(name, runs):
         "perturbations",
         "targets",
         "prototypes",
+        "change",
+        "recovering_from",
+        "forgotten_to",
         "vectors",
         "mean",
     }
