@@ -8,6 +8,7 @@ from lit_backdoor.stages.callbacks import AttackSuccessCallback
 from lit_backdoor.stages.generator_training import GeneratorTraining
 from lit_backdoor.stages.imported import ImportedSuspect
 from lit_backdoor.stages.input_detection import InputDetection
+from lit_backdoor.stages.mask_pruning import MaskPruning, OracleThreshold
 from lit_backdoor.stages.one_shot import OneShot
 from lit_backdoor.stages.phased import Phased, Span, make_plan
 from lit_backdoor.stages.poisoned_training import FloodingTraining, LocalGradientAscentTraining, PoisonedTraining
@@ -42,9 +43,11 @@ __all__ = [
     "InputDetection",
     "LocalGradientAscentTraining",
     "LowestLoss",
+    "MaskPruning",
     "Mitigation",
     "OneShot",
     "OracleSelection",
+    "OracleThreshold",
     "Outcome",
     "Phased",
     "PoisonedTraining",

@@ -23,9 +23,14 @@ class Mitigation(Stage):
 
     Args:
         suspect: Path of a suspect bundle, or a classifier (a copy of it is changed).
+
+    Attributes:
+        selection: What data the choice of a threshold or an end sees, if there is one: ``root``, or ``oracle``, the
+            triggered test images.
     """
 
     kind: ClassVar[str | None] = "suspect"
+    selection: ClassVar[Literal["none", "root", "oracle"]] = "none"
 
     def __init__(self, suspect: str | Classifier) -> None:
         super().__init__()

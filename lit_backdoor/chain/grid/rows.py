@@ -40,12 +40,13 @@ def _row(node: Node, out: Path, store: Store, problem: str | None) -> Row:
         return Row(cell.setup, attack, defense, cell.seed, status=status, error=problem, **common)
     results = json.loads((node.folder(out) / "results.json").read_text())
     row = row_of(results, setup=cell.setup, **common)
+    knows = {"access": results["access"], "selection": results["selection"], "target": node.target}
     made = {stage["name"]: stage["made"] for stage in results["stages"] if stage.get("made")}
     last: dict[str, Any] = next(reversed(made.values()), {})
     return replace(
         row,
         attack=replace(row.attack, name=cell.attack),
-        defense=replace(row.defense, name=cell.defense, access=results["access"], target=node.target, params=params),
+        defense=replace(row.defense, name=cell.defense, **knows, params=params),
         seconds={stage["name"]: made.get(stage["name"], {}).get("seconds") for stage in results["stages"]},
         peak_mb=max((each["peak_mb"] for each in made.values()), default=None),
         code=Code(**last["code"]) if "code" in last else row.code,
