@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable
 from operator import itemgetter
 from typing import Any, ClassVar, Literal
 
@@ -22,7 +21,6 @@ from lit_backdoor.stages.repair import Mitigation
 
 __all__ = ["MaskPruning", "OracleThreshold", "sgd_for_masks"]
 
-Metric = Callable[[Tensor, Tensor, Tensor], Tensor]
 THRESHOLDS = tuple(step / 20 for step in range(1, 19))  # .05 to .9
 
 
@@ -128,16 +126,8 @@ class MaskPruning(Mitigation):
 
     def accuracy(self, threshold: float) -> float:
         """Measure the accuracy on held-out root images of the suspect as pruned by a threshold."""
-        return self.measured(accuracy, "root", self._is_held_out, threshold)
-
-    def measured(self, metric: Metric, view: str, counted: Callable[[Batch], Tensor], threshold: float) -> float:
-        """Measure the suspect, as pruned by a threshold, on the rows of a view that count."""
         self.prune(threshold)
-        rows = [
-            (self.classifier(batch["image"]).argmax(1), batch["label"], counted(batch) & batch["valid"])
-            for batch in self.passes(view, self.classifier)
-        ]
-        return float(metric(*(torch.cat(column) for column in zip(*rows, strict=True))))
+        return self.root_accuracy(self.classifier, self._is_held_out)
 
     def numbers(self) -> dict[str, Any]:
         """Give the threshold and the number of pruned channels."""
@@ -160,8 +150,10 @@ class OracleThreshold(MaskPruning):
 
     def accuracy(self, threshold: float) -> float:
         """Measure the accuracy on clean test images."""
-        return self.measured(accuracy, "clean", itemgetter("valid"), threshold)
+        self.prune(threshold)
+        return self.measured(accuracy, self.classifier, "clean", itemgetter("valid"))
 
     def success(self, threshold: float) -> float:
         """Measure the ASR on triggered test images."""
-        return self.measured(attack_success_rate, "triggered", itemgetter("eligible"), threshold)
+        self.prune(threshold)
+        return self.measured(attack_success_rate, self.classifier, "triggered", itemgetter("eligible"))

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
+from operator import itemgetter
 from typing import Any, ClassVar, Literal, get_args
 
+import torch
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
 from torch.nn import functional as F
 
 from lit_backdoor.errors import one_of
+from lit_backdoor.metrics import accuracy
 from lit_backdoor.models import Classifier
 from lit_backdoor.models.base import batch_norms
 from lit_backdoor.stages.base import Batch, Stage
 from lit_backdoor.stages.optim import Schedule, adam, scheduled
 
 __all__ = ["FineTune", "Mitigation"]
+
+Metric = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 class Mitigation(Stage):
@@ -63,6 +69,18 @@ class Mitigation(Stage):
     def result(self) -> Classifier:
         """Give the suspect as repaired so far."""
         return self.classifier
+
+    def root_accuracy(self, classifier: Classifier, counted: Callable[[Batch], Tensor] = itemgetter("valid")) -> float:
+        """Measure a classifier's accuracy on the rows of the root set that count, without augmentation."""
+        return self.measured(accuracy, classifier, "root", counted)
+
+    def measured(self, metric: Metric, classifier: Classifier, view: str, counted: Callable[[Batch], Tensor]) -> float:
+        """Measure a classifier on the rows of a view that count, the same in every process."""
+        rows = [
+            (classifier(batch["image"]).argmax(1), batch["label"], counted(batch) & batch["valid"])
+            for batch in self.passes(view, classifier)
+        ]
+        return float(metric(*(torch.cat(column) for column in zip(*rows, strict=True))))
 
 
 class FineTune(Mitigation):
