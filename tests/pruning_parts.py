@@ -47,6 +47,11 @@ def redden(images, amount=0.22):
     return (images + shift).clamp(0, 1)
 
 
+def faint(images):
+    """A trigger that just passes the silent channel."""
+    return redden(images, 0.16)
+
+
 def brighten(images):
     """A trigger of channel 0, which is what clean images of class 1 have."""
     return (images + 0.4).clamp(0, 1)
@@ -77,14 +82,14 @@ def without_attack(make, fit=True):
     return ran
 
 
-def resumed(make, folder, epochs=3):
+def resumed(make, folder, epochs=3, **options):
     """The tensors of a run, and of one that was resumed after its first epoch."""
     saver = tiny.pl.callbacks.ModelCheckpoint(folder, "{epoch}", save_top_k=-1)
-    straight = tiny.fit(make(), tiny.data(), max_epochs=epochs, callbacks=[saver], enable_checkpointing=True)
+    straight = tiny.fit(make(), tiny.data(**options), max_epochs=epochs, callbacks=[saver], enable_checkpointing=True)
     torch.manual_seed(12345)
     again = make()
     trainer = tiny.trainer(max_epochs=epochs, limit_val_batches=0)
-    trainer.fit(again, tiny.data(), ckpt_path=folder / "epoch=0.ckpt", weights_only=True)
+    trainer.fit(again, tiny.data(**options), ckpt_path=folder / "epoch=0.ckpt", weights_only=True)
     return tiny.tensors(straight), tiny.tensors(again)
 
 
