@@ -15,7 +15,7 @@ SETUPS = {"signs", "signs_mini", "cifar10_small", "cifar10", "tinyimagenet_small
 ATTACKS = {"badnets", "badnets_a2a", "blend", "sig", "wanet", "batt", "atclean_adaptive", "filter"}
 DEFENSES = {
     "atclean", "atclean_mixed", "atclean_detector_free", "btidbf_u", "btidbf_u_varied", "btidbf_p", "btidbf_p_varied",
-    "pgbd", "pgbd_stamps", "pgbd_nt", "pgbd_nt_stamps", "pgbd_st", "tac", "tac_stamps", "nc", "pixel", "fine_tune", "anp", "clp", "nad", "fp", "rnp", "abl",
+    "pgbd", "pgbd_stamps", "pgbd_nt", "pgbd_nt_stamps", "pgbd_st", "tac", "tac_stamps", "nc", "pixel", "fine_tune", "anp", "clp", "nad", "fp", "rnp", "abl", "shrink_pad",
 }  # fmt: skip
 SMALL = [
     f"data.init_args.source={tiny.SIGNS}",
