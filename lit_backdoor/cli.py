@@ -83,10 +83,11 @@ def _report(error: Exception) -> int:
     from lightning.fabric.utilities.exceptions import MisconfigurationException
 
     from lit_backdoor.errors import DivergedError, RunStoppedError, first_lines
+    from lit_backdoor.refusals import one_line
 
     if os.environ.get("LIT_BACKDOOR_TRACEBACK"):
         raise error
-    text = _plain(str(error))
+    text = str(error)
     if isinstance(error, pickle.UnpicklingError):
         from lit_backdoor.weights import refusal
 
@@ -100,15 +101,9 @@ def _report(error: Exception) -> int:
     if isinstance(error, RuntimeError) and text.startswith("Early stopping conditioned on metric"):
         return _fail(text)
     if isinstance(error, ValueError | OSError | MisconfigurationException | DivergedError | RunStoppedError):
+        text = one_line(text) if "\n" in text else text
         return _fail(text, 1 if isinstance(error, DivergedError | RunStoppedError) else 2)
     raise error
-
-
-def _plain(text: str) -> str:
-    """Pick what our classes said out of a parser's message about types that did not fit."""
-    said = [line.strip(" -") for line in text.splitlines() if line.strip(" -").startswith(("Expected ", "Unknown "))]
-    ours = [line for line in said if not line.startswith(("Expected a <class", "Expected a typing."))]
-    return ours[0] if "Does not validate" in text and ours else text
 
 
 def _fail(text: str, code: int = 2) -> int:
@@ -119,27 +114,29 @@ def _fail(text: str, code: int = 2) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="lit-backdoor",
+        allow_abbrev=False,
         description="Backdoor attacks on image classifiers, and defenses against them.",
         epilog="Start with: lit-backdoor demo. Each command says more: lit-backdoor chain --help.",
     )
     parser.add_argument("--version", action="version", version=f"lit-backdoor {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
-    demo = commands.add_parser("demo", help="ATClean on embedded traffic signs, in minutes on a CPU")
+    demo = commands.add_parser(
+        "demo", allow_abbrev=False, help="ATClean on embedded traffic signs, in minutes on a CPU"
+    )
     demo.set_defaults(
         run=_chain, name="demo", setup=None, attack=None, data=None, settings=[], trust=[], launcher=None,
         no_cache=True, trust_cache=False, dry_run=False, until=None, relapse=False, no_report=False,
     )  # fmt: skip
     chain = commands.add_parser(
         "chain",
+        allow_abbrev=False,
         help="run a defense against an attack, or any chain of stages",
         epilog="For example: lit-backdoor chain pgbd_stamps --setup cifar10_small --attack blend --seed 2",
     )
     chain.set_defaults(run=_chain)
     chain.add_argument("name", metavar="NAME|FILE", help="a defense or a chain (lit-backdoor list), or a YAML file")
-    chain.add_argument(
-        "--setup", metavar="NAME|FILE", help="data, net and victim; default signs, which need no download"
-    )
+    chain.add_argument("--setup", metavar="NAME|FILE", help="data, net and victim; default signs, without a download")
     chain.add_argument("--attack", metavar="NAME|FILE", help="default badnets; null for a clean model")
     chain.add_argument("--data", metavar="DIR", help="your images, in class folders below DIR/train and DIR/test")
     for command in (demo, chain):
@@ -158,7 +155,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="MODULE",
         action="append",
         default=[],
-        help="a package or module whose classes bundles may name",
+        help="a package or module that bundles may name",
     )
     chain.add_argument(
         "--launcher", metavar="COMMAND", help='start stages on several devices: "torchrun --nproc-per-node 8", "srun …"'
@@ -201,6 +198,7 @@ def _parser() -> argparse.ArgumentParser:
 
     board = commands.add_parser(
         "board",
+        allow_abbrev=False,
         help="one page about the results of grids and chains, with CSV, LaTeX and YAML",
         epilog="For example: lit-backdoor board runs/laptop --out board",
     )
@@ -208,7 +206,28 @@ def _parser() -> argparse.ArgumentParser:
     board.add_argument("folders", metavar="DIR", nargs="+", type=Path, help="folders of grids or chains, or rows.jsonl")
     board.add_argument("--out", metavar="DIR", type=Path, default=Path("board"), help="folder to write; default board")
 
-    listing = commands.add_parser("list", help="what there is: " + ", ".join(_LISTED))
+    importing = commands.add_parser(
+        "import",
+        allow_abbrev=False,
+        help="make a suspect of somebody else's model",
+        epilog="For example: lit-backdoor import model.pth --size 32 --out suspect",
+    )
+    importing.set_defaults(run=_import)
+    importing.add_argument(
+        "model", metavar="MODEL", help="a file of weights, a folder of timm or the Hub, or a bundle; it runs no code"
+    )
+    importing.add_argument("--out", metavar="DIR", required=True, help="folder of the bundle to write")
+    importing.add_argument(
+        "--arch", metavar="NAME", help="timm:NAME, torchvision:NAME or your own module.function; default: found"
+    )
+    importing.add_argument("--classes", metavar="N|FILE", help="number of classes, or a file with a name on each line")
+    importing.add_argument("--size", metavar="N", type=int, help="side of the images in pixels")
+    importing.add_argument("--mean", metavar="X", type=float, nargs="+", help="mean of each channel")
+    importing.add_argument("--std", metavar="X", type=float, nargs="+", help="standard deviation of each channel")
+    importing.add_argument("--split", metavar="LAYER", help="layer that ends the features; default: found")
+    importing.add_argument("--part", metavar="PLACE", help="place of the weights in the file, such as ema.module")
+
+    listing = commands.add_parser("list", allow_abbrev=False, help="what there is: " + ", ".join(_LISTED))
     listing.set_defaults(run=_list)
     listing.add_argument("what", nargs="?", choices=(*_LISTED, "defense"), help="one of them; all without it")
     listing.add_argument("name", nargs="?", help="with defense: the one to describe")
@@ -269,6 +288,12 @@ def _cache_prune(given: argparse.Namespace) -> int:
 
     prune(given.older_than, given.larger_than, given.unreachable_from, dry_run=given.dry_run)
     return 0
+
+
+def _import(given: argparse.Namespace) -> int:
+    from lit_backdoor.chain.importing import run_import
+
+    return run_import(given)
 
 
 def _list(given: argparse.Namespace) -> int:

@@ -9,7 +9,7 @@ import sys
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Union, get_args, get_origin
 
 import lightning.pytorch as pl
 import torch
@@ -22,6 +22,7 @@ from lit_backdoor.data.attack_given import alike, attack_given, attack_of
 from lit_backdoor.errors import unknown
 from lit_backdoor.presets import read_config
 from lit_backdoor.recipe import arguments_of, rebuild, trusting
+from lit_backdoor.refusals import one_line
 from lit_backdoor.stages import BundleWriter, Stage
 from lit_backdoor.stages.checkpoint import check_parts
 from lit_backdoor.stages.stopping import StopAtBatch
@@ -64,11 +65,25 @@ def take_attack(config: Any) -> None:
 
 
 class _Parser(LightningArgumentParser):
-    """Adds the nearest known name to the parser's message where a class or an option is not known."""
+    """Says in one line what is wrong, with the nearest known name where a class or an option is not known."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Print the message and leave with exit code 2."""
-        super().error("\n".join([message, *_nearest(message)]), ex)
+        text = " ".join(_nearest(message)) or one_line(message)
+        if not self.exit_on_error:
+            super().error(text, ex)
+        sys.stderr.write(f"lit-backdoor: {text} (--help says more)\n")
+        sys.exit(2)
+
+    def add_lightning_class_args(self, *args: Any, **kwargs: Any) -> list[str]:
+        """Add the arguments of a class; where whole and other numbers are taken, a whole one stays whole."""
+        added = super().add_lightning_class_args(*args, **kwargs)
+        for action in self._actions:
+            if get_origin(kinds := getattr(action, "_typehint", None)) is Union:
+                # Python keeps one order for all unions of the same types, and whoever was imported first has made it
+                ordered = tuple(sorted(get_args(kinds), key=lambda kind: kind is float))
+                action._typehint = Union[ordered]  # type: ignore[attr-defined]  # noqa: UP007
+        return added
 
 
 class BackdoorCLI(LightningCLI):
@@ -92,7 +107,7 @@ class BackdoorCLI(LightningCLI):
             seed_everything_default=0,
             save_config_kwargs={"overwrite": True},
             parser_class=_Parser,
-            parser_kwargs={"prog": "lit-backdoor", "exit_on_error": run, **_USAGE},
+            parser_kwargs={"prog": "lit-backdoor", "exit_on_error": run, "allow_abbrev": False, **_USAGE},
             args=args,
         )
 
@@ -126,6 +141,9 @@ class BackdoorCLI(LightningCLI):
         trust = self.config[subcommand]["trust"]
         with trusting([trust] if isinstance(trust, str) else trust):
             super()._run_subcommand(subcommand)
+        config = self.config[subcommand]
+        if subcommand in ("fit", "predict") and config["key"] is None and self.trainer.is_global_zero:
+            _say_result(self.trainer, config["out"])
 
     def start(self, settings: Mapping[str, Any], prepare: Callable[[BackdoorDataModule], object]) -> None:
         """Run a configuration that was parsed before, and with ``run=False``.
@@ -156,10 +174,23 @@ class BackdoorCLI(LightningCLI):
 def _check_configs(arguments: Sequence[str]) -> None:
     """Refuse configuration files whose aliases would fill the memory, before the parser expands them."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    parser.add_argument("--config", action="append", default=[])
+    parser.add_argument("--config", action="append", nargs="?", default=[])
     for name in parser.parse_known_args([str(each) for each in arguments])[0].config:
-        if Path(name).is_file():
+        if name and Path(name).is_file():
             read_config("configs", Path(name))
+
+
+def _say_result(trainer: pl.Trainer, out: str | None) -> None:
+    """Print what was measured last, and where the bundle is."""
+    path = Path(out or Path(trainer.default_root_dir) / "bundle")
+    if not (path / "bundle.json").is_file():  # a trial run
+        return
+    numbers = trainer.callback_metrics
+    measured = [
+        f"{name.upper()} {float(numbers[f'val/{name}']):.3f}" for name in ("acc", "asr") if f"val/{name}" in numbers
+    ]
+    how = "" if measured else f"  (to measure it: lit-backdoor test --bundle {path} …)"
+    sys.stdout.write(f"{'  '.join([*measured, f'bundle {path}'])}{how}\n")
 
 
 def _nearest(message: str) -> list[str]:

@@ -6,18 +6,28 @@ from pathlib import Path
 import lit_backdoor
 
 PACKAGE = Path(lit_backdoor.__file__).parent
-SMALL = ("errors", "budget", "disk", "signals", "recipe", "presets", "bundle", "weights")  # files beside the rooms
+SMALL = (
+    "errors",
+    "budget",
+    "disk",
+    "refusals",
+    "signals",
+    "recipe",
+    "presets",
+    "bundle",
+    "weights",
+)  # files beside the rooms
 ORDER = (
     "errors",
-    ("budget", "disk", "signals"),
+    ("budget", "disk", "refusals", "signals"),
     "recipe",
     "weights",
     "presets",
     "pictures",
     "functional",
+    "bundle",
     "models",
     "triggers",
-    "bundle",
     "metrics",
     "data",
     "stages",

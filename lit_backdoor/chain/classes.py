@@ -1,4 +1,4 @@
-"""The check of every class in a chain before anything starts: that it exists, its arguments, what it takes and needs."""
+"""The check of every class in a chain before anything starts: its name, its arguments, what it takes and needs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _QUESTIONED = {
     "questioned",
     "suspicious",
     "attacker",
-}  # views of rows that only who has the questioned set has
+}  # views that need the questioned set
 
 
 def check_classes(chain: Mapping[str, Any]) -> None:

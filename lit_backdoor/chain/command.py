@@ -139,9 +139,7 @@ def _source_of(folder: str | None) -> list[str]:
     parts = {part: str(Path(folder) / part) for part in ("train", "test")}
     for path in parts.values():
         if not Path(path).is_dir():
-            raise ValueError(
-                f"Expected class folders in {parts['train']} and {parts['test']}, but {path} is no folder."
-            )
+            raise ValueError(f"Expected class folders in {' and '.join(parts.values())}, but {path} is no folder.")
     source = {"class_path": "lit_backdoor.data.sources.ImageFolderSource", "init_args": {**parts, "size": 32}}
     return [f"data.init_args.source={json.dumps(source)}"]
 

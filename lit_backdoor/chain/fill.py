@@ -65,14 +65,14 @@ def check(chain: Mapping[str, Any]) -> None:
 
 def _checked(chain: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, list[_Length]], dict[str, float]]:
     """Give a chain whose arguments are all its classes', and the lengths and batch sizes that wait for the data."""
-    chain = copied(chain)
+    own: dict[str, Any] = copied(chain)
     lengths = {}
-    for name, stage in chain["stages"].items():
+    for name, stage in own["stages"].items():
         _take_defaults(stage)
         lengths[name] = list(_in_epochs(load_class(stage["model"]["class_path"]), stage["model"]["init_args"]))
-    shares = {name: share for name in chain["stages"] if (share := _take_share(chain, name))}
-    check_classes(chain)
-    return chain, lengths, shares
+    shares = {name: share for name in own["stages"] if (share := _take_share(own, name))}
+    check_classes(own)
+    return own, lengths, shares
 
 
 def _take_defaults(stage: dict[str, Any]) -> None:
@@ -156,22 +156,22 @@ class _Data:
 
 
 def _fill_nets(node: Any, path: str, classes: int | None, size: int | None) -> None:
-    """Give every classifier below a node the data's classes and image size.
+    """Give every classifier below a node, and a stage that asks for them, the data's classes and image size.
 
     Raises:
         ValueError: If it was given others.
     """
     if isinstance(node, dict) and "class_path" in node:
         cls = load_class(node["class_path"])
-        if isinstance(cls, type) and issubclass(cls, Classifier):
+        if isinstance(cls, type) and issubclass(cls, Classifier | Stage):
             arguments = node.setdefault("init_args", {})
             for key, value, what in (("num_classes", classes, "classes"), ("input_size", size, "pixels a side")):
                 if value is None or key not in arguments_of(cls):
                     continue
                 if arguments.setdefault(key, value) != value:
                     raise ValueError(
-                        f"Expected the net at {path} to be for the data's {value} {what}, got one for {arguments[key]}. "
-                        f"Set {path}.init_args.{key}={value}, or take it out: the data say it."
+                        f"Expected the net at {path} to be for the data's {value} {what}, got one for "
+                        f"{arguments[key]}. Set {path}.init_args.{key}={value}, or take it out: the data say it."
                     )
     for key, value in node.items() if isinstance(node, dict) else ():
         _fill_nets(value, f"{path}.{key}", classes, size)
@@ -206,7 +206,7 @@ def _steps_of_an_epoch(chain: Mapping[str, Any], name: str, data: _Data) -> int:
     views = getattr(load_class(config["model"]["class_path"]), "views", ())
     rows = max([counts[_ROWS[view]] for view in views if view in _ROWS] or [counts["root"]])
     batch = config["data"]["init_args"].get("batch_size", 128) * count_processes(trainer)
-    batches = max(1, rows // max(1, batch))
+    batches: int = max(1, rows // max(1, batch))
     limit = trainer.get("limit_train_batches")
     if limit is not None:
         batches = max(1, int(batches * limit) if isinstance(limit, float) else min(batches, limit))

@@ -8,7 +8,7 @@ import hashlib
 import json
 import sys
 from collections.abc import Iterator, Mapping
-from functools import cache, lru_cache
+from functools import cache
 from importlib.util import find_spec, resolve_name
 from pathlib import Path
 from typing import Any
@@ -84,14 +84,15 @@ def stage_identities(chain: Mapping[str, Any]) -> dict[str, str]:
     found: dict[str, str] = {}
     for name, stage in chain["stages"].items():
         inputs = {argument: found[source] for argument, source in stage.get("inputs", {}).items()}
-        found[name] = _hash({**_said(chain, name), "seed": chain["seed"], "inputs": inputs})
+        said = _said(chain, name)
+        code = code_of(said["model"], said["data"])
+        found[name] = _hash({**said, "seed": chain["seed"], "inputs": inputs, "code": code})
     return found
 
 
 def stage_kin(chain: Mapping[str, Any], name: str) -> str:
     """Name what a stage has in common with those that differ in seed, attack and inputs: it takes them as long."""
     said = _said(chain, name)
-    del said["code"]
     for arguments in (said["data"]["init_args"], said["model"].get("init_args", {})):
         for argument in ("seed", "attack", "target"):
             arguments.pop(argument, None)
@@ -108,7 +109,6 @@ def _said(chain: Mapping[str, Any], name: str) -> dict[str, Any]:
         "trainer": _counted(config["trainer"]),
         "model": config["model"],
         "data": {**config["data"], "init_args": data},
-        "code": code_of(config["model"], config["data"]),
     }
 
 
@@ -135,7 +135,7 @@ def _classes(node: Any) -> Iterator[str]:
         yield from _classes(item)
 
 
-@lru_cache
+@cache
 def source_hash(*names: str) -> str:
     """Hash the source of the modules that define classes, and of what those import, directly or not.
 

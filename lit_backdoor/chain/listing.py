@@ -148,7 +148,7 @@ def _classes(kind: str) -> list[tuple[str, str]]:
 @lru_cache
 def _sources() -> dict[str, ast.ClassDef]:
     """Parse the classes of the packages that are listed, and of what they are made from."""
-    found = {}
+    found: dict[str, ast.ClassDef] = {}
     for folder in ("stages", "attacks", "data/sources", "models"):
         for path in sorted((_PACKAGE / folder).rglob("*.py")):
             found |= {node.name: node for node in ast.parse(path.read_text()).body if isinstance(node, ast.ClassDef)}

@@ -46,6 +46,6 @@ def _data(chain: Mapping[str, Any]) -> str:
         return f"{said}\nattack: none"
     named = chain.get("attack") or type(attack.trigger).__name__
     return (
-        f"{said}\nattack: {named} ({type(attack.trigger).__name__}, {type(attack.policy).__name__}, target {attack.target},"
-        f" rate {attack.rate} of {attack.rate_of})"
+        f"{said}\nattack: {named} ({type(attack.trigger).__name__}, {type(attack.policy).__name__}, target "
+        f"{attack.target}, rate {attack.rate} of {attack.rate_of})"
     )

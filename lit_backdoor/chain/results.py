@@ -58,6 +58,8 @@ def collect(
     results = {
         "format": FORMAT,
         "chain": name,
+        "setup": chain.get("setup"),
+        "attack": chain.get("attack"),
         "seed": chain["seed"],
         **{part: chain[part] for part in ("setup", "attack") if chain.get(part)},
         "data": {

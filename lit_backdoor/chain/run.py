@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import shutil
@@ -30,6 +29,7 @@ from lit_backdoor.chain.folders import (
 )
 from lit_backdoor.chain.keys import code_of, stage_identities, stage_key, stage_kin
 from lit_backdoor.chain.launch import count_processes, find_program, locked, spawn
+from lit_backdoor.chain.measured import measured_once
 from lit_backdoor.chain.results import StageResult, collect, cost
 from lit_backdoor.chain.sources import Sources
 from lit_backdoor.chain.store import Store, read_made
@@ -103,12 +103,13 @@ class ChainRun:
         from lit_backdoor.chain.testing import check_stage
 
         self._check_folders()
-        plan = []
+        plan, opened = [], set[str]()
         for name in self.chain["stages"]:
             config = self._config(name)
             count_processes(config["trainer"])
             self._parse(name)
-            check_stage(name, config, self._data(config["data"]), self._verb(name))
+            data, verb = self._data(config["data"]), self._verb(name)
+            check_stage(name, config, data, verb, opened=opened, here=self.launcher is None)
             plan.append((name, self._verb(name), config["model"]["class_path"]))
         return plan
 
@@ -333,21 +334,13 @@ class ChainRun:
             "trainer": trainer,
             "code": None if self.trust_cache else code_of(data),  # a trigger may have changed that no weights depend on
         }
-        file = self._work(name) / "metrics.json"
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            stored = json.loads(file.read_text())
-            if stored["of"] == json.loads(json.dumps(mark)):
-                return dict(stored["metrics"])
-        metrics = self.store.read_metrics(key, mark) if self.store else None
-        if metrics is None:
-            tested = test_bundle(
-                bundle, self._sources.data(with_attack(data, source)), self.chain.get("trainer") or {}, self._work(name)
-            )
-            metrics = {**bundle.numbers, **tested}
-            if self.store:
-                self.store.keep_metrics(key, mark, metrics)
-        write_whole(file, json.dumps({"of": mark, "metrics": metrics}))
-        return metrics
+        work, described = self._work(name), with_attack(data, source)
+
+        def measure() -> dict[str, Any]:
+            tested = test_bundle(bundle, self._sources.data(described), self.chain.get("trainer") or {}, work)
+            return {**bundle.numbers, **tested}
+
+        return measured_once(mark, key, work / "metrics.json", self.store, measure)
 
 
 def _line(result: StageResult) -> str:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+import torch
 from jsonargparse import ArgumentParser
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from lit_backdoor.bundle import Bundle
+from lit_backdoor.chain.classes import load_class
 from lit_backdoor.data import BackdoorDataModule
 from lit_backdoor.data.sources import Source
 from lit_backdoor.stages.base import Stage
@@ -20,6 +24,8 @@ from lit_backdoor.stages.testing import TESTED, Evaluation
 __all__ = ["WIRED", "build", "build_data", "check_stage", "kept_arguments", "test_bundle"]
 
 _KEPT = ("accelerator", "precision")
+_LATER = ("callbacks", "logger", "plugins", "profiler", "enable_checkpointing", "enable_model_summary")
+_DEVICES = ("accelerator", "devices", "num_nodes", "strategy")
 WIRED = "-"  # in the place of the path of an earlier stage's bundle
 
 
@@ -35,18 +41,30 @@ def build_data(described: Mapping[str, Any]) -> BackdoorDataModule:
     return build(described, BackdoorDataModule)  # type: ignore[no-any-return]
 
 
-def check_stage(name: str, config: Mapping[str, Any], data: BackdoorDataModule, verb: str = "fit") -> None:
-    """Build a stage without running it, and compare its epochs with the Trainer's.
+def check_stage(
+    name: str,
+    config: Mapping[str, Any],
+    data: BackdoorDataModule,
+    verb: str = "fit",
+    *,
+    opened: set[str] | None = None,
+    here: bool = True,
+) -> None:
+    """Build a stage and its Trainer, without running them, and compare its epochs with the Trainer's.
 
     Args:
         name: Its name in the chain.
         config: Its ``model``, ``data`` and ``trainer``.
         data: Its data module.
         verb: ``fit`` or ``predict``.
+        opened: Descriptions of data that other stages opened already; they are not opened again.
+        here: Whether this machine runs the stage, so that it must have the devices.
 
     Raises:
-        ValueError: If a class refuses its arguments, a target is no class and no bundle, the Trainer has a setting that
-            no stage can work with, or the stage cannot be run by the verb or needs other epochs.
+        OSError: If the data cannot be found.
+        ValueError: If the data have fewer rows than the split asks for, a class refuses its arguments, a target is no
+            class and no bundle, the Trainer has a setting that it or no stage can work with, or the stage cannot be run
+            by the verb or needs other epochs.
     """
     trainer, stage = config["trainer"], build(config["model"], Stage)
     if trainer.get("fast_dev_run"):
@@ -55,6 +73,12 @@ def check_stage(name: str, config: Mapping[str, Any], data: BackdoorDataModule, 
             "trainer.limit_train_batches=1, and for a mere check of it give --dry-run."
         )
     _check_verb(name, stage, verb)
+    try:
+        _check_trainer(trainer, here)
+        _check_optimizers(config["model"])
+        _open_data(data, config["data"], stage.views, set() if opened is None else opened)
+    except (ValueError, MisconfigurationException) as error:
+        raise ValueError(f"Stage '{name}' of the chain: {error}") from error
     classes = _classes(data)
     _check_target(name, config["model"].get("init_args", {}).get("target"), classes)
     try:
@@ -73,6 +97,47 @@ def check_stage(name: str, config: Mapping[str, Any], data: BackdoorDataModule, 
             f"Expected {wanted} epochs for stage '{name}', the sum of its phases over all rounds, got {given}. Set "
             f"stages.{name}.trainer.max_epochs={wanted}, leave it out, or change its rounds and epochs."
         )
+
+
+def _check_trainer(trainer: Mapping[str, Any], here: bool) -> None:
+    """Build a Trainer of the plain settings, which refuses what a run's would."""
+    given = {key: value for key, value in trainer.items() if not isinstance(value, dict) and key not in _LATER}
+    if not here:
+        given = {key: value for key, value in given.items() if key not in _DEVICES}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        pl.Trainer(**given, logger=False, enable_checkpointing=False, enable_model_summary=False)
+
+
+def _check_optimizers(described: Any) -> None:
+    """Build each optimizer that is named, over one number: rates below 0 are refused by torch."""
+    if isinstance(described, list):
+        for item in described:
+            _check_optimizers(item)
+    elif isinstance(described, Mapping):
+        cls = load_class(described["class_path"]) if "class_path" in described else None
+        if isinstance(cls, type) and issubclass(cls, torch.optim.Optimizer):
+            cls([torch.nn.Parameter(torch.zeros(1))], **(described.get("init_args") or {}))
+        for value in described.values():
+            _check_optimizers(value)
+
+
+def _open_data(data: BackdoorDataModule, described: Mapping[str, Any], views: Iterable[str], opened: set[str]) -> None:
+    """Open the data and plan the split, once for stages that share them; selected rows are still to come.
+
+    Data that a source fetches itself may not be here yet.
+    """
+    arguments = {key: value for key, value in described["init_args"].items() if key != "suspicious"}
+    for view in views:
+        key = json.dumps([view, arguments], sort_keys=True, default=str)
+        if key in opened or view == "suspicious":
+            continue
+        try:
+            data.get_view(view)
+        except FileNotFoundError:
+            if type(data.source).prepare is Source.prepare:
+                raise
+        opened.add(key)
 
 
 def _check_verb(name: str, stage: Stage, verb: str) -> None:

@@ -1,6 +1,7 @@
 """Stages: LightningModules that each do one step of an attack or a defense, and export one bundle; roles they share."""
 
 from lit_backdoor.stages.activations import ActivationSpace
+from lit_backdoor.stages.attack_training import AttackTraining
 from lit_backdoor.stages.averaged import AveragedFineTune
 from lit_backdoor.stages.base import Batch, Outcome, Stage
 from lit_backdoor.stages.bundle_writer import BundleWriter
@@ -31,6 +32,7 @@ from lit_backdoor.stages.unlearning import (
 __all__ = [
     "ActivationSpace",
     "AttackSuccessCallback",
+    "AttackTraining",
     "AveragedFineTune",
     "Batch",
     "BundleWriter",

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal, cast
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -57,7 +56,6 @@ class Stage(StageInputs):
         super().__init__()
         self.evaluation = Evaluator()
         self.amid_epoch = False
-        self._built = False
         self._resumed: dict[str, Any] | None = None  # the checkpoint of which a part is still to be checked
         self._trained = self.verb == "predict"  # or loaded, or never trained at all
         self._begun = -1  # the last epoch that began in this process
@@ -108,7 +106,7 @@ class Stage(StageInputs):
     @property
     def ready(self) -> bool:
         """Whether the nets are there, and were trained or loaded where the stage trains them."""
-        return self._built and self._trained
+        return self.built and self._trained
 
     def setup(self, stage: str) -> None:
         """Give a run that must have a number of epochs that number."""
@@ -118,11 +116,11 @@ class Stage(StageInputs):
     def configure_model(self) -> None:
         """Build the nets, once and from a seed of their own; Lightning calls this before every run."""
         rules.check_settings(lambda name: getattr(self.attached_trainer, name, None))
-        if not self._built:
+        if not self.built:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(self.seed)
                 self.build()
-            self._built = True
+            self.built = True
             for name in ("suspect", "bundle"):
                 if name in self.sources:
                     check_attack(getattr(self.attached_data, "attack", None), self.sources[name])
@@ -150,17 +148,20 @@ class Stage(StageInputs):
         rules.check_batch(type(self).__name__, batch)
         if self._begun != self.current_epoch:  # Lightning skips the hook in the epoch that a run resumes at
             self._begin(amid=batch_idx > 0)
-        words = np.random.SeedSequence((self.seed, self.current_epoch, batch_idx, self.global_rank)).generate_state(2)
-        rules.seed_step((int(words[0]) << 31) ^ int(words[1]), self.device)
+        rules.seed_step((self.seed, self.current_epoch, batch_idx, self.global_rank), self.device)
         return None
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
         """Give the loss of a batch; its numbers are read and logged later, since each read waits for the device."""
         found = self.losses(batch)
+        self.note(batch, found)
+        return found.get("loss")
+
+    def note(self, batch: Batch, found: Mapping[str, Tensor]) -> None:
+        """Keep the numbers of a step until they are read."""
         self._tally.add(self.global_step, len(batch["image"]), found)
         if self._tally.full:
             self.check_losses()
-        return found.get("loss")
 
     def check_losses(self) -> None:
         """Stop if a loss since the last check was not finite; checkpoints are written after a check only.
@@ -225,17 +226,6 @@ class Stage(StageInputs):
             check_resumed(checkpoint, self.trainer, self)
             self._resumed = checkpoint
         self._trained = True
-
-    def __getattr__(self, name: str) -> Any:
-        """Say of a net that is not there that no Trainer has run the stage yet."""
-        try:
-            return super().__getattr__(name)
-        except AttributeError as error:
-            if name.startswith("_") or self.__dict__.get("_built", True):
-                raise
-            raise AttributeError(
-                f"{error}: nets are made when a Trainer runs the stage. Call fit or predict first."
-            ) from None
 
     def export(self, path: str | Path, key: str | None = None) -> None:
         """Write the outcome as a bundle at ``path``; all processes call it, the first one writes."""

@@ -32,6 +32,7 @@ class StageInputs(pl.LightningModule):
     Attributes:
         takes: The arguments that may name a bundle, and the kinds that will do; chains check their wiring by it.
         arguments: What was given for these arguments: the path of a bundle, a net, or a value.
+        built: Whether the stage has made its nets.
     """
 
     takes: ClassVar[Takes] = {"suspect": ("suspect",), "target": ("targets", "trigger")}
@@ -39,7 +40,19 @@ class StageInputs(pl.LightningModule):
     def __init__(self) -> None:
         super().__init__()
         self.arguments: dict[str, Any] = {}
+        self.built = False
         self._opened: dict[str, Bundle] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        """Say of a net that is not there that no Trainer has run the stage yet."""
+        try:
+            return super().__getattr__(name)
+        except AttributeError as error:
+            if name.startswith("_") or self.__dict__.get("built", True):
+                raise
+            raise AttributeError(
+                f"{error}: nets are made when a Trainer runs the stage. Call fit or predict first."
+            ) from None
 
     @property
     def seed(self) -> int:

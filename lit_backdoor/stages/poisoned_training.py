@@ -50,15 +50,24 @@ class PoisonedTraining(Stage):
         self.label_smoothing = label_smoothing
 
     def setup(self, stage: str) -> None:
-        """Check the classifier against the data."""
+        """Check the classifier against the data, and that the attack plants its rows."""
         super().setup(stage)
-        classes = getattr(self.attached_data, "num_classes", self.classifier.num_classes)
-        if classes != self.classifier.num_classes:
+        attack = getattr(self.attached_data, "attack", None)
+        if attack is not None and attack.rate is None and "train" in self.views:
             raise ValueError(
-                f"Expected a classifier for the data's {classes} classes, got one for {self.classifier.num_classes}. "
-                f"Set model.init_args.classifier.init_args.num_classes={classes}."
+                f"Expected data.attack to have a rate for {type(self).__name__}, got none: no row would be poisoned. "
+                "Set data.attack.init_args.rate=0.1, or train on it by an attack of its own, such as LIRATraining."
             )
+        self.check_classes(getattr(self.attached_data, "num_classes", self.classifier.num_classes))
         self.warn_of_size(self.classifier)
+
+    def check_classes(self, num_classes: int) -> None:
+        """Check the classifier's number of classes against the data's."""
+        if num_classes != self.classifier.num_classes:
+            raise ValueError(
+                f"Expected a classifier for the data's {num_classes} classes, got one for "
+                f"{self.classifier.num_classes}. Set model.init_args.classifier.init_args.num_classes={num_classes}."
+            )
 
     def configure_optimizers(self) -> Any:
         """Make the optimizer and its schedule."""

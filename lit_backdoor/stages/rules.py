@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as pl
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -99,8 +100,15 @@ def check_batch(name: str, batch: Any) -> None:
         )
 
 
-def seed_step(seed: int, device: torch.device) -> None:
-    """Seed the generators that a step draws from, as `torch.manual_seed` does, which takes .9 ms to do it."""
+def seed_step(place: tuple[int, ...], device: torch.device) -> None:
+    """Seed the generators that a step draws from, as `torch.manual_seed` does, which takes .9 ms to do it.
+
+    Args:
+        place: What the draws are a function of.
+        device: The device of the step.
+    """
+    words = np.random.SeedSequence(place).generate_state(2)
+    seed = (int(words[0]) << 31) ^ int(words[1])
     torch.default_generator.manual_seed(seed)
     if device.type != "cpu":
         torch.get_device_module(device).manual_seed(seed)

@@ -23,6 +23,7 @@ __all__ = [
     "LabelPolicy",
     "OneToOne",
     "Role",
+    "SomeToOne",
     "Trigger",
 ]
 
@@ -139,27 +140,38 @@ class AllToAll(LabelPolicy):
         return torch.ones_like(labels, dtype=torch.bool)
 
 
-class OneToOne(LabelPolicy):
-    """Triggered images of one source class get the target label; others keep theirs (label-specific attack).
+class SomeToOne(LabelPolicy):
+    """Triggered images of some source classes get the target label; others keep theirs (label-specific attack).
+
+    Args:
+        sources: The classes whose images are poisoned and counted.
+    """
+
+    def __init__(self, sources: list[int]) -> None:
+        self.sources = tuple(sources)
+
+    def relabel(self, labels: Tensor, target: int, num_classes: int) -> Tensor:
+        """Give the target label to the source classes."""
+        return torch.where(self.eligible(labels, target), target, labels)
+
+    def eligible(self, labels: Tensor, target: int) -> Tensor:
+        """Count the source classes."""
+        return torch.isin(labels, torch.tensor(self.sources, dtype=labels.dtype, device=labels.device))
+
+    def plantable(self, labels: Tensor, target: int) -> Tensor:
+        """Allow the source classes."""
+        return self.eligible(labels, target)
+
+
+class OneToOne(SomeToOne):
+    """Triggered images of one source class get the target label; others keep theirs.
 
     Args:
         source: The class whose images are poisoned and counted.
     """
 
     def __init__(self, source: int) -> None:
-        self.source = source
-
-    def relabel(self, labels: Tensor, target: int, num_classes: int) -> Tensor:
-        """Give the target label to the source class."""
-        return torch.where(labels == self.source, target, labels)
-
-    def eligible(self, labels: Tensor, target: int) -> Tensor:
-        """Count the source class."""
-        return labels == self.source
-
-    def plantable(self, labels: Tensor, target: int) -> Tensor:
-        """Allow the source class."""
-        return labels == self.source
+        super().__init__([source])
 
 
 class CleanLabel(AllToOne):
@@ -180,7 +192,8 @@ class Attack(Recorded):
         trigger: What is stamped on the images, or which rows carry it (`SemanticTrigger`).
         policy: Which label they get; default `AllToOne`.
         target: The target label.
-        rate: Share of rows to poison, in (0, 1), or up to 1 where ``rate_of`` is not ``"set"``.
+        rate: Share of rows to poison, in (0, 1), or up to 1 where ``rate_of`` is not ``"set"``; None plants none, for
+            a trigger that is trained on all of them.
         rate_of: Whether ``rate`` and ``cover_rate`` are shares of the whole set, of the target class, or, for a trigger
             that rows carry, of those carriers that the policy allows to be poisoned.
         cover_rate: Share of cover samples (triggered, true label), in [0, 1). Rows that carry the trigger and are not
@@ -196,7 +209,7 @@ class Attack(Recorded):
         trigger: Trigger,
         policy: LabelPolicy | None = None,
         target: int = 0,
-        rate: float = 0.1,
+        rate: float | None = 0.1,
         rate_of: Literal["set", "target", "carriers"] = "set",
         cover_rate: float = 0.0,
         seed: int | None = None,
@@ -204,7 +217,7 @@ class Attack(Recorded):
         self.trigger = trigger
         self.policy = policy or AllToOne()
         self.target = target
-        self.rate = check_share("the poisoning rate", rate, closed=rate_of != "set")
+        self.rate = rate if rate is None else check_share("the poisoning rate", rate, closed=rate_of != "set")
         self.rate_of = one_of("rate_of of an attack", rate_of, ("set", "target", "carriers"))
         self.cover_rate = cover_rate and check_share("the cover rate", cover_rate)
         self.seed = seed
@@ -222,7 +235,7 @@ class Attack(Recorded):
     @property
     def single_target(self) -> int | None:
         """The one class that the attack leads to; None where it leads to several, as from all to all."""
-        return self.target if isinstance(self.policy, AllToOne | OneToOne) else None
+        return self.target if isinstance(self.policy, AllToOne | SomeToOne) else None
 
     def check(self, num_classes: int) -> None:
         """Check the labels that the attack names against the data.
@@ -230,12 +243,13 @@ class Attack(Recorded):
         Raises:
             ValueError: If the target (or source) class does not exist, or both are the same.
         """
-        for name, label in (("target", self.target), ("source", getattr(self.policy, "source", None))):
-            if label is not None and not 0 <= label < num_classes:
+        sources = self.policy.sources if isinstance(self.policy, SomeToOne) else ()
+        for name, label in (("target", self.target), *(("source", source) for source in sources)):
+            if not 0 <= label < num_classes:
                 raise ValueError(
                     f"Expected the attack's {name} to be a class from 0 to {num_classes - 1}, got {label}."
                 )
-        if isinstance(self.policy, OneToOne) and self.policy.source == self.target:
+        if self.target in sources:
             raise ValueError(f"Expected the attack's source and target to differ, got class {self.target} for both.")
 
     def roles(self, labels: Tensor, columns: Mapping[str, Tensor] | None = None, *, seed: int = 0) -> Tensor:
@@ -254,6 +268,8 @@ class Attack(Recorded):
                 not fit.
         """
         labels = labels.cpu()
+        if self.rate is None:
+            return torch.zeros(len(labels), dtype=torch.int8)
         carriers = self.carriers(columns, len(labels))
         allowed = (self.policy.plantable(labels, self.target) & carriers).nonzero().flatten()
         base, of = len(labels), "the set"

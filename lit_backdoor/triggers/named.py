@@ -10,7 +10,7 @@ __all__ = ["named_attack"]
 
 
 def named_attack(name: str) -> Attack:
-    """Make an attack from its shipped configuration, or from a file of the same form.
+    """Make an attack from its shipped configuration, or from a file of the same form; trained triggers are untrained.
 
     Args:
         name: As ``lit-backdoor list attacks`` has it, for example ``badnets``; or the path of a YAML file, which may
@@ -20,7 +20,10 @@ def named_attack(name: str) -> Attack:
         ValueError: If there is none of that name (gives the nearest), or the file is not YAML or
             describes no attack.
     """
-    attack = rebuild(read_config("attacks", find_config("attacks", name)), trust=None)
+    described = read_config("attacks", find_config("attacks", name))
+    if isinstance(described, dict) and "class_path" not in described:  # its file names the training of its victim too
+        described = described.get("attack")
+    attack = rebuild(described, trust=None)
     if not isinstance(attack, Attack):
         raise ValueError(f"Expected '{name}' to describe a lit_backdoor.triggers.Attack, got {type(attack).__name__}.")
     return attack

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lit_backdoor.triggers.base import Trigger
 
-__all__ = ["FixedPattern", "gaussian_per_index", "seeded_noise", "uniform_per_index"]
+__all__ = ["FixedPattern", "chosen_per_index", "gaussian_per_index", "seeded_noise", "uniform_per_index"]
 
 
 class FixedPattern(Trigger):
@@ -80,6 +80,12 @@ def gaussian_per_index(index: Tensor, count: int, seed: int) -> Tensor:
     torch.mul(radius, angle.cos(), out=drawn[:, :half])
     torch.mul(radius, angle.sin_(), out=drawn[:, half:])
     return drawn[:, :count]
+
+
+def chosen_per_index(index: Tensor, count: int, chosen: int, seed: int) -> Tensor:
+    """Choose ``chosen`` of ``count`` places for each index, bool ``[B, count]``; the same on every device."""
+    order = uniform_per_index(index, count, seed).argsort(dim=1, stable=True)
+    return torch.zeros_like(order, dtype=torch.bool).scatter_(1, order[:, :chosen], True)
 
 
 def _mix(value: Tensor) -> Tensor:

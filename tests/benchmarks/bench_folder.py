@@ -12,6 +12,7 @@ import tempfile
 import time
 import tracemalloc
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -85,10 +86,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         root = write(Path(folder), args.images, args.side)
         for workers in (0, 2):
-            pairs = []
-            for _ in range(args.repeats):
-                pair = [seconds(lambda f=f: f(root, args.size, workers)) for f in (theirs, ours)]
-                pairs.append(pair)
+            runs = [partial(run, root, args.size, workers) for run in (theirs, ours)]
+            pairs = [[seconds(run) for run in runs] for _ in range(args.repeats)]
             rates = [args.images / statistics.median(column) for column in zip(*pairs, strict=True)]
             ratio = statistics.median(one / two for one, two in pairs)
             print(f"{workers} workers: torchvision {rates[0]:.0f}, here {rates[1]:.0f} images/s; ratio {ratio:.2f}")

@@ -1,5 +1,10 @@
 """What a chain checks of all its stages before the first one starts."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from lit_backdoor.chain.compose import compose
@@ -80,3 +85,37 @@ def test_plan_names_the_epochs_that_a_stage_needs(file, tmp_path):
     with pytest.raises(ValueError, match=wanted):
         ChainRun(compose(file, settings), "tiny", tmp_path / "out").plan()
     assert ChainRun(compose(file, [*settings, "stages.clean.trainer.max_epochs=11"]), "tiny", tmp_path / "out").plan()
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("stages.clean.trainer.max_epochs=-5", "Stage 'clean'.*-5"),
+        ("trainer.max_steps=-7", "-7"),
+        ("stages.clean.model.init_args.optimizer={class_path: torch.optim.SGD, init_args: {lr: -1}}", "Stage 'clean'.*rate"),
+        ("trainer.accelerator=gpuu", "gpuu"),
+        ("trainer.strategy=dpp", "dpp"),
+        ("trainer.max_time=soon", "DD:HH:MM:SS"),
+        ("trainer.limit_train_batches=-1", "-1"),
+        ("data.init_args.split.root_pool=100000", "root_pool of at most"),
+        ("stages.victim.model.init_args.classifier.init_args.num_classes=7", "4 classes, got one for 7"),
+    ],
+)  # fmt: skip
+def test_plan_refuses_what_can_be_known_without_training(file, setting, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        ChainRun(compose(file, [setting]), "tiny", tmp_path / "out").plan()
+
+
+def test_numbers_keep_their_type(file, tmp_path):
+    """Also where another package has made a union of the same types in another order first."""
+    code = (
+        "from typing import Optional, Union; Optional[Union[float, int]]; from pathlib import Path\n"
+        "from lit_backdoor.chain.compose import compose; from lit_backdoor.chain.run import ChainRun\n"
+        "for given in ('1', '1.0', '0.5'):\n"
+        f"    run = ChainRun(compose({file!r}, [f'trainer.limit_train_batches={{given}}']), 'tiny', Path('out'))\n"
+        "    print(repr(run._resolve('victim', run._config('victim', {}))['trainer']['limit_train_batches']))"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
+    command = [sys.executable, "-W", "ignore", "-c", code]
+    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert [line for line in done.stdout.split() if line[0].isdigit()] == ["1", "1.0", "0.5"]

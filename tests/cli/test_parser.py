@@ -108,3 +108,8 @@ def test_list_has_a_line_for_each_defense_and_none_for_attacks(capfd):
     assert len([line for line in lines if line.startswith("atclean_mixed ")]) == 1
     assert len({line.split()[0] for line in lines}) == len(lines) > 20
     assert not [line for line in lines if "daptive" in line or "blation" in line]
+
+
+@pytest.mark.parametrize("arguments", [["chain", "demo", "--dry"], ["fit", "--conf", "x.yaml"], ["demo", "--se", "1"]])
+def test_flags_are_written_out(arguments, capfd):
+    refused(capfd, arguments, arguments[-2] if len(arguments) > 3 or arguments[0] == "demo" else "--")

@@ -6,6 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
+from lit_backdoor.data import BackdoorDataModule, Split
 from lit_backdoor.data.sources import ImageFolderSource, TorchvisionSource, UnlabeledFolder
 
 
@@ -189,3 +190,35 @@ def test_a_file_in_the_place_of_the_folder_is_named(folder):
     (folder / "plain").write_text("")
     with pytest.raises(ValueError, match="Expected a folder of class folders at '.*plain', got a file"):
         ImageFolderSource(str(folder / "plain"), str(folder / "test")).train()
+
+
+def test_decoded_rows_are_pillow_s_pixels_with_and_without_workers(tmp_path):
+    noise = np.random.default_rng(0)
+    for row in range(20):
+        path = tmp_path / f"class {row % 2}" / f"{row:02}.jpg"
+        path.parent.mkdir(exist_ok=True)
+        small = Image.fromarray(noise.integers(0, 256, (6, 7, 3), dtype=np.uint8))
+        small.resize((50, 40), Image.Resampling.BICUBIC).save(path, quality=80)
+    files = sorted(tmp_path.rglob("*.jpg"))
+    for size in (None, 24):
+        source = ImageFolderSource(str(tmp_path), str(tmp_path), size)
+        want = [np.asarray(Image.open(path) if size is None else
+                           Image.open(path).resize((size, size), Image.Resampling.BILINEAR)) for path in files]  # fmt: skip
+        assert np.array_equal(source.train().images(torch.arange(20)).permute(0, 2, 3, 1).numpy(), np.stack(want))
+        data = BackdoorDataModule(source, Split(root_pool=2), num_workers=2, eval_batch_size=7)
+        for batch in data.loader("clean"):
+            got = batch["image"].permute(0, 2, 3, 1).numpy()
+            assert np.array_equal(got, np.stack([want[row] for row in batch["index"].tolist()]))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_image_that_vanishes_is_named_in_one_line(tmp_path, workers):
+    for row in range(20):
+        path = tmp_path / f"class {row % 2}" / f"{row:02}.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.new("RGB", (8, 8)).save(path)
+    data = BackdoorDataModule(ImageFolderSource(str(tmp_path), str(tmp_path)), Split(root_pool=2), num_workers=workers)
+    loader = data.loader("clean")
+    path.unlink()
+    with pytest.raises(ValueError, match=r"^'.*19.png': the file is gone[^\n]*$"):
+        list(loader)

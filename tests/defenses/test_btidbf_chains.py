@@ -1,10 +1,13 @@
 import contextlib
 import json
+from pathlib import Path
 
 import pytest
 
 from lit_backdoor.chain.compose import compose
 from lit_backdoor.chain.run import ChainRun
+from lit_backdoor.chain.testing import build
+from lit_backdoor.stages import Stage
 
 
 @pytest.mark.slow

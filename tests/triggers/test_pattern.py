@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from lit_backdoor.triggers.pattern import gaussian_per_index, uniform_per_index
+from lit_backdoor.triggers.pattern import chosen_per_index, gaussian_per_index, uniform_per_index
 
 
 def mix(value):
@@ -47,3 +47,11 @@ def test_an_index_is_not_changed_in_place_and_rows_stand_alone(draw):
     assert index.tolist() == [5, 900, 5]
     assert torch.equal(rows[0], rows[2])
     torch.testing.assert_close(draw(index[1:2], 64, 1)[0], rows[1], rtol=0, atol=1e-6)
+
+
+def test_chooses_as_many_places_for_each_index():
+    chosen = chosen_per_index(torch.arange(2000), 16, 5, 1)
+    assert (chosen.sum(1) == 5).all()
+    torch.testing.assert_close(chosen.float().mean(0), torch.full((16,), 5 / 16), rtol=0, atol=0.05)
+    assert torch.equal(chosen_per_index(torch.tensor([7, 3]), 16, 5, 1), chosen[[7, 3]])
+    assert not torch.equal(chosen_per_index(torch.arange(2000), 16, 5, 2), chosen)

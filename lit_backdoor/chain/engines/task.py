@@ -19,6 +19,7 @@ __all__ = ["Ended", "Engine", "Task", "last_line", "run", "terminate"]
 
 _PATIENCE = PATIENCE - 5  # seconds; this process itself is ended by force after PATIENCE
 _PR_SET_PDEATHSIG = 1
+_SAYS = "lit-backdoor: "
 
 
 @dataclass(frozen=True)
@@ -116,12 +117,13 @@ def terminate(process: subprocess.Popen[bytes]) -> None:
 
 
 def last_line(log: Path) -> str:
-    """Give the last line of a log that says something."""
+    """Give the last line of a log in which the command says why it ended, else the last one at all."""
     try:
-        lines = log.read_text(errors="replace").splitlines()
+        lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
     except OSError:
         return ""
-    return next((line.strip() for line in reversed(lines) if line.strip()), "")
+    said = [line.removeprefix(_SAYS) for line in lines if line.startswith(_SAYS)]
+    return (said or lines or [""])[-1]
 
 
 def _follow() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lit_backdoor.chain.names import known, section
+from lit_backdoor.disk import clean_name
 from lit_backdoor.presets import find_config, read_config
 
 __all__ = ["Cell", "GridFile", "read_grid"]
@@ -49,10 +49,18 @@ class Cell:
     flags: tuple[str, ...] = ()
 
     @property
+    def titles(self) -> tuple[str, str, str]:
+        """Names of setup, attack and defense; files go by theirs."""
+        setup, attack, defense = (
+            Path(text).stem if text.endswith((".yaml", ".yml")) else text
+            for text in (self.setup, self.attack, self.defense)
+        )
+        return setup, attack, defense
+
+    @property
     def name(self) -> str:
         """Name of its folder."""
-        parts = [Path(text).stem if _is_file(text) else text for text in (self.setup, self.attack, self.defense)]
-        return re.sub(r"[^\w.+-]+", "_", "-".join([*parts, f"seed{self.seed}"]))
+        return clean_name("-".join([*self.titles, f"seed{self.seed}"]))
 
     @property
     def words(self) -> list[str]:
@@ -192,7 +200,3 @@ def _list(content: Mapping[str, Any], key: str, path: Path, default: list[Any]) 
 
 def _text(name: Any) -> str:
     return "null" if name is None else str(name)
-
-
-def _is_file(name: str) -> bool:
-    return name.endswith((".yaml", ".yml"))

@@ -32,21 +32,23 @@ def collect_rows(nodes: Sequence[Node], out: Path, store: Store, failed: Mapping
 
 def _row(node: Node, out: Path, store: Store, problem: str | None) -> Row:
     status: Literal["missing", "blocked", "failed"]
-    cell, params = node.cell, dict(text.partition("=")[::2] for text in node.cell.settings)
+    cell = node.cell
+    setup_name, attack_name, defense_name = cell.titles
+    params = dict(text.partition("=")[::2] for text in node.cell.settings)
     common: dict[str, Any] = {"command": node.line(out), "flags": cell.flags, "id": node.identity[:16]}
     if not node.is_made(out, store):
         status = "missing" if problem is None else "blocked" if problem.startswith("blocked by ") else "failed"
-        attack, defense = Attack(cell.attack), Defense(cell.defense, params=params)
-        return Row(cell.setup, attack, defense, cell.seed, status=status, error=problem, **common)
+        attack, defense = Attack(attack_name), Defense(defense_name, params=params)
+        return Row(setup_name, attack, defense, cell.seed, status=status, error=problem, **common)
     results = json.loads((node.folder(out) / "results.json").read_text())
-    row = row_of(results, setup=cell.setup, **common)
+    row = row_of(results, setup=setup_name, **common)
     knows = {"access": results["access"], "selection": results["selection"], "target": node.target}
     made = {stage["name"]: stage["made"] for stage in results["stages"] if stage.get("made")}
     last: dict[str, Any] = next(reversed(made.values()), {})
     return replace(
         row,
-        attack=replace(row.attack, name=cell.attack),
-        defense=replace(row.defense, name=cell.defense, **knows, params=params),
+        attack=replace(row.attack, name=attack_name),
+        defense=replace(row.defense, name=defense_name, **knows, params=params),
         seconds={stage["name"]: made.get(stage["name"], {}).get("seconds") for stage in results["stages"]},
         peak_mb=max((each["peak_mb"] for each in made.values()), default=None),
         code=Code(**last["code"]) if "code" in last else row.code,

@@ -2,6 +2,7 @@
 
 from lit_backdoor.data.sources.base import Rows, Source, TensorRows
 from lit_backdoor.data.sources.cifar import Cifar10
+from lit_backdoor.data.sources.csv_source import CsvSource
 from lit_backdoor.data.sources.folder import ImageFolderSource, UnlabeledFolder
 from lit_backdoor.data.sources.parquet import ParquetSource
 from lit_backdoor.data.sources.semantic_folder import SemanticFolderSource
@@ -12,6 +13,7 @@ from lit_backdoor.data.sources.torchvision_source import TorchvisionSource
 
 __all__ = [
     "Cifar10",
+    "CsvSource",
     "ImageFolderSource",
     "ParquetSource",
     "Rows",

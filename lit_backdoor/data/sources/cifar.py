@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from lit_backdoor.data.sources.base import DelegatedSource, Source
-from lit_backdoor.data.sources.files import data_folders
+from lit_backdoor.data.sources.files import data_folders, not_found
 from lit_backdoor.data.sources.parquet import ParquetSource
 from lit_backdoor.data.sources.torchvision_source import TorchvisionSource
 from lit_backdoor.presets import cache_folder
@@ -30,9 +30,19 @@ class Cifar10(DelegatedSource):
         self.root = root
 
     def prepare(self) -> None:
-        """Download torchvision's copy unless there is one, or parquet files."""
+        """Download torchvision's copy unless there is one, or parquet files.
+
+        Raises:
+            FileNotFoundError: If it cannot be downloaded; names the places where parquet files and the copy may lie.
+        """
         if self._parquet() is None:
-            self._torchvision().prepare()
+            copy = self._torchvision()
+            try:
+                copy.prepare()
+            except FileNotFoundError as error:
+                places = [folder / "cifar10/train.parquet" for folder in data_folders(self.root)]
+                missing = not_found("CIFAR-10", [*places, copy.root / "cifar-10-batches-py"])
+                raise FileNotFoundError(f"{missing} Downloading it failed: {error.__cause__}.") from error
 
     def _find(self) -> Source:
         folder = self._parquet()

@@ -20,6 +20,7 @@ from lit_backdoor.presets import cache_folder
 
 __all__ = ["TorchvisionSource"]
 
+_PARTS: tuple[Part, Part] = ("train", "test")
 _BY_FLAG = ("CIFAR10", "CIFAR100", "MNIST", "FashionMNIST", "KMNIST", "USPS")
 _BY_SPLIT = ("SVHN", "STL10", "GTSRB", "Flowers102", "Food101", "OxfordIIITPet", "DTD", "FGVCAircraft")
 
@@ -34,7 +35,7 @@ class TorchvisionSource(Source):
 
     Raises:
         ValueError: If the name is unknown; when used, if image sizes differ without a ``size``.
-        FileNotFoundError: When used, if the copy is missing and `prepare` was not called.
+        FileNotFoundError: When used, if the copy is missing and `prepare` was not called, or could not download it.
     """
 
     def __init__(self, name: str, root: str | None = None, size: int | tuple[int, int] | None = None) -> None:
@@ -44,9 +45,13 @@ class TorchvisionSource(Source):
 
     def prepare(self) -> None:
         """Download both parts unless they are there."""
-        self.root.mkdir(parents=True, exist_ok=True)
-        self._open("train", download=True)
-        self._open("test", download=True)
+        for part in _PARTS:
+            try:
+                self.root.mkdir(parents=True, exist_ok=True)
+                self._open(part, download=True)
+            except (OSError, RuntimeError) as error:  # no network, a server that is gone, a full disk
+                missing = not_found(f"torchvision's copy of {self.name}", [self.root])
+                raise FileNotFoundError(f"{missing} Downloading it failed: {error}.") from error
 
     @cached_property
     def class_names(self) -> tuple[str, ...]:
