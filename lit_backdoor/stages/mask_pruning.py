@@ -120,9 +120,17 @@ class MaskPruning(Mitigation):
         self.channels.write(weight=self.gain * (self.masks >= threshold))
 
     def choose(self) -> float:
-        """Choose the highest threshold that keeps the held-out accuracy; 0, which prunes nothing, if none does."""
-        least = (1 - self.tolerance) * self.accuracy(0.0)
-        return max((each for each in THRESHOLDS if self.accuracy(each) >= least), default=0.0)
+        """Choose the highest threshold that keeps the held-out accuracy."""
+        return max(self.allowed())
+
+    def allowed(self) -> list[float]:
+        """List the thresholds that keep the accuracy, 0 among them, which prunes nothing."""
+        cuts = {each: int((self.masks < each).sum()) for each in (0.0, *THRESHOLDS)}
+        found: dict[int, float] = {}  # thresholds that prune the same channels are measured once
+        for threshold, cut in cuts.items():
+            if cut not in found:
+                found[cut] = self.accuracy(threshold)
+        return [each for each, cut in cuts.items() if found[cut] >= (1 - self.tolerance) * found[0]]
 
     def accuracy(self, threshold: float) -> float:
         """Measure the accuracy on held-out root images of the suspect as pruned by a threshold."""
@@ -144,9 +152,7 @@ class OracleThreshold(MaskPruning):
 
     def choose(self) -> float:
         """Choose by ASR among the thresholds that keep the test accuracy."""
-        least = (1 - self.tolerance) * self.accuracy(0.0)
-        kept = [0.0, *(each for each in THRESHOLDS if self.accuracy(each) >= least)]
-        return min(kept, key=self.success)
+        return min(self.allowed(), key=self.success)
 
     def accuracy(self, threshold: float) -> float:
         """Measure the accuracy on clean test images."""

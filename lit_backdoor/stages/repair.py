@@ -21,7 +21,7 @@ from lit_backdoor.stages.optim import Schedule, adam, scheduled
 
 __all__ = ["FineTune", "Mitigation"]
 
-Metric = Callable[[Tensor, Tensor, Tensor], Tensor]
+Metric = Callable[[Tensor, Tensor], Tensor]
 
 
 class Mitigation(Stage):
@@ -76,10 +76,11 @@ class Mitigation(Stage):
 
     def measured(self, metric: Metric, classifier: Classifier, view: str, counted: Callable[[Batch], Tensor]) -> float:
         """Measure a classifier on the rows of a view that count, the same in every process."""
-        rows = [
-            (classifier(batch["image"]).argmax(1), batch["label"], counted(batch) & batch["valid"])
-            for batch in self.passes(view, classifier)
-        ]
+        rows = []
+        for batch in self.passes(view, classifier):
+            kept = counted(batch) & batch["valid"]
+            if kept.any():
+                rows.append((classifier(batch["image"][kept]).argmax(1), batch["label"][kept]))
         return float(metric(*(torch.cat(column) for column in zip(*rows, strict=True))))
 
 
