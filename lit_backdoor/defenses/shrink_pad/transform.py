@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -39,7 +40,7 @@ class ShrinkAndPad(Recorded, nn.Module):
             )
         small = F.interpolate(images, (height, width), mode="bilinear", antialias=True).clamp(0, 1)
         padded, places = images.new_zeros(images.shape), self.places(images)
-        for place in places.unique().tolist():
+        for place in torch.unique(places).tolist():
             top, left = divmod(place, self.pixels + 1)
             rows = places == place
             padded[rows, :, top : top + height, left : left + width] = small[rows]
