@@ -6,9 +6,11 @@ from lit_backdoor.stages.averaged import AveragedFineTune
 from lit_backdoor.stages.base import Batch, Outcome, Stage
 from lit_backdoor.stages.bundle_writer import BundleWriter
 from lit_backdoor.stages.callbacks import AttackSuccessCallback
+from lit_backdoor.stages.from_scratch import FromScratch
 from lit_backdoor.stages.generator_training import GeneratorTraining
 from lit_backdoor.stages.imported import ImportedSuspect
 from lit_backdoor.stages.input_detection import InputDetection
+from lit_backdoor.stages.mask_pruning import MaskPruning, OracleThreshold
 from lit_backdoor.stages.one_shot import OneShot
 from lit_backdoor.stages.phased import Phased, Span, make_plan
 from lit_backdoor.stages.poisoned_training import FloodingTraining, LocalGradientAscentTraining, PoisonedTraining
@@ -37,6 +39,7 @@ __all__ = [
     "Evaluation",
     "FineTune",
     "FloodingTraining",
+    "FromScratch",
     "GeneratedFineTune",
     "GeneratorTraining",
     "HalfGeneratedFineTune",
@@ -44,9 +47,11 @@ __all__ = [
     "InputDetection",
     "LocalGradientAscentTraining",
     "LowestLoss",
+    "MaskPruning",
     "Mitigation",
     "OneShot",
     "OracleSelection",
+    "OracleThreshold",
     "Outcome",
     "Phased",
     "PoisonedTraining",

@@ -15,7 +15,7 @@ __all__ = ["OneShot"]
 class OneShot(Mitigation):
     """Change a suspect once, by whatever passes over the data that takes; run by ``predict``.
 
-    A subclass does it in `work`. No view is loaded for it; `passes` loads those that it asks for.
+    A subclass does it in `work`, by `passes`; it names in `views` the parts of the data that its result depends on.
 
     Args:
         suspect: Path of a suspect bundle, or a classifier (a copy of it is changed).

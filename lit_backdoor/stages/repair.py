@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
+from operator import itemgetter
 from typing import Any, ClassVar, Literal, get_args
 
+import torch
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
 from torch.nn import functional as F
 
 from lit_backdoor.errors import one_of
+from lit_backdoor.metrics import accuracy
 from lit_backdoor.models import Classifier
 from lit_backdoor.models.base import batch_norms
 from lit_backdoor.stages.base import Batch, Stage
@@ -17,15 +21,22 @@ from lit_backdoor.stages.optim import Schedule, adam, scheduled
 
 __all__ = ["FineTune", "Mitigation"]
 
+Metric = Callable[[Tensor, Tensor], Tensor]
+
 
 class Mitigation(Stage):
     """Take a suspect, give a suspect; `result` is the one that is validated, tested and exported.
 
     Args:
         suspect: Path of a suspect bundle, or a classifier (a copy of it is changed).
+
+    Attributes:
+        selection: What data the choice of a threshold or an end sees, if there is one: ``root``, or ``oracle``, the
+            triggered test images.
     """
 
     kind: ClassVar[str | None] = "suspect"
+    selection: ClassVar[Literal["none", "root", "oracle"]] = "none"
 
     def __init__(self, suspect: str | Classifier) -> None:
         super().__init__()
@@ -58,6 +69,19 @@ class Mitigation(Stage):
     def result(self) -> Classifier:
         """Give the suspect as repaired so far."""
         return self.classifier
+
+    def root_accuracy(self, classifier: Classifier, counted: Callable[[Batch], Tensor] = itemgetter("valid")) -> float:
+        """Measure a classifier's accuracy on the rows of the root set that count, without augmentation."""
+        return self.measured(accuracy, classifier, "root", counted)
+
+    def measured(self, metric: Metric, classifier: Classifier, view: str, counted: Callable[[Batch], Tensor]) -> float:
+        """Measure a classifier on the rows of a view that count, the same in every process."""
+        rows = []
+        for batch in self.passes(view, classifier):
+            kept = counted(batch) & batch["valid"]
+            if kept.any():
+                rows.append((classifier(batch["image"][kept]).argmax(1), batch["label"][kept]))
+        return float(metric(*(torch.cat(column) for column in zip(*rows, strict=True))))
 
 
 class FineTune(Mitigation):

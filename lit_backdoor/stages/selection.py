@@ -95,6 +95,8 @@ class OracleSelection(SuspiciousSelection):
         ValueError: When run, if there are not that many poisoned or clean rows.
     """
 
+    selection: ClassVar[str] = "oracle"
+
     def __init__(self, suspect: str | Classifier, share: float = 0.01, precision: float = 1.0) -> None:
         super().__init__(suspect, share)
         self.precision = precision and check_share("the oracle's precision", precision, closed=True)

@@ -52,6 +52,8 @@ def made(name, victim, folder):
         "generator": tiny.unet(),
         "trigger": tiny.unet(),
         "target": 2,
+        "teacher": tiny.classifier(seed=1),
+        "unlearned": tiny.classifier(seed=1),
         "purified": Purified(tiny.unet(), tiny.classifier()),
         "weights": str(weights),
     }

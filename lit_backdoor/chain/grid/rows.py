@@ -42,12 +42,13 @@ def _row(node: Node, out: Path, store: Store, problem: str | None) -> Row:
         return Row(setup_name, attack, defense, cell.seed, status=status, error=problem, **common)
     results = json.loads((node.folder(out) / "results.json").read_text())
     row = row_of(results, setup=setup_name, **common)
+    knows = {"access": results["access"], "selection": results["selection"], "target": node.target}
     made = {stage["name"]: stage["made"] for stage in results["stages"] if stage.get("made")}
     last: dict[str, Any] = next(reversed(made.values()), {})
     return replace(
         row,
         attack=replace(row.attack, name=attack_name),
-        defense=replace(row.defense, name=defense_name, access=results["access"], target=node.target, params=params),
+        defense=replace(row.defense, name=defense_name, **knows, params=params),
         seconds={stage["name"]: made.get(stage["name"], {}).get("seconds") for stage in results["stages"]},
         peak_mb=max((each["peak_mb"] for each in made.values()), default=None),
         code=Code(**last["code"]) if "code" in last else row.code,

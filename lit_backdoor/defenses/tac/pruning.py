@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 from torch.nn.utils.parametrize import is_parametrized
@@ -35,6 +35,8 @@ class TACPruning(Pruning):
         ValueError: If the share or the target is out of range, the suspect has no final linear layer or one with a
             parametrization, or the target's bundle is about another suspect.
     """
+
+    views: ClassVar[tuple[str, ...]] = ("root",)
 
     def __init__(
         self, suspect: str | Classifier, target: int | str, share: float = 0.05, program: Program | None = None
