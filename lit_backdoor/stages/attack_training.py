@@ -13,6 +13,7 @@ from lit_backdoor.recipe import recipe
 from lit_backdoor.stages.base import Batch
 from lit_backdoor.stages.optim import Schedule, adam, scheduled, sgd_from_scratch
 from lit_backdoor.stages.poisoned_training import PoisonedTraining
+from lit_backdoor.stages.rules import check_strategy
 from lit_backdoor.triggers import Attack, Trigger
 
 __all__ = ["AttackTraining"]
@@ -33,8 +34,8 @@ class AttackTraining(PoisonedTraining):
         schedule: What the classifier's learning rate does over the run.
 
     Raises:
-        ValueError: When run, if the data has no attack, or its trigger has no weights or cannot be written into a
-            bundle.
+        ValueError: When run, if the data has no attack, its trigger has no weights or cannot be written into a bundle,
+            or the strategy is another DDP.
     """
 
     views: ClassVar[tuple[str, ...]] = ("attacker",)
@@ -69,6 +70,12 @@ class AttackTraining(PoisonedTraining):
         if (attack := self.data.attack) is None:
             raise ValueError(f"Expected data.attack to be set for {type(self).__name__}: it gives trigger and labels.")
         return attack  # type: ignore[no-any-return]
+
+    def setup(self, stage: str) -> None:
+        """Check the strategy."""
+        super().setup(stage)
+        if stage == "fit":
+            check_strategy(type(self).__name__, self.trainer.strategy)
 
     def build(self) -> None:
         """Take the trigger."""

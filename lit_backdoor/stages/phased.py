@@ -7,11 +7,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor
 from torch.optim import Optimizer
 
 from lit_backdoor.stages.base import Batch, Stage
+from lit_backdoor.stages.rules import check_strategy
 
 __all__ = ["Phased", "Span", "make_plan"]
 
@@ -92,13 +92,8 @@ class Phased(Stage):
     def setup(self, stage: str) -> None:
         """Check the strategy."""
         super().setup(stage)
-        strategy = self.trainer.strategy
-        plain = isinstance(strategy, DDPStrategy) and not strategy._ddp_kwargs.get("find_unused_parameters")
-        if stage == "fit" and plain:
-            raise ValueError(
-                f"{type(self).__name__} trains its nets in turn, so plain DDP would wait for gradients that do not "
-                "come. Expected --trainer.strategy ddp_find_unused_parameters_true."
-            )
+        if stage == "fit":
+            check_strategy(type(self).__name__, self.trainer.strategy)
 
     def configure_optimizers(self) -> list[Optimizer]:
         """Make the optimizers, and note whose turn each phase is."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import lightning.pytorch as pl
 import numpy as np
 import torch
+from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor
 
 from lit_backdoor import __version__
@@ -24,6 +25,7 @@ __all__ = [
     "check_mark",
     "check_ready",
     "check_settings",
+    "check_strategy",
     "fill_epochs",
     "mark",
     "seed_step",
@@ -66,6 +68,19 @@ def check_length(given: Callable[[str], Any]) -> None:
     for name in ("max_epochs", "max_steps", "limit_train_batches", "accumulate_grad_batches"):
         if given(name) == 0:
             raise ValueError(f"Expected --trainer.{name} to be at least 1, got 0: nothing would be trained.")
+
+
+def check_strategy(name: str, strategy: Any) -> None:
+    """Check that processes do not wait for gradients of nets that rest while others are trained.
+
+    Raises:
+        ValueError: If the strategy is plain DDP.
+    """
+    if isinstance(strategy, DDPStrategy) and not strategy._ddp_kwargs.get("find_unused_parameters"):
+        raise ValueError(
+            f"{name} trains its nets in turn, so plain DDP would wait for gradients that do not come. Expected "
+            "--trainer.strategy ddp_find_unused_parameters_true."
+        )
 
 
 def fill_epochs(trainer: pl.Trainer, name: str, planned: int) -> None:

@@ -36,7 +36,7 @@ def in_two(rank, world_size, folder, port):
             data = tiny.data(tiny.attack(), batch_size=6)
             stage = run(make(), 3, data, strategy="ddp", devices=world_size, callbacks=[keep])
             stage.export(f"{folder}/{name}")
-            weights = {key: weight.detach().clone() for key, weight in stage.averaged.named_parameters()}
+            weights = {key: weight.detach().clone() for key, weight in stage.result().named_parameters()}
             kept[name] = keep.steps, weights
     return kept
 

@@ -1,118 +1,233 @@
 """What holds for every stage of the package; a new one is found by being there."""
 
-import importlib
-import inspect
 import pickle
-import pkgutil
 
 import pytest
 import tiny
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from torch import nn
+from walk_parts import DEFENSES, FIT, PREDICT, STAGES, data, epochs, made, tested_data, trained
 
-import lit_backdoor
 from lit_backdoor.bundle import open_bundle
-from lit_backdoor.models import Purified
+from lit_backdoor.errors import DivergedError
+from lit_backdoor.models import Frozen
 from lit_backdoor.recipe import arguments_of
-from lit_backdoor.stages import Evaluation, Stage
+from lit_backdoor.stages import Evaluation
 from lit_backdoor.stages.testing import TESTED
 
-SHORT = {"rounds": 1, "unlearn_epochs": 1, "purify_epochs": 1, "images_at_once": 64}
+SHORT = {"limit_train_batches": 2}
+every_stage = pytest.mark.parametrize("name", FIT)
 
 
-def stages():
-    """Every stage that can be run, by name: those of the package without an abstract method."""
-    for info in pkgutil.walk_packages(lit_backdoor.__path__, "lit_backdoor."):
-        if info.name.split(".")[1] in ("stages", "attacks", "defenses"):
-            for name, found in vars(importlib.import_module(info.name)).items():
-                if inspect.isclass(found) and issubclass(found, Stage) and found.__module__ == info.name:
-                    abstract = any(
-                        getattr(getattr(found, key, None), "__isabstractmethod__", False) for key in dir(found)
-                    )
-                    if not abstract and _says_what(found):
-                        yield name, found
+class Run:
+    """A stage that was trained straight through, with a checkpoint at each epoch's end and at its last step."""
+
+    def __init__(self, name, victim, selection, folder):
+        self.folder = folder
+        self.stage = made(name, victim, folder)
+        self.epochs = epochs(self.stage)
+        ends = ModelCheckpoint(folder / "ends", "{epoch}", save_top_k=-1)
+        last = ModelCheckpoint(folder / "last", "{epoch}-{step}", every_n_train_steps=1, save_top_k=-1)
+        trainer = tiny.trainer(max_epochs=self.epochs, limit_val_batches=0, enable_checkpointing=True,
+                               callbacks=[ends, last], **SHORT)  # fmt: skip
+        trainer.fit(self.stage, data(name, selection))
+        self.end = folder / "ends" / "epoch=0.ckpt"
+        self.final = folder / "ends" / f"epoch={self.epochs - 1}.ckpt"
+        self.last_step = max((folder / "last").glob("epoch=0-*"), key=lambda p: int(p.stem.rpartition("=")[2]))
 
 
-def _says_what(cls):
-    """Whether a class is more than a role: a base does not say what it makes."""
-    return cls.outcome is not Stage.outcome or cls.result is not Stage.result
+@pytest.fixture(scope="module")
+def run(victim, selection, tmp_path_factory):
+    kept = {}
+
+    def start(name):
+        if name not in kept:
+            kept[name] = Run(name, victim, selection, tmp_path_factory.mktemp(name))
+        return kept[name]
+
+    return start
 
 
-FOUND = {name: cls for name, cls in stages() if cls.kind is not None and name != "Mitigation"}
-FIT = [name for name, cls in FOUND.items() if cls.verb == "fit"]
-
-
-def made(name, victim, folder):
-    """Make a stage of its required arguments, which say by their names what they are."""
-    weights = folder / "weights.pth"
-    torch.save(tiny.classifier().state_dict(), weights)
-    given = {
-        "suspect": victim,
-        "classifier": tiny.classifier(),
-        "generator": tiny.unet(),
-        "trigger": tiny.unet(),
-        "target": 2,
-        "teacher": tiny.classifier(seed=1),
-        "unlearned": tiny.classifier(seed=1),
-        "purified": Purified(tiny.unet(), tiny.classifier()),
-        "weights": str(weights),
-    }
-    cls = FOUND[name]
-    required = [
-        key
-        for owner in cls.__mro__
-        if "__init__" in vars(owner)
-        for key, parameter in inspect.signature(owner.__init__).parameters.items()
-        if parameter.default is parameter.empty and key in given
-    ]
-    if name == "StampedUnlearning":  # its mask is what an inversion gives
-        given["generator"] = tiny.attack().trigger
-    taken = arguments_of(cls)
-    options = {key: value for key, value in SHORT.items() if key in taken}
-    return cls(**{key: given[key] for key in required if key in taken}, **options)
-
-
-def data(selection):
-    return tiny.data(tiny.attack(), suspicious=selection)
-
-
-def epochs(stage):
-    return stage.planned_epochs or 2
+def assert_equal(one, two):
+    one, two = one.state_dict(), two.state_dict()
+    assert one.keys() == two.keys()
+    assert not [key for key in one if not torch.equal(one[key].nan_to_num(), two[key].nan_to_num())]
 
 
 def test_the_walk_finds_stages_of_every_room():
-    assert {"FineTune", "PoisonedTraining", "LowestLoss", "PGBD", "TACPruning", "BTIDBFUnlearning"} <= FOUND.keys()
+    assert {"FineTune", "PoisonedTraining", "LIRATraining", "PGBD", "TACFineTune", "BTIDBFUnlearning"} <= set(FIT)
+    assert {"LowestLoss", "TACPruning", "TACDetection", "ImportedSuspect", "UntrainedGenerator"} <= set(PREDICT)
+    assert not {"Mitigation", "Unlearning", "Pruning", "Phased", "TargetDetection"} & set(STAGES)
 
 
-@pytest.mark.parametrize("name", FOUND)
+@pytest.mark.parametrize("name", STAGES)
 def test_stage_goes_to_another_process(name, victim, tmp_path):
     stage = made(name, victim, tmp_path)
     assert type(pickle.loads(pickle.dumps(stage))) is type(stage)
 
 
-@pytest.mark.parametrize("name", FIT)
-def test_fit_resumes_at_an_epochs_end_and_its_bundle_is_tested(name, victim, selection, tmp_path):
-    straight = made(name, victim, tmp_path)
-    saver = ModelCheckpoint(tmp_path, "{epoch}", save_top_k=-1)
-    short = {"limit_train_batches": 2, "max_epochs": epochs(straight)}
-    tiny.fit(straight, data(selection), callbacks=[saver], enable_checkpointing=True, **short)
+@pytest.mark.parametrize("workers", [0, 1])
+@every_stage
+def test_run_resumed_at_an_epochs_end_equals_one_that_was_not_stopped(name, workers, victim, selection, run, tmp_path):
+    straight = run(name)
     torch.manual_seed(12345)  # whatever was drawn before must not matter
-    resumed, trainer = made(name, victim, tmp_path), tiny.trainer(limit_val_batches=0, **short)
-    trainer.fit(resumed, data(selection), ckpt_path=tmp_path / "epoch=0.ckpt", weights_only=True)
-    one, two = straight.state_dict(), resumed.state_dict()
-    assert one.keys() == two.keys()
-    assert not [key for key in one if not torch.equal(one[key].nan_to_num(), two[key].nan_to_num())]
-    resumed.export(tmp_path / "bundle")
-    bundle = open_bundle(tmp_path / "bundle", type(straight).kind)
+    resumed, trainer = (
+        made(name, victim, tmp_path),
+        tiny.trainer(max_epochs=straight.epochs, limit_val_batches=0, **SHORT),
+    )
+    datamodule = data(name, selection, num_workers=workers)
+    trainer.fit(resumed, datamodule, ckpt_path=straight.end, weights_only=True)
+    assert_equal(straight.stage, resumed)
+
+
+@every_stage
+def test_run_resumed_at_an_epochs_last_step_equals_one_that_was_not_stopped(name, victim, selection, run, tmp_path):
+    """Lightning then leaves the hook of the next epoch's start out."""
+    straight = run(name)
+    resumed, trainer = (
+        made(name, victim, tmp_path),
+        tiny.trainer(max_epochs=straight.epochs, limit_val_batches=0, **SHORT),
+    )
+    trainer.fit(resumed, data(name, selection), ckpt_path=straight.last_step, weights_only=True)
+    assert_equal(straight.stage, resumed)
+
+
+@every_stage
+def test_bundle_is_tested_like_the_stage_and_its_checkpoint(name, victim, selection, run, tmp_path):
+    straight = run(name)
+    straight.stage.export(tmp_path / "bundle")
+    bundle = open_bundle(tmp_path / "bundle", STAGES[name].kind)
     assert bundle.kind in TESTED
-    tested = tiny.tested(Evaluation(str(bundle.path)), data(selection))
-    assert all(tested[key] == value for key, value in tiny.tested(resumed, data(selection)).items())
+    datamodule = tested_data(name, selection, bundle.path)
+    tested = tiny.tested(Evaluation(str(bundle.path)), datamodule)
+    own = tiny.tested(straight.stage, datamodule)
+    assert own
+    assert all(tested[key] == pytest.approx(value, nan_ok=True, abs=0) for key, value in own.items())
+    again = tiny.tested(
+        made(name, victim, tmp_path), data(name, selection), ckpt_path=straight.final, weights_only=True
+    )
+    assert again == pytest.approx(own, nan_ok=True, abs=0)
 
 
-@pytest.mark.parametrize("name", [name for name in FOUND if name not in FIT])
-def test_stage_that_predicts_leaves_a_bundle_that_is_tested(name, victim, selection, tmp_path):
+@pytest.mark.parametrize("name", PREDICT)
+def test_bundle_of_a_stage_that_predicts_is_tested(name, victim, selection, tmp_path):
     stage = made(name, victim, tmp_path)
-    trainer = tiny.trainer(default_root_dir=tmp_path)
-    trainer.predict(stage, datamodule=data(selection), return_predictions=False)
+    tiny.trainer().predict(stage, data(name, selection), return_predictions=False)
     stage.export(tmp_path / "bundle")
-    assert tiny.tested(Evaluation(str(tmp_path / "bundle")), data(selection))
+    assert open_bundle(tmp_path / "bundle", STAGES[name].kind).kind in TESTED
+    assert tiny.tested(Evaluation(str(tmp_path / "bundle")), data(name, selection))
+
+
+@every_stage
+def test_every_weight_with_a_gradient_is_trained(name, victim, selection, tmp_path):
+    stage, moved = made(name, victim, tmp_path), set()
+
+    class Watch(Callback):
+        def on_train_batch_start(self, trainer, module, batch, batch_idx):
+            self.before = [p.detach().clone() for p in trained(module)]
+
+        def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
+            moved.update(k for k, p in enumerate(trained(module)) if not torch.equal(p, self.before[k]))
+
+    tiny.fit(stage, data(name, selection), max_epochs=epochs(stage), callbacks=[Watch()], **SHORT)
+    assert moved
+
+
+@every_stage
+def test_checkpoint_holds_plain_tensors_without_frozen_nets(name, run):
+    straight = run(name)
+    checkpoint = torch.load(straight.end, weights_only=True)
+    assert checkpoint["lit_backdoor"]["stage"].endswith(f".{name}")
+    assert "hyper_parameters" not in checkpoint
+    frozen = tuple(f"{key}." for key, module in straight.stage.named_modules() if isinstance(module, Frozen))
+    assert not [key for key in checkpoint["state_dict"] if key.startswith(frozen)]
+    for module in straight.stage.modules():
+        if isinstance(module, Frozen):
+            assert not module.module.training
+            assert not any(weight.requires_grad or weight.grad is not None for weight in module.parameters())
+
+
+@every_stage
+def test_checkpoint_of_another_stage_is_refused(name, victim, selection, run, tmp_path):
+    other = "PoisonedTraining" if name == "FineTune" else "FineTune"
+    stage, checkpoint = made(name, victim, tmp_path), run(other).end
+    trainer = tiny.trainer(max_epochs=epochs(stage))
+    with pytest.raises(ValueError, match=rf"Expected a checkpoint of .*\.{name}, got one of .*\.{other}\."):
+        trainer.fit(stage, data(name, selection), ckpt_path=checkpoint, weights_only=True)
+
+
+@every_stage
+def test_weights_that_were_never_trained_are_not_used(name, victim, selection, tmp_path):
+    for verb in ("test", "validate", "predict"):
+        with pytest.raises(ValueError, match="has no trained weights here"):
+            getattr(tiny.trainer(), verb)(made(name, victim, tmp_path), data(name, selection))
+
+
+class Spoil(Callback):
+    """Makes what is trained useless in the last epoch."""
+
+    def on_train_batch_start(self, trainer, module, batch, batch_idx):
+        if trainer.current_epoch == trainer.max_epochs - 1:
+            with torch.no_grad():
+                for weight in trained(module):
+                    weight.fill_(float("nan"))
+
+
+@every_stage
+def test_nan_loss_stops_and_keeps_the_last_good_checkpoint(name, victim, selection, tmp_path):
+    stage = made(name, victim, tmp_path)
+    last, saver = max(epochs(stage), 1) - 1, ModelCheckpoint(tmp_path, "{epoch}")
+    with pytest.raises(DivergedError, match=f"epoch {last}, step"):
+        tiny.fit(stage, data(name, selection), max_epochs=last + 1, callbacks=[Spoil(), saver],
+                 enable_checkpointing=True, **SHORT)  # fmt: skip
+    assert [kept.name for kept in tmp_path.glob("*.ckpt")] == [f"epoch={last - 1}.ckpt"] * (last > 0)
+    for kept in tmp_path.glob("*.ckpt"):
+        assert all(value.isfinite().all() for value in torch.load(kept, weights_only=True)["state_dict"].values())
+
+
+@every_stage
+def test_bf16_mixed_trains_and_keeps_float_weights(name, victim, selection, tmp_path):
+    stage = made(name, victim, tmp_path)
+    tiny.fit(stage, data(name, selection), precision="bf16-mixed", max_epochs=epochs(stage), **SHORT)
+    for weight in trained(stage):
+        assert weight.dtype == torch.float32
+        assert weight.isfinite().all()
+
+
+@pytest.mark.parametrize("name", DEFENSES)
+def test_defender_does_not_know_the_attack(name, victim, selection, run, tmp_path):
+    """Without triggered loader, poison flags and target the weights are bit-equal."""
+    ignorant = data(name, selection)
+    ignorant.setup()
+    poisoned = ignorant.images(next(iter(ignorant.loader("suspicious"))))
+    for view in [v for v in ignorant._views if v != "triggered"]:
+        ignorant._views[view].role.zero_()
+        ignorant._views[view].clean_label.copy_(ignorant._views[view].label)
+    del ignorant._views["triggered"]
+    stamped = {int(i): image for i, image in zip(poisoned["index"], poisoned["image"], strict=True)}
+    original = ignorant.images
+
+    # the data as the defender holds it: images that are stamped already, under the labels they came with
+    def images(batch, training=False):
+        finished = original({k: v for k, v in batch.items() if k not in ("poison_rows", "cover_rows")}, training)
+        if finished["view"] == "suspicious":
+            finished["image"] = torch.stack([stamped[int(i)] for i in finished["index"]])
+        return finished
+
+    ignorant.images = images
+    ignorant.attack = None
+    stage = made(name, victim, tmp_path)
+    tiny.fit(stage, ignorant, max_epochs=epochs(stage), **SHORT)
+    assert_equal(run(name).stage, stage)
+
+
+@pytest.mark.parametrize("policy", ["eval", "train"])
+@pytest.mark.parametrize("name", [name for name in FIT if "batch_norm" in arguments_of(STAGES[name])])
+def test_norms_follow_the_policy(name, policy, victim, selection, tmp_path):
+    stage = made(name, victim, tmp_path, batch_norm=policy)
+    before = tiny.tensors(open_bundle(victim).build())
+    tiny.fit(stage, data(name, selection), max_epochs=epochs(stage), **SHORT)
+    running = {key for key in tiny.moved(before, tiny.tensors(stage.classifier)) if "running_" in key}
+    norms = [module for module in stage.classifier.modules() if isinstance(module, nn.BatchNorm2d)]
+    assert len(running) == (0 if policy == "eval" else 2 * len(norms))
