@@ -92,6 +92,7 @@ def made(name, victim, folder, **options):
         "trigger": tiny.unet,
         "target": 2,
         "purified": lambda: Purified(tiny.unet(), tiny.classifier()),
+        "unlearned": lambda: tiny.classifier(seed=1),
         "weights": str(weights),
     }
     if name == "StampedUnlearning":  # its mask is what an inversion gives
