@@ -53,7 +53,21 @@ STAGES = {
 }
 FIT = [name for name, cls in STAGES.items() if cls.verb == "fit"]
 PREDICT = [name for name in STAGES if name not in FIT]
-DEFENSES = [name for name in FIT if set(STAGES[name].views) == {"root"} and "attacks" not in STAGES[name].__module__]
+DEFENSES = [
+    name
+    for name in FIT
+    if set(STAGES[name].views) == {"root"}
+    and "attacks" not in STAGES[name].__module__
+    and getattr(STAGES[name], "selection", None) != "oracle"  # says itself that it knows the attack
+]
+
+
+def seeded(maker, *arguments):
+    """Make a net from a seed of its own."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return maker(*arguments)
+
 
 SHORT = {
     "rounds": 1,
@@ -62,7 +76,8 @@ SHORT = {
     "images_at_once": 64,
     "num_classes": tiny.CLASSES,
     "width": 4,
-    "encoder": lambda: ConvEncoder(4),
+    "encoder": lambda: seeded(ConvEncoder, 4),
+    "forget_epochs": 1,
     "generator": lambda: tiny.unet(),
     "purifier": lambda: tiny.unet(),
     "search": lambda: StampSearch(steps=2),
@@ -93,6 +108,7 @@ def made(name, victim, folder, **options):
         "target": 2,
         "purified": lambda: Purified(tiny.unet(), tiny.classifier()),
         "unlearned": lambda: tiny.classifier(seed=1),
+        "teacher": lambda: tiny.classifier(seed=1),
         "weights": str(weights),
     }
     if name == "StampedUnlearning":  # its mask is what an inversion gives
@@ -123,6 +139,6 @@ def trained(stage):
     return [p for each in stage.trainer.optimizers for group in each.param_groups for p in group["params"]]
 
 
-def tested_data(name, selection, bundle):
+def data_to_test(name, selection, bundle):
     """Data for the test of a stage's bundle: under the attack that the bundle carries, if the stage trained it."""
     return data(name, selection, str(bundle) if issubclass(STAGES[name], AttackTraining) else None)

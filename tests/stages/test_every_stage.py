@@ -7,7 +7,7 @@ import tiny
 import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from torch import nn
-from walk_parts import DEFENSES, FIT, PREDICT, STAGES, data, epochs, made, tested_data, trained
+from walk_parts import DEFENSES, FIT, PREDICT, STAGES, data, data_to_test, epochs, made, trained
 
 from lit_backdoor.bundle import open_bundle
 from lit_backdoor.errors import DivergedError
@@ -99,10 +99,10 @@ def test_bundle_is_tested_like_the_stage_and_its_checkpoint(name, victim, select
     straight.stage.export(tmp_path / "bundle")
     bundle = open_bundle(tmp_path / "bundle", STAGES[name].kind)
     assert bundle.kind in TESTED
-    datamodule = tested_data(name, selection, bundle.path)
+    datamodule = data_to_test(name, selection, bundle.path)
     tested = tiny.tested(Evaluation(str(bundle.path)), datamodule)
     own = tiny.tested(straight.stage, datamodule)
-    assert own
+    assert own or STAGES[name].kind == "targets"  # a report is about the suspect
     assert all(tested[key] == pytest.approx(value, nan_ok=True, abs=0) for key, value in own.items())
     again = tiny.tested(
         made(name, victim, tmp_path), data(name, selection), ckpt_path=straight.final, weights_only=True
@@ -183,7 +183,8 @@ def test_nan_loss_stops_and_keeps_the_last_good_checkpoint(name, victim, selecti
                  enable_checkpointing=True, **SHORT)  # fmt: skip
     assert [kept.name for kept in tmp_path.glob("*.ckpt")] == [f"epoch={last - 1}.ckpt"] * (last > 0)
     for kept in tmp_path.glob("*.ckpt"):
-        assert all(value.isfinite().all() for value in torch.load(kept, weights_only=True)["state_dict"].values())
+        kept_state = torch.load(kept, weights_only=True)["state_dict"]  # a search's best may still be infinite
+        assert not any(value.isnan().any() for value in kept_state.values())
 
 
 @every_stage
