@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lit_backdoor import __version__
+from lit_backdoor.completion import SHELLS, PrintCompletion
 from lit_backdoor.signals import Stopped, end_children, listening, received
 
 __all__ = ["main"]
@@ -119,6 +120,9 @@ def _parser() -> argparse.ArgumentParser:
         epilog="Start with: lit-backdoor demo. Each command says more: lit-backdoor chain --help.",
     )
     parser.add_argument("--version", action="version", version=f"lit-backdoor {__version__}")
+    parser.add_argument(
+        "--print-completion", choices=SHELLS, action=PrintCompletion, help="print the completion script of a shell"
+    )
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
     demo = commands.add_parser(

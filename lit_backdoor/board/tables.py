@@ -63,11 +63,12 @@ def numbers_table(rows: Sequence[Row], defense: str | Sequence[str], metrics: Se
         "seeds",
         *(name.replace("_", " ") for name in metrics),
     )
+    chosen = _chosen(rows, names, setup)
+    for metric in metrics:
+        if all(_metric(row, metric) is None for own in chosen for row in own.rows):
+            raise ValueError(f"Expected numbers {metric} in rows of {', '.join(names)}, found none.")
     tables = []
-    for own in _chosen(rows, names, setup):
-        for metric in metrics:
-            if all(_metric(row, metric) is None for row in own.rows):
-                raise ValueError(f"Expected numbers {metric} in rows of {', '.join(names)}, found none.")
+    for own in chosen:
         cells = [own.cell(attack, name) for name in own.defenses for attack in own.attacks]
         lines = []
         for cell in cells:
@@ -76,7 +77,8 @@ def numbers_table(rows: Sequence[Row], defense: str | Sequence[str], metrics: Se
             if any(value != DASH for value in values):
                 about = [f"`{_plain(cell.defense)}`"] if len(names) > 1 else []
                 lines.append([*about, _attack(cell.attack), ", ".join(str(row.seed) for row in done), *values])
-        tables.append(_written(heads, lines, own))
+        if lines:
+            tables.append(_written(heads, lines, own))
     return "\n\n".join(tables)
 
 
@@ -113,7 +115,7 @@ def headline(rows: Sequence[Row], setup: str, defenses: Sequence[str] = ()) -> s
     Args:
         rows: Rows, of which those of the setup count.
         setup: Its name.
-        defenses: Only these, ranked among each other; by default all. Columns without a number are left out.
+        defenses: Only these, ranked among each other; by default all.
 
     Raises:
         ValueError: If there are no such rows.
@@ -129,9 +131,7 @@ def headline(rows: Sequence[Row], setup: str, defenses: Sequence[str] = ()) -> s
         cells = [f"`{_plain(line['name'])}`", ", ".join(line["notes"]) or DASH, rank]
         cells += [line[key] for key in ("reached", "drop", "harm")]
         table.append([*cells, " → ".join(line["relapse"]), line["seconds"], line["memory"]])
-    empty = [all(set(line[column]) <= set(f"{DASH} →") for line in table) for column in range(len(heads))]
-    kept = [column for column in range(len(heads)) if not empty[column]]
-    return _written([heads[column] for column in kept], [[line[column] for column in kept] for line in table], found[0])
+    return _written(heads, table, found[0])
 
 
 def fill(text: str, rows: Sequence[Row]) -> str:
@@ -184,8 +184,11 @@ def _chosen(rows: Sequence[Row], names: Sequence[str], setup: str | None) -> lis
 
 
 def _written(heads: Sequence[str], lines: Sequence[Sequence[str]], setup: Setup) -> str:
-    table = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
-    return "\n".join([*table, *("| " + " | ".join(line) + " |" for line in lines), "", _made_with(setup)])
+    """Write a table and its caption; columns without a number are left out."""
+    kept = [place for place in range(len(heads)) if any(set(line[place]) - set(f"{DASH} /→") for line in lines)]
+    table = [[row[place] for place in kept] for row in (heads, *lines)]
+    head, *body = ("| " + " | ".join(line) + " |" for line in table)
+    return "\n".join([head, "|" + "---|" * len(kept), *body, "", _made_with(setup)])
 
 
 def _decisions(rows: Sequence[Row]) -> list[str]:
