@@ -14,11 +14,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 __all__ = ["Budget"]
 
 SLACK = 2**25  # elements beside the weights: masks, position tables, layers that are replaced; 128 MB of float32
-TENSORS = 10_000
+OPERATIONS = 50_000
 
 
 class Budget(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Stops a net's constructor once it makes more tensors, or larger ones, than its weights can fill.
+    """Stops a net's constructor once it makes far more than its weights can fill, or goes on far longer.
 
     Sizes are checked before memory is touched, so that a description of a few bytes cannot fill it.
 
@@ -34,20 +34,29 @@ class Budget(TorchDispatchMode):  # type: ignore[no-untyped-call]
         super().__init__()  # type: ignore[no-untyped-call]
         self.given = elements
         self.elements = 2 * elements + SLACK
-        self.tensors = 20 * tensors + TENSORS
+        self.operations = 50 * tensors + OPERATIONS
 
     def __torch_dispatch__(
         self, func: Any, types: Sequence[type], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         """Count what is made from numbers, and bound what is made from the tensors that are there."""
-        made = _size(func, args)
-        self.elements -= made
-        self.tensors -= made > 0
-        if self.elements < 0 or self.tensors < 0 or _broadcast(args) > 2 * self.given + SLACK:
+        weightless = _weightless(args, kwargs)
+        self.elements -= 0 if weightless else _size(func, args)
+        self.operations -= 1
+        spread = 0 if weightless else _broadcast(args)
+        if self.elements < 0 or self.operations < 0 or spread > 2 * self.given + SLACK:
             raise ValueError(
                 f"The net could not be built: it is far larger than its weights, which hold {self.given:,} numbers."
             )
         return func(*args, **(kwargs or {}))
+
+
+def _weightless(args: tuple[Any, ...], kwargs: dict[str, Any] | None) -> bool:
+    """Say whether an operation works on the meta device, where tensors take no memory."""
+    device = (kwargs or {}).get("device")
+    if device is not None:
+        return torch.device(device).type == "meta"
+    return any(isinstance(arg, Tensor) and arg.is_meta for arg in args)
 
 
 def _size(func: Any, args: tuple[Any, ...]) -> int:

@@ -202,12 +202,34 @@ def _parser() -> argparse.ArgumentParser:
 
     board = commands.add_parser(
         "board",
+        allow_abbrev=False,
         help="one page about the results of grids and chains, with CSV, LaTeX and YAML",
         epilog="For example: lit-backdoor board runs/laptop --out board",
     )
     board.set_defaults(run=_board)
     board.add_argument("folders", metavar="DIR", nargs="+", type=Path, help="folders of grids or chains, or rows.jsonl")
     board.add_argument("--out", metavar="DIR", type=Path, default=Path("board"), help="folder to write; default board")
+
+    importing = commands.add_parser(
+        "import",
+        allow_abbrev=False,
+        help="make a suspect of somebody else's model",
+        epilog="For example: lit-backdoor import model.pth --size 32 --out suspect",
+    )
+    importing.set_defaults(run=_import)
+    importing.add_argument(
+        "model", metavar="MODEL", help="a file of weights, a folder of timm or the Hub, or a bundle; it runs no code"
+    )
+    importing.add_argument("--out", metavar="DIR", required=True, help="folder of the bundle to write")
+    importing.add_argument(
+        "--arch", metavar="NAME", help="timm:NAME, torchvision:NAME or your own module.function; default: found"
+    )
+    importing.add_argument("--classes", metavar="N|FILE", help="number of classes, or a file with a name on each line")
+    importing.add_argument("--size", metavar="N", type=int, help="side of the images in pixels")
+    importing.add_argument("--mean", metavar="X", type=float, nargs="+", help="mean of each channel")
+    importing.add_argument("--std", metavar="X", type=float, nargs="+", help="standard deviation of each channel")
+    importing.add_argument("--split", metavar="LAYER", help="layer that ends the features; default: found")
+    importing.add_argument("--part", metavar="PLACE", help="place of the weights in the file, such as ema.module")
 
     listing = commands.add_parser("list", allow_abbrev=False, help="what there is: " + ", ".join(_LISTED))
     listing.set_defaults(run=_list)
@@ -270,6 +292,12 @@ def _cache_prune(given: argparse.Namespace) -> int:
 
     prune(given.older_than, given.larger_than, given.unreachable_from, dry_run=given.dry_run)
     return 0
+
+
+def _import(given: argparse.Namespace) -> int:
+    from lit_backdoor.chain.importing import run_import
+
+    return run_import(given)
 
 
 def _list(given: argparse.Namespace) -> int:

@@ -174,9 +174,9 @@ class BackdoorCLI(LightningCLI):
 def _check_configs(arguments: Sequence[str]) -> None:
     """Refuse configuration files whose aliases would fill the memory, before the parser expands them."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    parser.add_argument("--config", action="append", default=[])
+    parser.add_argument("--config", action="append", nargs="?", default=[])
     for name in parser.parse_known_args([str(each) for each in arguments])[0].config:
-        if Path(name).is_file():
+        if name and Path(name).is_file():
             read_config("configs", Path(name))
 
 

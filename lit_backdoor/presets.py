@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from lit_backdoor.errors import unknown
+from lit_backdoor.errors import first_lines, unknown
 
 __all__ = ["METHOD_FILE", "cache_folder", "config_folder", "find_config", "list_configs", "read_config", "read_yaml"]
 
@@ -109,8 +109,11 @@ def read_yaml(text: str) -> Any:
         raise ValueError(f"it has {len(text):,} characters; a configuration has at most {LARGEST:,}")
     try:
         value = yaml.load(text, _Loader)
+    except yaml.MarkedYAMLError as error:
+        line = "" if error.problem_mark is None else f", line {error.problem_mark.line + 1}"
+        raise ValueError(f"{error.problem}{line}") from error
     except (yaml.YAMLError, RecursionError) as error:
-        raise ValueError(str(error)) from error
+        raise ValueError(first_lines(str(error))) from error
     if _stands_for(value) > LARGEST:
         raise ValueError(f"its aliases stand for more than {LARGEST:,} values, or for themselves")
     return value
@@ -131,6 +134,16 @@ LARGEST = 2**18  # characters of a configuration, and values that it stands for
 
 
 class _Loader(yaml.SafeLoader):
+    def flatten_mapping(self, node: Any) -> None:
+        """Take in merged mappings (``<<``), each key once: merges of merges would multiply without end."""
+        if any(isinstance(value, yaml.SequenceNode) and len(value.value) > 20 for _, value in node.value):
+            merged = [key for key, _ in node.value if key.tag == "tag:yaml.org,2002:merge"]
+            if merged:
+                raise yaml.MarkedYAMLError(None, None, "too many mappings are merged by '<<'", merged[0].start_mark)
+        super().flatten_mapping(node)
+        once = {key.value if isinstance(key, yaml.ScalarNode) else id(key): (key, value) for key, value in node.value}
+        node.value = list(once.values())
+
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
         """Refuse a key that stands twice, of which YAML's own reader would keep the last without a word."""
         seen = set()

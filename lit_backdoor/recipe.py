@@ -177,8 +177,8 @@ def _refuse_huge(name: Any, given: dict[str, Any]) -> None:
 def load_factory(name: str) -> Callable[..., Any]:
     """Find a function or class that makes a net, by its dotted name.
 
-    While a bundle is rebuilt, only torchvision's builders of classifiers and what the user trusts are allowed: a
-    prefix alone would admit functions that download or run, and builders of detectors download backbones.
+    While a bundle is rebuilt, only torchvision's and timm's builders of classifiers and what the user trusts are
+    allowed: a prefix alone would admit functions that download or run, and builders of detectors download backbones.
 
     Raises:
         ValueError: If the name does not exist or is not allowed.
@@ -190,6 +190,12 @@ def load_factory(name: str) -> Callable[..., Any]:
         if builder not in models.list_models(module=models):  # neither detection nor segmentation, quantized or video
             raise ValueError(f"'{name}' builds no classifier of torchvision. Only those are built for a bundle.")
         return cast("Callable[..., Any]", models.get_model_builder(builder))
+    if _trust.get() is not None and name.startswith("timm.models."):
+        import timm
+
+        if not timm.is_model(model := name.removeprefix("timm.models.")):
+            raise ValueError(f"'{name}' builds no net of timm. Only those are built for a bundle.")
+        return timm.model_entrypoint(model)
     found = _load(name, ())
     if not callable(found):
         raise ValueError(f"Expected '{name}' to be a function or class that makes a net, got {type(found).__name__}.")

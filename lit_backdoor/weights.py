@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import pickle
 import re
+import tarfile
 import warnings
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
@@ -15,7 +17,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-__all__ = ["load_state", "load_weights", "match_keys", "misfits", "read_weights"]
+__all__ = ["load_state", "load_weights", "match_keys", "misfits", "prefixes", "read_weights"]
 
 # Where projects keep a classifier's weights, in the order of preference. WaNet's and IAD's releases: netC.
 _NAMES = ("state_dict", "model_state_dict", "model", "net", "netC", "classifier", "weights", "params")
@@ -31,7 +33,7 @@ _NUMPY: list[Any] = [
     *{type(np.dtype(code)) for code in "?bhilqBHILQefdSU"},
 ]
 for _value in (np.float64(0), np.zeros(1)):
-    _function = _value.__reduce__()[0]  # scalar and _reconstruct, which have no public name
+    _function: Any = _value.__reduce__()[0]  # scalar and _reconstruct, which have no public name
     _NUMPY += [(_function, f"numpy.{core}.multiarray.{_function.__name__}") for core in ("core", "_core")]
 
 
@@ -64,7 +66,7 @@ def read_weights(path: str | Path, part: str | None = None) -> dict[str, Tensor]
     except pickle.UnpicklingError as error:
         raise ValueError(refusal(str(error), file)) from error
     except Exception as error:  # the readers of damaged files raise errors of many kinds
-        first = (str(error).splitlines() or [""])[0]
+        first = (str(error).splitlines() or ["it is empty."])[0]
         raise ValueError(f"The weights file {file} is damaged or of a kind that is not read: {first}") from error
     return _find_state(content, file, part)
 
@@ -79,6 +81,8 @@ def refusal(message: str, file: str | Path = "") -> str:
 def _refuse_bomb(file: Path) -> None:
     """Refuse an archive that unpacks to more than its size; torch.save stores its parts uncompressed and once."""
     if not zipfile.is_zipfile(file):
+        with contextlib.suppress(tarfile.TarError), tarfile.open(file, "r:"):
+            raise ValueError("it is a tar archive, which torch would unpack. Load and save it with a newer torch.")
         return
     with zipfile.ZipFile(file) as archive:
         unpacked = sum(each.file_size for each in archive.infolist())
@@ -147,9 +151,9 @@ def match_keys(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> dic
         state: The weights as read.
         wanted: The state dict of the net that they are for.
     """
-    shared = [prefix for prefix in _prefixes(wanted, 1) if all(key.startswith(prefix) for key in wanted)]
+    shared = [prefix for prefix in prefixes(wanted, 1) if all(key.startswith(prefix) for key in wanted)]
     fits: dict[str, tuple[int, str]] = {}  # for each prefix to remove: how many names fit, with which one added
-    for old in ["", *_prefixes(state, 4)]:
+    for old in ["", *prefixes(state, 4)]:
         rest = [key.removeprefix(old) for key in state if key.startswith(old)]
         fits[old] = max((sum(new + key in wanted for key in rest), new) for new in ["", *shared])
     most = max(count for count, _ in fits.values())
@@ -175,7 +179,7 @@ def match_keys(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> dic
     return {key: value for key, value in renamed.items() if key in wanted or not _LOSS.search(key)}
 
 
-def _prefixes(names: Iterable[str], depth: int) -> list[str]:
+def prefixes(names: Iterable[str], depth: int) -> list[str]:
     """List the dotted beginnings of names, up to a number of parts."""
     parts = (name.split(".")[:-1] for name in names)
     return sorted({".".join(part[:end]) + "." for part in parts for end in range(1, min(depth, len(part)) + 1)})

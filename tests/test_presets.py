@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from lit_backdoor.presets import cache_folder
+from lit_backdoor.presets import cache_folder, read_yaml
 
 
 @pytest.mark.parametrize(
@@ -23,3 +23,18 @@ def test_the_cache_is_where_the_environment_says(monkeypatch, named, users, expe
         if value is not None:
             monkeypatch.setenv(name, value)
     assert cache_folder() == Path(expected.replace("HOME", str(Path.home())))
+
+
+LAUGHS = "\n".join(["a0: &a0 [x, x, x]", *(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 9))])
+MERGES = "\n".join(["a0: &a0 {x: 1}", *(f"a{n}: &a{n} {{<<: [{', '.join([f'*a{n - 1}'] * 9)}]}}" for n in range(1, 9))])
+
+
+@pytest.mark.parametrize("text", [LAUGHS, "a: &a [*a]", "[" + "0," * 2**18 + "0]"])
+def test_yaml_that_stands_for_too_much_is_refused(text):
+    with pytest.raises(ValueError, match="stand for more than|characters"):
+        read_yaml(text)
+
+
+def test_aliases_and_merges_that_stay_small_are_read():
+    assert read_yaml("a: &a {x: 1, y: 2}\nb: {<<: *a, y: 3}\nc: [*a, *a]")["b"] == {"x": 1, "y": 3}
+    assert read_yaml(MERGES)["a8"] == {"x": 1}

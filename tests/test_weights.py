@@ -1,6 +1,8 @@
 import os
 import pickle
+import warnings
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -102,3 +104,66 @@ def test_what_does_not_fit_is_listed_and_nothing_is_loaded(tmp_path):
     with pytest.raises(ValueError, match=r"1 missing: 1\.bias; 1 unexpected: 9\.weight; 1 of another shape: 0\.weight"):
         load_weights(target, tmp_path / "w.pt")
     assert torch.equal(target[1].weight, before)
+
+
+def test_weights_of_wanets_release_beside_loose_tensors(tmp_path):
+    source, target = net(), net()
+    torch.save(
+        {"netC": source.state_dict(), "optimizerC": {"state": {}}, "identity_grid": torch.zeros(2)}, tmp_path / "w"
+    )
+    load_weights(target, tmp_path / "w")
+    assert torch.equal(target[0].weight, source[0].weight)
+
+
+def test_numbers_of_numpy_are_read_beside_the_weights(tmp_path):
+    content = {"model": net().state_dict(), "acc": np.float64(0.9), "rows": np.arange(3), "flags": np.zeros(2, bool)}
+    torch.save(content, tmp_path / "attack_result.pt")
+    assert read_weights(tmp_path / "attack_result.pt").keys() == net().state_dict().keys()
+
+
+def test_weights_of_the_loss_are_left_out(tmp_path):
+    source, target = net(), net()
+    state = {f"model.{key}": value for key, value in source.state_dict().items()}
+    torch.save({"state_dict": {**state, "criterion.weight": torch.ones(4)}}, tmp_path / "w.ckpt")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        load_weights(target, tmp_path / "w.ckpt")
+    assert torch.equal(target[0].weight, source[0].weight)
+
+
+def test_weights_left_out_are_named(tmp_path):
+    state = {f"1.{key}": value for key, value in net().state_dict().items()}
+    torch.save({**state, "0.mean": torch.zeros(3)}, tmp_path / "w.pt")
+    with pytest.warns(UserWarning, match=r"'1\.' are taken; 1 others are left out, such as '0\.mean'"):
+        load_weights(net(), tmp_path / "w.pt")
+
+
+@pytest.mark.parametrize("form", ["nested", "prefixed"])
+def test_averaged_weights_are_a_choice(tmp_path, form):
+    raw, averaged, target = net(), net(), net()
+    if form == "nested":
+        torch.save({"model": raw.state_dict(), "model_ema": averaged.state_dict()}, tmp_path / "w.pt")
+    else:
+        both = {"model": raw, "model_ema": averaged}
+        torch.save({f"{p}.{k}": v for p, each in both.items() for k, v in each.state_dict().items()}, tmp_path / "w.pt")
+    with pytest.warns(UserWarning, match="model_ema"):
+        load_weights(target, tmp_path / "w.pt")
+    assert torch.equal(target[0].weight, raw[0].weight)
+    load_weights(target, tmp_path / "w.pt", part="model_ema")
+    assert torch.equal(target[0].weight, averaged[0].weight)
+    with pytest.raises(ValueError, match="Expected weights under 'ema'"):
+        read_weights(tmp_path / "w.pt", part="ema")
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda v: v * torch.nan, "not finite: 0.bias, 0.weight"),
+        (lambda v: v * 1j, "of another type: 0.bias torch.complex64"),
+        (lambda v: v.to_sparse(), "of another type: 0.bias torch.float32"),
+    ],
+)
+def test_values_that_no_net_takes(tmp_path, change, says):
+    torch.save({k: change(v) if k.startswith("0.") else v for k, v in net().state_dict().items()}, tmp_path / "w.pt")
+    with pytest.raises(ValueError, match=says):
+        load_weights(net(), tmp_path / "w.pt")

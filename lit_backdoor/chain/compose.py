@@ -174,14 +174,18 @@ def _parse(value: str, text: str) -> Any:
 
 
 def stage_config(chain: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """Give the settings of one stage in the form that ``fit`` takes; its inputs are still missing."""
+    """Give the settings of one stage in the form that ``fit`` takes; its inputs are still missing.
+
+    A stage that has a seed of its own, since it depends on no suspect, is the same one for every seed of the chain.
+    """
     stage = chain["stages"][name]
+    seed = stage.get("seed", chain["seed"])
     return {
-        "seed_everything": chain["seed"],
+        "seed_everything": seed,
         "trainer": merge(chain.get("trainer") or {}, stage.get("trainer") or {}),
         "model": copied(stage["model"]),
         "data": merge(
-            {**chain["data"], "init_args": {**chain["data"]["init_args"], "seed": chain["seed"]}},
+            {**chain["data"], "init_args": {**chain["data"]["init_args"], "seed": seed}},
             stage.get("data") or {},
         ),
     }

@@ -156,14 +156,14 @@ class _Data:
 
 
 def _fill_nets(node: Any, path: str, classes: int | None, size: int | None) -> None:
-    """Give every classifier below a node the data's classes and image size.
+    """Give every classifier below a node, and a stage that asks for them, the data's classes and image size.
 
     Raises:
         ValueError: If it was given others.
     """
     if isinstance(node, dict) and "class_path" in node:
         cls = load_class(node["class_path"])
-        if isinstance(cls, type) and issubclass(cls, Classifier):
+        if isinstance(cls, type) and issubclass(cls, Classifier | Stage):
             arguments = node.setdefault("init_args", {})
             for key, value, what in (("num_classes", classes, "classes"), ("input_size", size, "pixels a side")):
                 if value is None or key not in arguments_of(cls):

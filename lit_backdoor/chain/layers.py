@@ -17,6 +17,7 @@ FORMAT = 1
 SETUP, ATTACK = "signs", "badnets"  # where nothing else is said
 _OWN = {"format", "base", "set", "setup", "attack"}  # what says which files there are
 _LENGTHS = ("steps", "passes", "batch_size")
+_FREE = {"decoder"}  # stages that see neither suspect nor attack: a setup may choose their nets and images, too
 
 
 def lay_out(name: str, setup: str | None, attack: str | None) -> dict[str, Any]:
@@ -113,7 +114,7 @@ def _laid(chain: Mapping[str, Any], content: Mapping[str, Any]) -> dict[str, Any
 
 
 def _with_lengths(chain: dict[str, Any], path: Path, setup: str) -> dict[str, Any]:
-    """Lay what a method has for one setup over the chain: steps, passes and batch sizes of its stages.
+    """Lay what a method has for one setup over the chain: steps, passes and batch sizes of its stages, and the decoder.
 
     Raises:
         ValueError: If it says anything else, or names a stage that the chain lacks.
@@ -126,7 +127,7 @@ def _with_lengths(chain: dict[str, Any], path: Path, setup: str) -> dict[str, An
     for name, stage in stages.items():
         if chain["stages"].get(name) is None:
             raise unknown(f"stage in {file}", str(name), chain["stages"])
-        for key in _leaves(stage):
+        for key in () if name in _FREE else _leaves(stage):
             if not (key in _LENGTHS or key.endswith("_steps")):
                 raise ValueError(
                     f"Expected only steps, passes and batch sizes for a setup in {file}, got '{key}' of stage "

@@ -13,7 +13,7 @@ TOP = {
     "format", "base", "set", "setup", "attack", "root", "questioned", "trust", "sweep", "seed", "data", "trainer",
     "stages", "summary", "description",
 }  # fmt: skip
-_STAGE = {"run", "model", "data", "trainer", "inputs", "steps", "passes", "defaults"}
+_STAGE = {"run", "model", "data", "trainer", "inputs", "steps", "passes", "seed", "defaults"}
 
 
 def check_keys(chain: Mapping[str, Any]) -> None:
@@ -23,9 +23,7 @@ def check_keys(chain: Mapping[str, Any]) -> None:
         ValueError: At the first that is wrong; gives the nearest name.
     """
     known("key of a chain", chain, TOP)
-    seed = chain["seed"]
-    if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**32:
-        raise ValueError(f"Expected the chain's seed to be a whole number from 0 to 2**32 - 1, got {seed!r}.")
+    _check_seed(chain["seed"], "the chain's seed")
     trust = chain.get("trust") or []
     if not isinstance(trust, list) or not all(isinstance(name, str) for name in trust):
         raise ValueError(f"Expected 'trust' in the chain to list names of packages or modules, got {trust!r}.")
@@ -52,6 +50,7 @@ def _check_stage(name: str, stage: Mapping[str, Any], seen: list[str]) -> None:
     _check_class_path(stage.get("model"), f"stages.{name}.model")
     section(stage, "trainer")
     section(stage, "data")
+    _check_seed(stage.get("seed", 0), f"the seed of stage '{name}'")
     for key in ("steps", "passes"):
         value = stage.get(key, 1)
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
@@ -65,6 +64,11 @@ def _check_stage(name: str, stage: Mapping[str, Any], seen: list[str]) -> None:
         if source not in seen:
             raise unknown(f"earlier stage, for input '{argument}' of stage '{name}',", str(source), seen)
         known(f"input of stage '{name}'", [str(argument).partition(".")[0]], ("model", "data"))
+
+
+def _check_seed(seed: Any, what: str) -> None:
+    if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**32:
+        raise ValueError(f"Expected {what} to be a whole number from 0 to 2**32 - 1, got {seed!r}.")
 
 
 def _check_class_path(node: Any, path: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -23,6 +24,8 @@ class CostRule:
         down: Divisor of the weight, > 1, once it has failed as often. Pixel: 1.5 to the power of 1.5.
         patience: Times in a row, at least 1. Pixel: 10.
         threshold: Attack success rate from which a trigger works, in (0, 1]. Pixel: .9.
+        least: Lower bound of the weight, at most ``start``. None in the papers.
+        most: Upper bound of the weight, at least ``start``. None in the papers.
 
     Raises:
         ValueError: If a number is out of range.
@@ -33,6 +36,8 @@ class CostRule:
     down: float = 2.0**1.5
     patience: int = 5
     threshold: float = 0.98
+    least: float = 0.0
+    most: float = math.inf
 
     def __post_init__(self) -> None:
         if not self.start > 0:
@@ -43,6 +48,10 @@ class CostRule:
         if self.patience < 1:
             raise ValueError(f"Expected cost.patience to be at least 1, got {self.patience}.")
         check_share("cost.threshold", self.threshold, closed=True)
+        if not self.least <= self.start <= self.most:
+            raise ValueError(
+                f"Expected cost.least <= cost.start <= cost.most, got {self.least}, {self.start} and {self.most}."
+            )
 
 
 class CostState(NamedTuple):
@@ -81,5 +90,6 @@ def move_cost(state: CostState, rate: Tensor, rule: CostRule) -> CostState:
     failed = torch.where(works, 0, state.failed + 1)
     rise, fall = worked >= rule.patience, failed >= rule.patience
     factor = torch.where(rise, rule.up, torch.where(fall, 1 / rule.down, 1.0))
-    moved = (state.cost * factor, worked.masked_fill(rise, 0), failed.masked_fill(fall, 0))
+    cost = (state.cost * factor).clamp(rule.least, rule.most)
+    moved = (cost, worked.masked_fill(rise, 0), failed.masked_fill(fall, 0))
     return CostState(*(torch.where(tried, new, old) for new, old in zip(moved, state, strict=True)))

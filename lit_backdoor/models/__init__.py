@@ -1,25 +1,42 @@
 """Nets: classifiers behind one interface, generators, frozen and composed forms."""
 
+from lit_backdoor.models.autoencoder import AutoEncoder
 from lit_backdoor.models.base import Classifier
 from lit_backdoor.models.compose import Purified
+from lit_backdoor.models.cut_encoder import TimmEncoder, TorchvisionEncoder
+from lit_backdoor.models.encoder import ConvEncoder, Encoder
 from lit_backdoor.models.foreign import ForeignClassifier, WrappedClassifier, wrap_classifier
 from lit_backdoor.models.frozen import Frozen
+from lit_backdoor.models.lite0_encoder import Lite0Encoder
+from lit_backdoor.models.loading import load_classifier
 from lit_backdoor.models.patterned import LocalPattern, PatternedUNet, WideAndLocal
 from lit_backdoor.models.timm_classifier import TimmClassifier
+from lit_backdoor.models.trigger_layers import RegionalTransformation, Renormalization
 from lit_backdoor.models.unet import UNet
 from lit_backdoor.models.warp_field import WarpField
+from lit_backdoor.models.with_head import WithHead
 
 __all__ = [
+    "AutoEncoder",
     "Classifier",
+    "ConvEncoder",
+    "Encoder",
     "ForeignClassifier",
     "Frozen",
+    "Lite0Encoder",
     "LocalPattern",
     "PatternedUNet",
     "Purified",
+    "RegionalTransformation",
+    "Renormalization",
     "TimmClassifier",
+    "TimmEncoder",
+    "TorchvisionEncoder",
     "UNet",
     "WarpField",
     "WideAndLocal",
+    "WithHead",
     "WrappedClassifier",
+    "load_classifier",
     "wrap_classifier",
 ]

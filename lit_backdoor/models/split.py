@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from lit_backdoor.errors import unknown
 from lit_backdoor.models.base import evaluating
 
-__all__ = ["check_layer", "check_split", "features_at", "head_from", "lay_out"]
+__all__ = ["check_layer", "check_split", "choose_split", "features_at", "head_from", "lay_out"]
 
 
 class _Reached(Exception):
@@ -111,6 +111,26 @@ def check_layer(net: nn.Module, name: str) -> list[str]:
     if name not in names:
         raise unknown("layer", name, names)
     return names
+
+
+def choose_split(net: nn.Module, shape: tuple[int, ...]) -> str:
+    """Choose the last part of a net before its classifier through which everything flows.
+
+    Args:
+        net: The net; left as it is.
+        shape: Shape of one input, ``[C, H, W]``.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    prefix, parts = "", net
+    while len(weighted := [name for name, part in parts.named_children() if any(True for _ in part.parameters())]) == 1:
+        prefix, parts = f"{prefix}{weighted[0]}.", parts.get_submodule(weighted[0])
+    with evaluating(net):
+        for name in reversed(weighted[:-1]):
+            if _fault(net, prefix + name, shape) is None:
+                return prefix + name
+    raise ValueError(f"Expected a layer of {type(net).__name__} through which everything flows, found none. Set split.")
 
 
 def lay_out(net: nn.Module, shape: tuple[int, ...], layout: torch.memory_format) -> torch.memory_format:

@@ -78,7 +78,7 @@ class TimmClassifier(Classifier):
         args: dict[str, Any] = {"num_classes": num_classes, "in_chans": len(mean), "pretrained": pretrained}
         args |= _width_args(name, channels) | _size_args(name, input_size) | _free_args(net_args or {})
         if name in _VGGS and input_size <= SMALL and rebuilding():
-            args["num_features"] = 8  # its layers of 120 million weights are replaced, and need not be filled first
+            args["mlp_ratio"] = 0.01  # its layers of 120 million weights are replaced, and need not be filled first
         self.net = _build(name, channels, args)
         # the weights come from elsewhere when the classifier is made again
         self._init_args |= {"name": name.split(".")[0], "pretrained": False}

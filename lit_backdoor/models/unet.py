@@ -143,8 +143,8 @@ def _attention(kind: str, width: int) -> nn.Module:
 
 
 def _check(base: int, downs: int, output: str, start: str, bound: float) -> None:
-    if base < 1 or downs < 1:
-        raise ValueError(f"Expected a base width and downs of at least 1, got base={base} and downs={downs}.")
+    if base < 1 or not 1 <= downs <= 16:  # sides of 2^16 pixels
+        raise ValueError(f"Expected a base width of at least 1 and downs from 1 to 16, got base={base}, downs={downs}.")
     one_of("output", output, ("residual", "direct"))
     one_of("start", start, ("identity", "small", "random"))
     if output == "direct" and (start == "identity" or bound != 1):

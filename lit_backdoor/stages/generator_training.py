@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import Any, ClassVar, get_args
 
 from lightning.pytorch.cli import OptimizerCallable
-from torch import nn
+from torch import Tensor, nn
 
 from lit_backdoor.errors import one_of
 from lit_backdoor.models import Classifier, Frozen, UNet
-from lit_backdoor.stages.base import Stage
+from lit_backdoor.stages.base import Batch, Stage
 from lit_backdoor.stages.evaluation import Evaluator, GeneratorEvaluator
 from lit_backdoor.stages.optim import Schedule, adam_for_generators, scheduled
 
@@ -54,6 +55,11 @@ class GeneratorTraining(Stage):
     def configure_optimizers(self) -> Any:
         """Make the optimizer and its schedule."""
         return scheduled(self, self.optimizer(self.generator.parameters()), self.schedule)
+
+    @abstractmethod
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """Give ``loss`` on one batch of root images, and the parts of it to be logged."""
+        raise NotImplementedError
 
     def result(self) -> nn.Module:
         """Give the generator."""

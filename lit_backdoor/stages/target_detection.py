@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from abc import abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from operator import index
 from typing import Any, ClassVar, SupportsIndex
@@ -19,7 +20,7 @@ from lit_backdoor.stages.base import Outcome, Stage
 from lit_backdoor.stages.evaluation import Evaluator
 from lit_backdoor.triggers import AllToOne, Attack, OneOf, Trigger
 
-__all__ = ["TargetDetection", "TargetReport", "judges_another", "read_report", "targets_given"]
+__all__ = ["TargetDetection", "TargetReport", "judges_another", "read_report", "reported", "targets_given"]
 
 IMAGES_PER_CLASS = 2  # with one image, or none, a class is flagged by chance
 
@@ -141,20 +142,29 @@ class TargetDetection(Stage):
 
     def outcome(self) -> Outcome:
         """Export the report, with the triggers of the flagged classes, or else of the most suspicious one."""
-        report = self.report()
-        numbers = {
-            "target_class": report.flagged[0] if report.flagged else None,
-            "top_class": report.top,
-            "anomaly_index": worst if math.isfinite(worst := float(report.index[report.top])) else None,
-            **report.numbers,
-        }
-        tensors = {
-            "statistic": report.statistic.float().cpu(),
-            "index": report.index.float().cpu(),
-            "flagged": torch.tensor(report.flagged, dtype=torch.long),
-        }
-        found = [each for each in map(self.trigger, report.flagged or (report.top,)) if each is not None]
-        return Outcome(OneOf(found) if len(found) > 1 else found[0] if found else None, tensors, numbers)
+        return reported(self.report(), self.trigger)
+
+
+def reported(report: TargetReport, trigger_of: Callable[[int], Trigger | None]) -> Outcome:
+    """Give what a detector exports: its report, and the triggers of the flagged classes or else of the top class.
+
+    Args:
+        report: The report.
+        trigger_of: Gives the trigger that was inverted for a class; None where none is.
+    """
+    numbers = {
+        "target_class": report.flagged[0] if report.flagged else None,
+        "top_class": report.top,
+        "anomaly_index": worst if math.isfinite(worst := float(report.index[report.top])) else None,
+        **report.numbers,
+    }
+    tensors = {
+        "statistic": report.statistic.float().cpu(),
+        "index": report.index.float().cpu(),
+        "flagged": torch.tensor(report.flagged, dtype=torch.long),
+    }
+    found = [each for each in map(trigger_of, report.flagged or (report.top,)) if each is not None]
+    return Outcome(OneOf(found) if len(found) > 1 else found[0] if found else None, tensors, numbers)
 
 
 def targets_given(stage: Stage, num_classes: int, name: str = "target") -> tuple[int, ...]:

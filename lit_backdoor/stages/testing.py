@@ -10,20 +10,23 @@ from lit_backdoor.bundle import Bundle, open_bundle
 from lit_backdoor.models import Classifier, Frozen
 from lit_backdoor.stages.base import Stage
 from lit_backdoor.stages.evaluation import (
+    DecoderEvaluator,
     Evaluator,
     GeneratorEvaluator,
     InputEvaluator,
     PerturbationEvaluator,
+    ReconstructionEvaluator,
     SelectionEvaluator,
     TargetEvaluator,
     TriggerEvaluator,
 )
 from lit_backdoor.stages.inputs import Takes
 from lit_backdoor.stages.target_detection import read_report
+from lit_backdoor.triggers import RegionalTrigger
 
 __all__ = ["TESTED", "Evaluation", "input_of"]
 
-TESTED = ("suspect", "generator", "selection", "trigger", "detector", "targets")
+TESTED = ("suspect", "generator", "selection", "trigger", "detector", "targets", "decoder")
 
 
 class Evaluation(Stage):
@@ -80,11 +83,15 @@ class Evaluation(Stage):
             return SelectionEvaluator(data, source.tensors()["indices"])
         if source.kind == "detector":
             return InputEvaluator(data, held.judge)
+        if source.kind == "decoder":
+            return DecoderEvaluator(data, held)
         if source.kind == "targets":
             flagged, top = read_report(source).flagged, source.numbers.get("top_class")
             perturbations = source.tensors().get("perturbations")
             if perturbations is not None:
                 return PerturbationEvaluator(data, flagged, top, suspect, perturbations)
+            if isinstance(held, RegionalTrigger) and top is not None:
+                return ReconstructionEvaluator(data, flagged, top, suspect, held)
             return TargetEvaluator(data, flagged, top, suspect, held)
         if source.kind == "generator":
             return GeneratorEvaluator(data, suspect, held)

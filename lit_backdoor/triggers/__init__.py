@@ -20,6 +20,7 @@ from lit_backdoor.triggers.noise import NoisyCover
 from lit_backdoor.triggers.painted import PaintedMask
 from lit_backdoor.triggers.paired import PairedTrigger
 from lit_backdoor.triggers.patch import Patch
+from lit_backdoor.triggers.regional import RegionalTrigger
 from lit_backdoor.triggers.semantic import SemanticTrigger
 from lit_backdoor.triggers.sig import Sig
 from lit_backdoor.triggers.wanet import WaNet
@@ -41,6 +42,7 @@ __all__ = [
     "PaintedMask",
     "PairedTrigger",
     "Patch",
+    "RegionalTrigger",
     "Role",
     "Rotation",
     "SemanticTrigger",

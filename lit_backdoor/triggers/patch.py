@@ -106,5 +106,5 @@ class Patch(FixedPattern):
         stamped = images.clone()
         window = stamped[..., row : row + self.height, column : column + self.width]
         pattern = self.pattern(images)
-        window.copy_(pattern if len(pattern) == len(window[0]) else overlay(window, pattern))
+        window.copy_(pattern if len(pattern) == images.shape[1] else overlay(window, pattern))
         return stamped

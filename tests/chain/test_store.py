@@ -105,14 +105,19 @@ def test_identities_lead_to_the_keys_of_what_ran(file, cache, tmp_path):
 # Several processes.
 
 
-def chain_in_process(file, out, cache, slow):
+def chain_in_process(file, out, cache, holds):
+    """Run a chain; one that ``holds`` keeps the lock until somebody else has said that it waits."""
     os.environ["LIT_BACKDOOR_CACHE"] = cache
-    lines = []
-    chain = victim_of(file)
-    run = ChainRun(chain, "tiny", Path(out), say=lines.append)
-    if slow:
-        launch = run._launch
-        run._launch = lambda *a: (time.sleep(3), launch(*a))
+    lines, waiting = [], Path(cache) / "waiting"
+
+    def say(line):
+        lines.append(line)
+        if "waiting" in line:
+            waiting.touch()
+
+    run = ChainRun(victim_of(file), "tiny", Path(out), say=say)
+    launch = run._launch
+    run._launch = lambda *a: (wait_for(waiting) if holds else None, launch(*a))
     results = run.run()
     (Path(out) / "said.json").write_text(json.dumps([statuses(results), lines]))
 
@@ -142,7 +147,7 @@ def test_of_two_chains_at_once_one_trains_and_the_other_waits(file, cache, proce
     first.start()
     wait_for(tmp_path / "a" / ".runs" / "victim" / "key")
     second.start()
-    first.join(60), second.join(60)
+    first.join(120), second.join(120)
     assert said(tmp_path / "a")[0] == ["ran"]
     assert said(tmp_path / "b")[0] == ["cached"]
     assert any("waiting" in line for line in said(tmp_path / "b")[1])

@@ -43,11 +43,20 @@ def test_a_class_without_images_stays_as_it_is():
     assert before.failed.tolist() == [0, 1]
 
 
+def test_weight_stays_within_its_bounds():
+    rule = CostRule(start=0.05, patience=1, threshold=0.9, least=0.02, most=0.1)
+    state = start_cost(2, rule)
+    for _ in range(4):
+        state = move_cost(state, torch.tensor([1.0, 0.0]), rule)
+    assert state.cost.tolist() == pytest.approx([0.1, 0.02])
+
+
 @pytest.mark.parametrize(("options", "message"), [
     ({"start": 0}, "cost.start > 0, got 0"),
     ({"up": 1}, "cost.up > 1, got 1"),
     ({"down": 0.5}, "cost.down > 1, got 0.5"),
     ({"patience": 0}, "cost.patience to be at least 1, got 0"),
+    ({"least": 0.01}, "cost.least <= cost.start <= cost.most, got 0.01, 0.001"),
     ({"threshold": 1.5}, r"cost.threshold in \(0, 1\], got 1.5"),
 ])  # fmt: skip
 def test_numbers_out_of_range_are_refused(options, message):

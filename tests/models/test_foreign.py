@@ -111,3 +111,37 @@ def test_compiled_net_is_refused_with_what_to_give():
     net = torch.compile(nn.Sequential(nn.Flatten(), nn.Linear(192, 4)), backend="eager")
     with pytest.raises(ValueError, match="not compiled.* or its _orig_mod"):
         wrap_classifier(net, split="_orig_mod.0", num_classes=4, input_size=8, mean=(0.5,) * 3, std=(0.2,) * 3)
+
+
+class Flattens(nn.Module):
+    """Flattens by view, which maps laid out channels last do not allow."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.fc = nn.Conv2d(3, 4, 3, padding=1), nn.Linear(4 * 64, 4)
+
+    def forward(self, x):
+        maps = torch.relu(self.conv(x))
+        return self.fc(maps.view(len(maps), -1))
+
+
+@pytest.mark.parametrize("described", [None, {"class_path": f"{__name__}.Flattens"}], ids=["object", "recipe"])
+def test_net_that_flattens_by_view_is_not_laid_out_channels_last(described):
+    net = Flattens()
+    classifier = wrap_classifier(net, split="conv", num_classes=4, input_size=8, **UNIT, recipe=described)
+    torch.testing.assert_close(classifier(images()[:, :, :8, :8]), net(images()[:, :, :8, :8].contiguous()))
+    assert classifier.memory_format == torch.contiguous_format
+
+
+@pytest.mark.parametrize(("last", "says"), [(nn.Softmax(1), "ends in softmax"), (nn.LogSoftmax(1), "ends in log-")])
+def test_net_that_ends_in_softmax_is_warned_of(last, says):
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4 * 36, 4), last)
+    with pytest.warns(UserWarning, match=rf"{says}.*net\[:-1\]"):
+        wrap_classifier(net, split="0", num_classes=4, input_size=8, **UNIT)
+
+
+def test_net_with_values_that_are_not_finite_is_refused():
+    net = Net()
+    net.trunk[1].running_var[0] = torch.inf
+    with pytest.raises(ValueError, match=r"1 tensors of the net hold NaN or infinity, such as 'trunk\.1\.running_var'"):
+        wrap_classifier(net, split="trunk", num_classes=10, input_size=32, **UNIT)

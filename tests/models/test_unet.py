@@ -100,7 +100,7 @@ def test_runs_under_bfloat16_and_gives_floats():
         ({"start": "zero"}, "Unknown start 'zero'"),
         ({"output": "direct", "start": "identity"}, "no residual"),
         ({"bound": 0.0}, r"bound in \(0, 1\]"),
-        ({"downs": 0}, "downs of at least 1"),
+        ({"downs": 0}, "downs from 1 to 16"),
     ],
 )
 def test_bad_arguments_are_refused(kwargs, message):

@@ -16,6 +16,9 @@ class Told(TargetDetection):
         super().__init__(suspect)
         self.statistic = torch.tensor(statistic)
 
+    def predict_step(self, batch, batch_idx):
+        pass
+
     def report(self):
         return TargetReport.by_mad(self.statistic, p_value=0.5)
 
@@ -83,3 +86,31 @@ def test_bundle_that_is_no_report_is_refused(tensors, tmp_path):
         read_report(bundle)
     with pytest.raises(ValueError, match="Expected a report on target classes"):
         targets_given(given(str(bundle.path)), 4)
+
+
+def rooted(*labels):
+    """Data whose root set has images of these classes."""
+    module = tiny.data()
+    view = module.get_view("root")
+    view.label[:] = torch.tensor(labels)[torch.arange(len(view)) % len(labels)]
+    return module
+
+
+def test_classes_without_root_images_are_not_judged():
+    stage = Told(tiny.classifier(), [0.1, 9, 9.5, 8.5])
+    with pytest.warns(UserWarning, match="1 classes have fewer than 2 root images and are not judged: 0"):
+        tiny.trainer().predict(stage, datamodule=rooted(1, 2, 3))
+    assert stage.only_judged(stage.statistic).tolist() == [torch.inf, 9, 9.5, 8.5]
+
+
+def test_fewer_than_two_judged_classes_are_refused():
+    with pytest.raises(ValueError, match=r"root images in each of two or more classes for Told, got 24 images in 1"):
+        tiny.trainer().predict(Told(tiny.classifier(), [1.0, 9, 9.5, 8.5]), datamodule=rooted(2))
+
+
+@pytest.mark.parametrize("flagged", [[0.5], [4], [-1], [1, 1]])
+def test_flagged_classes_that_are_none_are_refused(tmp_path, flagged):
+    tensors = {"statistic": torch.ones(4), "flagged": torch.tensor(flagged)}
+    bundle = save_bundle(tmp_path / "t", kind="targets", tensors=tensors)
+    with pytest.raises(ValueError, match="flagged classes"):
+        read_report(bundle)

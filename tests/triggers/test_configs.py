@@ -1,5 +1,6 @@
 """Every file of configs/attacks is an attack."""
 
+import copy
 from pathlib import Path
 
 import pytest
@@ -16,14 +17,14 @@ NAMES = {
     *("badnets", "badnets_a2a", "badnets_2x2", "badnets_3x3", "badnets_7", "badnets_9", "badnets_15"),
     *("blend", "blend_a2a", "blend_gaussian", "sig", "sig_paper", "sig_a2a", "wanet", "wanet_a2a"),
     *("batt", "batt_a2a", "atclean_adaptive", "atclean_adaptive_a2a", "filter", "filter_a2a", "one_to_one"),
-    *("painted_mask", "sunglasses"),
+    *("painted_mask", "sunglasses", "filter_toaster", "filter_one_to_one", "badnets_regions"),
 }
 
 
 def build(settings):
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("--attack", type=Attack)
-    return parser.instantiate(parser.parse_object({"attack": settings})).attack
+    return parser.instantiate(parser.parse_object({"attack": copy.deepcopy(settings)})).attack
 
 
 def load(path):

@@ -22,6 +22,8 @@ TRIGGERS = {
     "nashville": lambda: Filter(),
     "gotham": lambda: Filter("gotham", 0.5),
     "kelvin": lambda: Filter("kelvin"),
+    "lomo": lambda: Filter("lomo"),
+    "toaster": lambda: Filter("toaster"),
     "painted_mask": lambda: PaintedMask(color=(0.1, 0.5, 0.9), opacity=0.7),
 }
 WAYS = ("forward", "poison", "cover")

@@ -1,0 +1,135 @@
+"""Weights of timm and torchvision are recognized by their names and shapes."""
+
+import json
+import warnings
+
+import pytest
+import timm
+import torch
+import torchvision
+from safetensors.torch import save_file
+
+from lit_backdoor.bundle import open_bundle
+from lit_backdoor.cli import main
+from lit_backdoor.models import TimmClassifier, load_classifier
+from lit_backdoor.models.architectures import _table, find_architectures, make_net, signature
+
+# Ten families; the number of classes, and sizes and channels where they differ, must be read off the weights.
+NETS = [
+    ("torchvision:resnet18", {"num_classes": 10}),
+    ("torchvision:resnet50", {"num_classes": 43}),
+    ("torchvision:vgg16_bn", {"num_classes": 10}),
+    ("torchvision:densenet121", {"num_classes": 7}),
+    ("torchvision:mobilenet_v2", {"num_classes": 10}),
+    ("torchvision:mobilenet_v3_small", {"num_classes": 10}),
+    ("torchvision:efficientnet_b0", {"num_classes": 10}),
+    ("torchvision:convnext_tiny", {"num_classes": 10}),
+    ("torchvision:swin_t", {"num_classes": 10}),
+    ("torchvision:vit_b_16", {"num_classes": 10}),
+    ("torchvision:squeezenet1_1", {"num_classes": 10}),
+    ("torchvision:shufflenet_v2_x1_0", {"num_classes": 10}),
+    ("timm:resnet34", {"num_classes": 10}),
+    ("timm:densenet121", {"num_classes": 10}),
+    ("timm:vgg11_bn", {"num_classes": 10}),
+    ("timm:mobilenetv3_large_100", {"num_classes": 10}),
+    ("timm:efficientnet_b0", {"num_classes": 10}),
+    ("timm:convnext_tiny", {"num_classes": 10}),
+    ("timm:vit_tiny_patch16_224", {"num_classes": 10, "img_size": 160}),
+    ("timm:swin_tiny_patch4_window7_224", {"num_classes": 10}),
+    ("timm:regnety_004", {"num_classes": 10, "in_chans": 1}),
+]
+
+
+@pytest.mark.parametrize(("name", "args"), NETS, ids=[name for name, _ in NETS])
+def test_architecture_is_found(name, args):
+    fitting = find_architectures(make_net(name, **args).state_dict())
+    assert name in [each.name for each in fitting]
+    assert {(each.classes, each.channels) for each in fitting} == {(args["num_classes"], args.get("in_chans", 3))}
+    assert {each.size for each in fitting} <= {args.get("img_size", each.size) for each in fitting}
+
+
+@pytest.mark.parametrize("name", ["timm:resnet18", "torchvision:regnet_y_400mf", "timm:mobilenetv2_100"])
+def test_table_is_that_of_the_installed_libraries(name):
+    assert name in json.loads(_table().read_text())[signature(make_net(name).state_dict())].split()
+
+
+def quietly(*args, **options):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return load_classifier(*args, **options)
+
+
+def saved(path, net, prefix="", **around):
+    state = {prefix + key: value for key, value in net.state_dict().items()}
+    torch.save({"state_dict": state, **around} if around else state, path)
+    return path
+
+
+def test_foreign_file_gives_the_same_logits(tmp_path):
+    net = torchvision.models.mobilenet_v3_small(num_classes=6).eval()
+    path = saved(tmp_path / "w.pth", net, "module.", epoch=3, criterion=torch.ones(6))
+    with pytest.warns(UserWarning, match=r"torchvision:mobilenet_v3_small; 6 classes; 224 px; .*split features"):
+        found = load_classifier(path, mean=[0.0] * 3, std=[1.0] * 3)
+    images = torch.rand(2, 3, 64, 64)
+    torch.testing.assert_close(found(images), net(images))
+    torch.testing.assert_close(found.head(found.features(images)), net(images))
+
+
+@pytest.mark.parametrize("channels", [None, 8])
+def test_small_resnet_is_found_in_any_width(tmp_path, channels):
+    net = TimmClassifier("resnet18", num_classes=5, channels=channels).eval()
+    found = quietly(saved(tmp_path / "w.pt", net.net), size=32)
+    assert isinstance(found, TimmClassifier)
+    torch.testing.assert_close(found(net.example()), net(net.example()))
+
+
+def test_folder_of_timm(tmp_path):
+    net = timm.create_model("test_resnet", num_classes=3).eval()
+    save_file(net.state_dict(), tmp_path / "model.safetensors")
+    config = {"architecture": "test_resnet", "num_classes": 3, "pretrained_cfg": {"mean": [0.1] * 3, "std": [0.3] * 3}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    found = quietly(tmp_path)
+    assert (found.num_classes, found.mean) == (3, (0.1,) * 3)
+    (tmp_path / "config.json").write_text(json.dumps({"architectures": ["ResNetForImageClassification"]}))
+    with pytest.raises(ValueError, match="one of transformers"):
+        load_classifier(tmp_path)
+
+
+def test_unknown_and_wrong_architectures_are_asked_for(tmp_path):
+    path = saved(tmp_path / "w.pt", torch.nn.Linear(3, 3))
+    with pytest.raises(ValueError, match=r"to fit an architecture of timm or torchvision, got others, such as weight"):
+        load_classifier(path)
+    with pytest.raises(ValueError, match="Did you mean 'resnet"):
+        load_classifier(path, "timm:resnet81")
+    with pytest.raises(ValueError, match=r"to fit 'timm:resnet18'"):
+        load_classifier(path, "timm:resnet18")
+    resnet = saved(tmp_path / "r.pt", torchvision.models.resnet18(num_classes=4))
+    with pytest.raises(ValueError, match="Expected 5 classes, but the weights in .* are for 4"):
+        quietly(resnet, classes=5)
+
+
+class Own(torch.nn.Module):
+    def __init__(self, num_classes):
+        super().__init__()
+        self.trunk = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU())
+        self.fc = torch.nn.Linear(4, num_classes)
+
+    def forward(self, images):
+        return self.fc(self.trunk(images).mean((2, 3)))
+
+
+def test_own_function_makes_the_net(tmp_path):
+    found = quietly(saved(tmp_path / "w.pt", Own(3)), f"{__name__}.Own", size=16)
+    assert (found.num_classes, found.split) == (3, "trunk")
+
+
+def test_command_writes_a_bundle_that_opens(tmp_path, capsys):
+    net = timm.create_model("test_resnet", num_classes=3)
+    saved(tmp_path / "w.pt", net)
+    (tmp_path / "names.txt").write_text("cat\ndog\nowl\n")
+    arguments = [str(tmp_path / "w.pt"), "--arch", "timm:test_resnet", "--classes", str(tmp_path / "names.txt")]
+    assert main(["import", *arguments, "--out", str(tmp_path / "b")]) == 0
+    assert "split" in capsys.readouterr().out
+    bundle = open_bundle(tmp_path / "b", "suspect")
+    assert bundle.info["class_names"] == ["cat", "dog", "owl"]
+    assert bundle.build().num_classes == 3
