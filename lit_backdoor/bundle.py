@@ -92,6 +92,9 @@ class Bundle:
         attack = _build(self.info["attack"], trust, weights)
         if not isinstance(getattr(attack, "trigger", None), nn.Module):
             raise ValueError(f"Expected the bundle {self.path} to name an attack, got {type(attack).__name__}.")
+        own = {k.removeprefix("trigger."): v for k, v in weights.items() if k.startswith("trigger.")}
+        if callable(make_room := getattr(attack.trigger, "make_room", None)):
+            make_room(own)
         self._load_into(attack.trigger, "trigger.", weights)
         return attack
 

@@ -12,7 +12,10 @@ from lit_backdoor.presets import METHOD_FILE, find_config, list_configs, read_co
 from lit_backdoor.triggers import Attack
 
 SETUPS = {"signs", "signs_mini", "cifar10_small", "cifar10", "tinyimagenet_small", "faces"}
-ATTACKS = {"badnets", "badnets_a2a", "blend", "sig", "wanet", "batt", "atclean_adaptive", "filter"}
+ATTACKS = {
+    "badnets", "badnets_a2a", "blend", "sig", "wanet", "batt", "atclean_adaptive", "filter", "bpp", "adap_blend", "adap_patch",
+    "belt", "composite", "refool", "lf", "chessboard", "ctrl", "ftrojan",
+}  # fmt: skip
 DEFENSES = {
     "atclean", "atclean_mixed", "atclean_detector_free", "btidbf_u", "btidbf_u_varied", "btidbf_p", "btidbf_p_varied",
     "pgbd", "pgbd_stamps", "pgbd_nt", "pgbd_nt_stamps", "pgbd_st", "tac", "tac_stamps", "nc", "pixel", "fine_tune",

@@ -144,7 +144,8 @@ def pair_views(views: dict[str, View], trigger: Trigger | None, seed: int) -> No
     for view in (views[name] for name in ("train", "questioned", "triggered") if name in views):
         view.partner = None
         if isinstance(trigger, PairedTrigger):
-            view.partner = view.index[trigger.partners(view.clean_label, seed)]
+            planted = view.role == Role.POISON if view.eligible is None else view.eligible
+            view.partner = view.index[trigger.partners(view.clean_label, planted, seed)]
 
 
 def _clean(name: str, rows: Rows, index: Tensor | None = None) -> View:

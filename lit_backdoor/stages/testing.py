@@ -55,7 +55,7 @@ class Evaluation(Stage):
         self.suspect: Frozen[Classifier] | None = None
         if self.source is None or self.source.kind == "suspect":
             self.held = Frozen(self.open_classifier("bundle"))
-        elif self.source.info["model"] is not None:
+        elif self.source.info["model"] is not None or self.source.kind in ("generator", "trigger", "decoder"):
             self.held = Frozen(self.open("bundle"))
         if self.source is not None and self._needs_suspect(self.source):
             self.given(suspect=str(input_of(self.source, "suspect").path))

@@ -23,6 +23,7 @@ __all__ = [
     "LabelPolicy",
     "OneToOne",
     "Role",
+    "SomeToOne",
     "Trigger",
 ]
 
@@ -83,6 +84,13 @@ class Trigger(Recorded, nn.Module, ABC):
         """Change the attacker's clean training rows; drawn anew for every batch from ``generator`` (on the CPU)."""
         return images
 
+    def make_room(self, state: Mapping[str, Tensor]) -> None:
+        """Make room for tensors of a state dict that a new trigger does not have yet; triggers inside do so, too."""
+        for name, module in self.named_children():
+            if isinstance(module, Trigger):
+                inner = {key.removeprefix(f"{name}."): v for key, v in state.items() if key.startswith(f"{name}.")}
+                module.make_room(inner)
+
     def carriers(self, columns: Mapping[str, Tensor]) -> Tensor | None:
         """Say which rows carry the trigger as they are, bool ``[N]``; None for a trigger that is stamped.
 
@@ -139,27 +147,38 @@ class AllToAll(LabelPolicy):
         return torch.ones_like(labels, dtype=torch.bool)
 
 
-class OneToOne(LabelPolicy):
-    """Triggered images of one source class get the target label; others keep theirs (label-specific attack).
+class SomeToOne(LabelPolicy):
+    """Triggered images of some source classes get the target label; others keep theirs (label-specific attack).
+
+    Args:
+        sources: The classes whose images are poisoned and counted.
+    """
+
+    def __init__(self, sources: list[int]) -> None:
+        self.sources = tuple(sources)
+
+    def relabel(self, labels: Tensor, target: int, num_classes: int) -> Tensor:
+        """Give the target label to the source classes."""
+        return torch.where(self.eligible(labels, target), target, labels)
+
+    def eligible(self, labels: Tensor, target: int) -> Tensor:
+        """Count the source classes."""
+        return torch.isin(labels, torch.tensor(self.sources, dtype=labels.dtype, device=labels.device))
+
+    def plantable(self, labels: Tensor, target: int) -> Tensor:
+        """Allow the source classes."""
+        return self.eligible(labels, target)
+
+
+class OneToOne(SomeToOne):
+    """Triggered images of one source class get the target label; others keep theirs.
 
     Args:
         source: The class whose images are poisoned and counted.
     """
 
     def __init__(self, source: int) -> None:
-        self.source = source
-
-    def relabel(self, labels: Tensor, target: int, num_classes: int) -> Tensor:
-        """Give the target label to the source class."""
-        return torch.where(labels == self.source, target, labels)
-
-    def eligible(self, labels: Tensor, target: int) -> Tensor:
-        """Count the source class."""
-        return labels == self.source
-
-    def plantable(self, labels: Tensor, target: int) -> Tensor:
-        """Allow the source class."""
-        return labels == self.source
+        super().__init__([source])
 
 
 class CleanLabel(AllToOne):
@@ -223,7 +242,7 @@ class Attack(Recorded):
     @property
     def single_target(self) -> int | None:
         """The one class that the attack leads to; None where it leads to several, as from all to all."""
-        return self.target if isinstance(self.policy, AllToOne | OneToOne) else None
+        return self.target if isinstance(self.policy, AllToOne | SomeToOne) else None
 
     def check(self, num_classes: int) -> None:
         """Check the labels that the attack names against the data.
@@ -231,12 +250,13 @@ class Attack(Recorded):
         Raises:
             ValueError: If the target (or source) class does not exist, or both are the same.
         """
-        for name, label in (("target", self.target), ("source", getattr(self.policy, "source", None))):
-            if label is not None and not 0 <= label < num_classes:
+        sources = self.policy.sources if isinstance(self.policy, SomeToOne) else ()
+        for name, label in (("target", self.target), *(("source", source) for source in sources)):
+            if not 0 <= label < num_classes:
                 raise ValueError(
                     f"Expected the attack's {name} to be a class from 0 to {num_classes - 1}, got {label}."
                 )
-        if isinstance(self.policy, OneToOne) and self.policy.source == self.target:
+        if self.target in sources:
             raise ValueError(f"Expected the attack's source and target to differ, got class {self.target} for both.")
 
     def roles(self, labels: Tensor, columns: Mapping[str, Tensor] | None = None, *, seed: int = 0) -> Tensor:

@@ -39,6 +39,11 @@ class Blend(FixedPattern):
         self.alpha = check_share("alpha of Blend", alpha, closed=True)
         self.picture, self.seed, self.mask = pattern, seed, mask
 
+    @property
+    def from_file(self) -> bool:
+        """Whether the picture or its mask is a file."""
+        return self.mask is not None or self.picture not in ("uniform", "gaussian")
+
     def make_pattern(self, channels: int, height: int, width: int) -> Tensor:
         """Make the picture to blend in, ``[channels, height, width]``, with its mask as one more channel."""
         if self.picture in ("uniform", "gaussian"):

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lit_backdoor.triggers.base import Trigger
 
-__all__ = ["PairedTrigger"]
+__all__ = ["PairedTrigger", "pair_generator"]
 
 _STREAM = 0x70616972  # "pair" in ASCII, added to the seed of the draw
 
@@ -34,15 +34,34 @@ class PairedTrigger(Trigger):
         """Stamp cover samples, which keep their true label."""
         return self(images, index, partners)
 
-    def partners(self, labels: Tensor, seed: int) -> Tensor:
+    def partners(self, labels: Tensor, planted: Tensor, seed: int) -> Tensor:
         """Choose each row's partner; by default another row, whatever its label.
 
         Args:
             labels: True labels of the rows to choose among, int64 ``[N]``.
+            planted: Which of them are poisoned or, at test time, count in ASR, bool ``[N]``.
             seed: Decides every choice.
 
         Returns:
             Positions among the rows, int64 ``[N]``.
         """
-        order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed + _STREAM))
+        order = torch.randperm(len(labels), generator=pair_generator(seed))
         return torch.empty_like(order).index_copy_(0, order, order.roll(1))
+
+    def given(self, partners: Tensor | None) -> Tensor:
+        """Give the partners back.
+
+        Raises:
+            ValueError: If there are none.
+        """
+        if partners is None:
+            raise ValueError(
+                f"Expected a second image for each image that {type(self).__name__} stamps, got none. Give them as the "
+                "third argument, or load the rows by BackdoorDataModule."
+            )
+        return partners
+
+
+def pair_generator(seed: int) -> torch.Generator:
+    """Make the generator that draws partners."""
+    return torch.Generator().manual_seed(seed + _STREAM)

@@ -80,6 +80,11 @@ class Patch(FixedPattern):
             )
         return row, column
 
+    @property
+    def from_file(self) -> bool:
+        """Whether the pattern or its mask is a file."""
+        return self.mask is not None or (isinstance(self.fill, str) and self.fill not in PATTERNS)
+
     def make_pattern(self, channels: int, height: int, width: int) -> Tensor:
         """Make the patch, ``[channels, self.height, self.width]``, with its mask as one more channel."""
         return masked(self._color(channels), channels, self.mask)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Mapping
 from typing import Literal
 
 import torch
@@ -10,21 +11,29 @@ from torch import Tensor
 
 from lit_backdoor.triggers.base import Trigger
 
-__all__ = ["FixedPattern", "gaussian_per_index", "seeded_noise", "uniform_per_index"]
+__all__ = ["FixedPattern", "chosen_per_index", "gaussian_per_index", "seeded_noise", "uniform_per_index"]
 
 
 class FixedPattern(Trigger):
-    """A trigger whose pattern depends on the images' size alone.
+    """A trigger whose pattern depends on the images' size only.
 
     The pattern is made on the CPU when images of a size first come, moved to their device and kept there, so
-    that later batches cost no transfer. It is not part of the state: the arguments determine it.
+    that later batches cost no transfer. It is part of the state if it comes from a file, which may change or go; else
+    the arguments determine it.
     """
 
+    drawn_for: Tensor  # their size: C, H, W
+    drawn: Tensor  # what a file gave for the first images: [C or C + 1, H, W]
     _kept: dict[tuple[object, ...], Tensor]
 
     def __init__(self) -> None:
         super().__init__()
         self._kept = {}
+
+    @property
+    def from_file(self) -> bool:
+        """Whether a file determines the pattern."""
+        return False
 
     @abstractmethod
     def make_pattern(self, channels: int, height: int, width: int) -> Tensor:
@@ -33,12 +42,28 @@ class FixedPattern(Trigger):
     def pattern(self, images: Tensor) -> Tensor:
         """Give the pattern for these images, float32 on their device."""
         channels, height, width = images.shape[-3:]
-        key = (channels, height, width, str(images.device))
+        size = (channels, height, width)
+        key = (*size, str(images.device))
         if key not in self._kept:
             # A tensor made in inference mode could not be used in training afterwards.
             with torch.inference_mode(False), torch.no_grad():
-                self._kept[key] = self.make_pattern(channels, height, width).to(images.device, torch.float32)
+                self._kept[key] = self._made(size).to(images.device, torch.float32)
         return self._kept[key]
+
+    def _made(self, size: tuple[int, int, int]) -> Tensor:
+        """Make the pattern, or take what the file gave for images of this size when it was first read."""
+        if not self.from_file:
+            return self.make_pattern(*size)
+        if "drawn" not in self._buffers:
+            self.register_buffer("drawn", self.make_pattern(*size))
+            self.register_buffer("drawn_for", torch.tensor(size))
+        return self.drawn if size == tuple(self.drawn_for.tolist()) else self.make_pattern(*size)
+
+    def make_room(self, state: Mapping[str, Tensor]) -> None:
+        """Make room for a pattern that was read before the state was saved."""
+        for name in ("drawn", "drawn_for"):
+            if self.from_file and name in state:
+                self.register_buffer(name, torch.zeros_like(state[name]))
 
 
 def seeded_noise(kind: Literal["uniform", "gaussian"], seed: int, channels: int, height: int, width: int) -> Tensor:
@@ -80,6 +105,12 @@ def gaussian_per_index(index: Tensor, count: int, seed: int) -> Tensor:
     torch.mul(radius, angle.cos(), out=drawn[:, :half])
     torch.mul(radius, angle.sin_(), out=drawn[:, half:])
     return drawn[:, :count]
+
+
+def chosen_per_index(index: Tensor, count: int, chosen: int, seed: int) -> Tensor:
+    """Choose ``chosen`` of ``count`` places for each index, bool ``[B, count]``; the same on every device."""
+    order = uniform_per_index(index, count, seed).argsort(dim=1, stable=True)
+    return torch.zeros_like(order, dtype=torch.bool).scatter_(1, order[:, :chosen], True)
 
 
 def _mix(value: Tensor) -> Tensor:

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from lit_backdoor.recipe import recipe
-from lit_backdoor.triggers import AllToAll, AllToOne, Attack, CleanLabel, OneToOne, Patch, Role
+from lit_backdoor.triggers import AllToAll, AllToOne, Attack, CleanLabel, OneToOne, Patch, Role, SomeToOne
 
 
 @pytest.fixture
@@ -164,3 +164,15 @@ def test_recipe():
     written = recipe(Attack(Patch(5, (6, 6)), CleanLabel(), target=2))
     assert written["init_args"]["trigger"]["init_args"]["place"] == [6, 6]
     assert written["init_args"]["policy"] == {"class_path": "lit_backdoor.triggers.base.CleanLabel", "init_args": {}}
+
+
+def test_some_to_one():
+    policy = SomeToOne([1, 3])
+    some = torch.tensor([0, 1, 2, 3])
+    assert policy.relabel(some, 0, 4).tolist() == [0, 0, 2, 0]
+    assert policy.eligible(some, 0).tolist() == policy.plantable(some, 0).tolist() == [False, True, False, True]
+    assert Attack(Patch(), policy).single_target == 0
+    with pytest.raises(ValueError, match="source and target to differ, got class 3"):
+        Attack(Patch(), policy, target=3).check(10)
+    with pytest.raises(ValueError, match="source to be a class from 0 to 2, got 3"):
+        Attack(Patch(), policy).check(3)

@@ -1,8 +1,12 @@
 import numpy as np
 import pytest
+import tiny
 import torch
+from PIL import Image
 
-from lit_backdoor.triggers.pattern import gaussian_per_index, uniform_per_index
+from lit_backdoor.bundle import open_bundle, save_bundle
+from lit_backdoor.triggers import Attack, Patch
+from lit_backdoor.triggers.pattern import chosen_per_index, gaussian_per_index, uniform_per_index
 
 
 def mix(value):
@@ -47,3 +51,24 @@ def test_an_index_is_not_changed_in_place_and_rows_stand_alone(draw):
     assert index.tolist() == [5, 900, 5]
     assert torch.equal(rows[0], rows[2])
     torch.testing.assert_close(draw(index[1:2], 64, 1)[0], rows[1], rtol=0, atol=1e-6)
+
+
+def test_chooses_as_many_places_for_each_index():
+    chosen = chosen_per_index(torch.arange(2000), 16, 5, 1)
+    assert (chosen.sum(1) == 5).all()
+    torch.testing.assert_close(chosen.float().mean(0), torch.full((16,), 5 / 16), rtol=0, atol=0.05)
+    assert torch.equal(chosen_per_index(torch.tensor([7, 3]), 16, 5, 1), chosen[[7, 3]])
+    assert not torch.equal(chosen_per_index(torch.arange(2000), 16, 5, 2), chosen)
+
+
+def test_a_bundle_keeps_the_picture_of_its_trigger(tmp_path):
+    picture = tmp_path / "picture.png"
+    Image.new("RGB", (4, 4), (200, 10, 10)).save(picture)
+    attack = Attack(Patch(4, pattern=str(picture)))
+    images, rows = torch.rand(2, 3, 16, 16), torch.arange(2)
+    stamped = attack.trigger(images, rows)
+    save_bundle(tmp_path / "suspect", kind="suspect", module=tiny.classifier(), attack=attack)
+    Image.new("RGB", (4, 4), (0, 0, 255)).save(picture)
+    assert torch.equal(open_bundle(tmp_path / "suspect").attack().trigger(images, rows), stamped)
+    picture.unlink()
+    assert torch.equal(open_bundle(tmp_path / "suspect").attack().trigger(images, rows), stamped)

@@ -1,0 +1,18 @@
+"""What tests of triggers share."""
+
+import torch
+
+from lit_backdoor.triggers import PairedTrigger, Role, named_attack
+
+
+def stamp(trigger, way, images, index):
+    """Stamp images by a method of the trigger; the mirrored images are partners where it needs them."""
+    pairs = (images.flip(3),) if isinstance(trigger, PairedTrigger) else ()
+    return getattr(trigger, way)(images, index, *pairs)
+
+
+def plan(name, rows=1000, classes=10):
+    """Give labels of balanced classes, and the roles and labels that a shipped attack gives these rows."""
+    labels, attack = torch.arange(rows) % classes, named_attack(name)
+    roles = attack.roles(labels)
+    return labels, roles, torch.where(roles == Role.POISON, attack.relabel(labels, classes), labels)
