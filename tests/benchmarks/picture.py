@@ -25,7 +25,10 @@ OUT = Path(__file__).parents[2] / "notebooks" / "signs.png"
 @torch.no_grad()
 def draw(run: Path, out: Path, columns: int) -> None:
     bundles = {name: open_bundle(run / name) for name in ("victim", "generate", "clean")}
-    names, nets = bundles["victim"].info["class_names"], {name: bundle.build().eval() for name, bundle in bundles.items()}
+    names, nets = (
+        bundles["victim"].info["class_names"],
+        {name: bundle.build().eval() for name, bundle in bundles.items()},
+    )
     data = BackdoorDataModule(SyntheticSigns(num_classes=len(names)), attack=str(run / "victim"), seed=0)
     view = data.get_view("triggered")
     rows = pick(view.clean_label, counting(view), columns)
