@@ -1,4 +1,4 @@
-"""Bundles: what a stage leaves and the next one takes. A folder with ``bundle.json`` and ``weights.safetensors``.
+"""Bundles: what one stage produces and the next takes. A folder with ``bundle.json`` and ``weights.safetensors``.
 
 Nothing in a bundle is code. Writing goes to a temporary folder that takes its place at the end, so a bundle is there
 whole or not at all; reading checks kind, format and hashes before anything is built.

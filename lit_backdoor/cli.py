@@ -11,14 +11,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lit_backdoor import __version__
+from lit_backdoor.completion import SHELLS, PrintCompletion
 from lit_backdoor.signals import Stopped, end_children, listening, received
 
 __all__ = ["main"]
 
-_LIGHTNING = {  # handed on to LightningCLI
+_LIGHTNING = {  # passed on to LightningCLI
     "fit": "train one stage",
     "validate": "measure a checkpoint of a stage: --ckpt_path FILE",
-    "test": "measure what a stage left: --bundle DIR",
+    "test": "measure a bundle: --bundle DIR",
     "predict": "run a stage that trains nothing, such as a selection or a detector",
 }
 _LAST_WORDS = 5.0  # seconds that child processes have after a signal
@@ -119,6 +120,9 @@ def _parser() -> argparse.ArgumentParser:
         epilog="Start with: lit-backdoor demo. Each command says more: lit-backdoor chain --help.",
     )
     parser.add_argument("--version", action="version", version=f"lit-backdoor {__version__}")
+    parser.add_argument(
+        "--print-completion", choices=SHELLS, action=PrintCompletion, help="print the completion script of a shell"
+    )
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
     demo = commands.add_parser(
@@ -181,7 +185,7 @@ def _parser() -> argparse.ArgumentParser:
     grid.add_argument("--retries", metavar="N", type=int, default=1, help="further tries of a failed run; default 1")
     grid.add_argument("--dry-run", action="store_true", help="print what is to run, cached and blocked, and the hours")
 
-    cache = commands.add_parser("cache", help="what earlier runs left for later ones: list it, or remove some of it")
+    cache = commands.add_parser("cache", help="results that later runs can use again: list them, or remove some")
     kept = cache.add_subparsers(title="commands", required=True, metavar="COMMAND")
     kept.add_parser("list", help="stages, sizes, ages").set_defaults(run=_cache_list)
     prune = kept.add_parser(

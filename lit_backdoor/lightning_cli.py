@@ -118,7 +118,7 @@ class BackdoorCLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add where the bundle goes."""
-        parser.add_argument("--out", type=str | None, default=None, help="Folder of the bundle that the stage leaves.")
+        parser.add_argument("--out", type=str | None, default=None, help="Folder of the bundle that the stage writes.")
         parser.add_argument("--key", type=str | None, default=None, help="Key of the settings; given by a chain.")
         parser.add_argument("--trust", type=list[str] | str, default=[], help="Packages that bundles may name.")
 
@@ -229,7 +229,7 @@ def with_bundle(arguments: list[str]) -> list[str]:
     """Replace ``--bundle DIR`` (or ``--bundle=DIR``) by the evaluation that fits the bundle's kind.
 
     Raises:
-        ValueError: If it stands beside ``fit``, which a bundle is not for.
+        ValueError: If it is given with ``fit``, which takes no bundle.
     """
     parser = argparse.ArgumentParser(prog="lit-backdoor", add_help=False, allow_abbrev=False)
     parser.add_argument("--bundle")

@@ -36,6 +36,7 @@ ORDER = (
     ("report", "board"),
     "lightning_cli",
     "chain",
+    "completion",
     "cli",
     "__main__",
 )

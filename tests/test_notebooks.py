@@ -20,17 +20,43 @@ def test_no_outputs_are_stored(path):
     assert not any(cell.outputs or cell.execution_count for cell in cells)
 
 
-@pytest.mark.timeout(600)
-def test_quickstart_plants_and_removes_a_backdoor(tmp_path, monkeypatch):
+@pytest.fixture
+def run(tmp_path, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setenv("MPLBACKEND", "module://matplotlib_inline.backend_inline")
     package = Path(lit_backdoor.__file__).parents[1]  # the kernel is to import what this process imported
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, (str(package), os.environ.get("PYTHONPATH")))))
-    notebook = nbformat.read(ROOT / "notebooks" / "quickstart.ipynb", 4)
-    NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()
-    outputs = [output for cell in notebook.cells for output in cell.get("outputs", ())]
-    rates = ast.literal_eval(notebook.cells[-2].outputs[-1].data["text/plain"])
+
+    def execute(name):
+        notebook = nbformat.read(ROOT / "notebooks" / name, 4)
+        NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()
+        return [output for cell in notebook.cells for output in cell.get("outputs", ())]
+
+    return execute
+
+
+def results(outputs):
+    """What cells end with, where that is a dictionary."""
+    texts = [output.get("data", {}).get("text/plain", "") for output in outputs]
+    return [ast.literal_eval(text) for text in texts if text.startswith("{")]
+
+
+@pytest.mark.timeout(600)
+def test_quickstart_plants_and_removes_a_backdoor(run):
+    outputs = run("quickstart.ipynb")
+    rates = results(outputs)[-1]
     assert sum("image/png" in output.get("data", {}) for output in outputs) == 4
     assert rates["before"]["asr"] > 0.8
     assert rates["after"]["asr"] < rates["before"]["asr"] / 2
     assert rates["after"]["acc"] > rates["before"]["acc"] - 0.1
+
+
+@pytest.mark.timeout(600)
+def test_a_project_of_ones_own_is_poisoned_and_cleaned(run):
+    poisoned, rates, inverted, detected = results(run("your_project.ipynb"))
+    assert poisoned == rates["before"]
+    assert set(poisoned) == {"val_acc", "val/asr", "val/ra"}
+    assert poisoned["val/asr"] > 0.9
+    assert rates["after"]["val/asr"] < 0.3
+    assert rates["after"]["val_acc"] > 0.9
+    assert inverted["target_class"] == detected["top_class"] == 0

@@ -75,7 +75,7 @@ def _with_settings(chain: dict[str, Any], pairs: list[tuple[str, Any]], what: st
 
 
 def _check_replaced(chain: Mapping[str, Any], pairs: Iterable[tuple[str, Any]]) -> None:
-    """Refuse a value that was set and would count for nothing, since the stage gets another one's bundle there.
+    """Refuse a value that was set and would have no effect, since another stage's bundle takes its place.
 
     A value in a file may stand there, so that a variant can wire an input into it.
     """

@@ -36,7 +36,7 @@ _SUMMED = ("acc", "acc_target", "asr", "ra")
 
 @dataclass
 class StageResult:
-    """What became of one stage."""
+    """The result of one stage."""
 
     name: str
     class_path: str

@@ -321,7 +321,7 @@ class ChainRun:
     # Numbers.
 
     def _metrics(self, name: str, bundle: Bundle, key: str) -> dict[str, Any]:
-        """Test the bundle in this process, once; the numbers that the stage left stand beside."""
+        """Test the bundle in this process, once, and add the numbers that the stage itself gave."""
         from lit_backdoor.chain.testing import kept_arguments, test_bundle
 
         data, source = stage_config(self.chain, name)["data"], self._attacked(name) or bundle

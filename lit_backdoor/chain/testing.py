@@ -69,7 +69,7 @@ def check_stage(
     trainer, stage = config["trainer"], build(config["model"], Stage)
     if trainer.get("fast_dev_run"):
         raise ValueError(
-            f"Expected no fast_dev_run for stage '{name}', which would leave no bundle. For a short chain set "
+            f"Expected no fast_dev_run for stage '{name}', which would write no bundle. For a short chain set "
             "trainer.limit_train_batches=1, and for a mere check of it give --dry-run."
         )
     _check_verb(name, stage, verb)
@@ -141,12 +141,12 @@ def _open_data(data: BackdoorDataModule, described: Mapping[str, Any], views: It
 
 
 def _check_verb(name: str, stage: Stage, verb: str) -> None:
-    """Check that a stage is run as it is meant to be, and leaves something."""
+    """Check that a stage is run as it is meant to be, and produces a bundle."""
     kind = type(stage).__name__
     if stage.kind is None:
         raise ValueError(
-            f"Expected stage '{name}' to leave a bundle, got {kind}, which leaves none. Take it out: what other stages "
-            "leave is tested without it."
+            f"Expected stage '{name}' to produce a bundle, got {kind}, which produces none. Remove it: bundles of "
+            "other stages are tested without it."
         )
     if verb == "fit" and stage.verb == "predict":
         raise ValueError(f"Expected stages.{name}.run=predict, since {kind} trains nothing.")

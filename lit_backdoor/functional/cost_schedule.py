@@ -78,7 +78,7 @@ def move_cost(state: CostState, rate: Tensor, rule: CostRule) -> CostState:
 
     Args:
         state: Before.
-        rate: Attack success rate of each class's trigger, in [0, 1], ``[K]``; NaN, where no image was tried, leaves a
+        rate: Attack success rate of each class's trigger, in [0, 1], ``[K]``; NaN, if no image was tried, keeps a
             class as it is.
         rule: The rule.
 

@@ -246,8 +246,8 @@ def replace_share(images: Tensor, generated: Tensor, share: float) -> Tensor:
 def pieces(images: Tensor, generated: Tensor, grid: int = 4, strongest: float = 2.0) -> Tensor:
     """Give the images random pieces of their triggers, at random strengths; not in the paper.
 
-    An inverted trigger spreads over the whole image, so that a purifier could know it by any part and leave the others;
-    of pieces it must take each off.
+    An inverted trigger spreads over the whole image, so a purifier could recognize it by any part and ignore
+    the others; of pieces it must remove each.
 
     Args:
         images: x in [0, 1], ``[B, C, H, W]``.

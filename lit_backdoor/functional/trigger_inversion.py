@@ -69,7 +69,7 @@ def changed_pixels(change: Tensor, least: float = LEAST) -> Tensor:
 
 
 class Outcomes(NamedTuple):
-    """What became of triggered images, for each of K classes.
+    """Outcome of triggered images, for each of K classes.
 
     Attributes:
         loss: Mean cross-entropy toward the class, float ``[K]``; 0 where no image counts.

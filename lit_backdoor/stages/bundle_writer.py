@@ -15,7 +15,7 @@ __all__ = ["BundleWriter"]
 
 
 class BundleWriter(Callback):
-    """Write the stage's bundle at the end of a complete ``fit`` or ``predict``; an interrupted run leaves none.
+    """Write the stage's bundle at the end of a complete ``fit`` or ``predict``; an interrupted run writes none.
 
     A run that ``max_steps``, ``max_time`` or early stopping ended is complete; one that a signal or an error stopped is
     not.

@@ -151,7 +151,7 @@ class StageInputs(pl.LightningModule):
         if bundle.kind == "targets" and bundle.info["model"] is None:
             raise ValueError(
                 f"Expected {name} of {type(self).__name__} to be a report on target classes with a trigger, such as "
-                f"Neural Cleanse or Pixel leave; the one at {value} has none. PGBD and TAC's fine-tunes need none."
+                f"Neural Cleanse or Pixel write; the one at {value} has none. PGBD and TAC's fine-tunes need none."
             )
         return bundle.build()
 

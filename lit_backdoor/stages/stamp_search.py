@@ -20,7 +20,7 @@ __all__ = ["StampSearch"]
 class StampSearch:
     """Search of the stamp that moves a batch most in a direction that a defense fears (ours; `worst_stamp`).
 
-    A loss that sees clean images only is obeyed by a shift of all of them, while a trigger still moves them there. With
+    A net satisfies a loss on clean images by shifting all of them, while a trigger still moves them there. With
     a search each batch comes a second time, stamped, under its true labels.
 
     Attributes:

@@ -1,4 +1,4 @@
-"""A net as the trigger: what a trigger inversion leaves, and what trained attacks may use."""
+"""A net as the trigger: what a trigger inversion produces, and what trained attacks may use."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@ import pytest
 from board_parts import row
 
 import lit_backdoor.board
-from lit_backdoor.board.rows import Numbers, Reported, read_rows
+from lit_backdoor.board.rows import Detection, Numbers, Reported, read_rows
 from lit_backdoor.board.tables import fill, method_table
 
 RESULTS = Path(lit_backdoor.board.__file__).parent / "results"
@@ -53,3 +53,38 @@ def test_the_committed_development_rows_are_whole(setup, count):
     rows = read_rows(RESULTS / f"{setup}.jsonl")
     assert len(rows) == len({(own.attack.name, own.defense.name, own.seed) for own in rows}) == count
     assert all(own.setup == setup and "development" in own.flags and own.code.commit for own in rows)
+
+
+def test_several_defenses_share_a_table_under_their_names():
+    rows = [row("badnets", "pgbd@given"), row("badnets", "pgbd"), row("blend", "other")]
+    written = fill("<!-- table:pgbd,pgbd@given -->\n<!-- /table -->", rows)
+    lines = [line for line in written.splitlines() if line.startswith("| `")]
+    assert [line.split(" | ")[0] for line in lines] == ["| `pgbd`", "| `pgbd@given`"]
+    with pytest.raises(ValueError, match="defense 'tac'"):
+        fill("<!-- table:pgbd,tac -->\n<!-- /table -->", rows)
+
+
+def test_numbers_of_stages_are_columns():
+    rows = [row(seed=seed, metrics={"detect": {"f1": value}}) for seed, value in enumerate((0.5, 0.25))]
+    written = fill("<!-- numbers:pgbd detect.f1 -->\n<!-- /numbers -->", rows)
+    assert "| attack | seeds | detect.f1 |" in written
+    assert "| badnets | 0, 1 | 0.500, 0.250 |" in written
+    with pytest.raises(ValueError, match=r"detect\.recall"):
+        fill("<!-- numbers:pgbd detect.recall -->\n<!-- /numbers -->", rows)
+
+
+def test_detectors_are_counted_over_targets_and_seeds():
+    def detected(attack, found, distance):
+        metrics = {"detect": {"target_found": found, "target_top": 1.0, "feature_distance": distance}}
+        return row(attack, "nc", metrics=metrics, detection=Detection(score=3.0, flagged=True, top=0))
+
+    rows = [detected("badnets@target0", 1.0, 2.0), detected("badnets@target2", 0.0, 4.0), row("badnets", "nc")]
+    written = fill("<!-- detection:nc -->\n<!-- /detection -->", rows)
+    assert "| `nc` | badnets | 2 | 2 of 2 | 1 of 2 | 2 of 2 | 3 |" in written
+
+
+def test_a_headline_may_name_its_defenses_and_drops_empty_columns(grid):
+    written = fill("<!-- headline:signs pgbd -->\n<!-- /headline -->", [*grid, row("badnets", "best")])
+    assert "best" not in written
+    assert "mean rank" not in written  # there is nothing to rank one among
+    assert "| `pgbd` |" in written

@@ -45,7 +45,7 @@ def test_plan_refuses_a_target_that_is_no_class(file, target, message, tmp_path)
 
 
 def test_plan_refuses_a_run_that_leaves_no_bundle(file, tmp_path):
-    with pytest.raises(ValueError, match="no fast_dev_run for stage 'victim', which would leave no bundle"):
+    with pytest.raises(ValueError, match="no fast_dev_run for stage 'victim', which would write no bundle"):
         ChainRun(compose(file, ["trainer.fast_dev_run=true"]), "tiny", tmp_path / "out").plan()
 
 
@@ -59,9 +59,9 @@ def test_plan_says_that_a_stage_trains_nothing(file, tmp_path):
     ("settings", "message"),
     [
         (["stages.clean.run=predict"], "Expected stages.clean.run=fit, since UnlearningFineTune is trained"),
-        ([f"stages.clean.model={EVALUATION}", "stages.clean.inputs={model.bundle: victim}"], "got Evaluation, which leaves none"),
+        ([f"stages.clean.model={EVALUATION}", "stages.clean.inputs={model.bundle: victim}"], "got Evaluation, which produces none"),
         ([f"stages.clean.model={EVALUATION}", "stages.clean.inputs={model.bundle: victim}", "stages.clean.run=predict"],
-         "got Evaluation, which leaves none"),
+         "got Evaluation, which produces none"),
         (["data.init_args.attack.init_args.target=99"], "attack's target to be a class from 0 to 3, got 99"),
         ([f"stages.clean.model={PGBD}", "stages.clean.inputs={model.suspect: victim}"],
          "Stage 'clean' of the chain: Expected a map of 4 classes from 0 to 3, one for each class, got .1, 2, 3."),

@@ -22,7 +22,7 @@ __all__ = ["BTIDBFPurification"]
 
 
 class BTIDBFPurification(Inverting):
-    """Train a net that stands before the frozen suspect and takes triggers off; the result is a `Purified` suspect.
+    """Train a net before the frozen suspect that removes triggers; the result is a `Purified` suspect.
 
     In every round after the first the trigger is inverted through the purifier, so that it learns what still passes.
     Image errors are counted in the classifier's normalized units, as the release does. The release also adds noise

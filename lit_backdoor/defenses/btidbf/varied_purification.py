@@ -1,4 +1,4 @@
-"""BTI-DBF (P) that does not rest on one inverted trigger: what works at small scale; not in the paper."""
+"""BTI-DBF (P) that does not rest on one inverted trigger: which works at small scale; not in the paper."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ __all__ = ["BTIDBFVariedPurification"]
 class BTIDBFVariedPurification(BTIDBFPurification):
     """Train BTI-DBF's purifier on varied forms of many triggers: each round inverts new ones, and keeps the old ones.
 
-    With a single generator the purifier learns to know its pattern, and the better it does, the less it does to the
-    attacker's. So every round begins with two new generators, of a pattern over the whole image and of one at a small
-    place; the triggers of all rounds so far stay in the lesson, the former in random pieces at random strength, the
-    latter at other places and in other colors, too; and a share of images is covered by random rectangles instead. Over
+    With a single generator the purifier learns that generator's pattern only, and removes the attacker's less and less.
+    So each round trains two new generators, one of a pattern over the whole image and one restricted to a small patch;
+    the purifier learns from the triggers of all rounds so far, the former in random pieces at random strength, the
+    latter also at other places and in other colors; and random rectangles cover a share of the images instead. Over
     the run the purifier's learning rate falls to zero by a half cosine, so that it settles.
 
     Args:

@@ -26,12 +26,12 @@ class TACStampFineTune(TACFineTune):
 
     The stamp x' of a batch is one change of pixels for all of its images, searched anew (`StampSearch`; omega its
     weight) to maximize the distance d along s (`distance_along`) on the net as tuned so far. Latents are not shifted
-    throughout: much of s is what clean images of class p have, and a net takes the harm out of shifted latents by
-    giving up the class, so that nothing is classified as p any more, triggered or not.
+    throughout: s largely overlaps with the clean features of class p, and a net makes shifted latents harmless by
+    abandoning the class, so that nothing is classified as p any more, triggered or not.
 
     A trigger that no search finds outlives the stamps, as SIG's faint pattern does in some runs. So where sigma,
     ``shift``, is above 0, latents are shifted, too (the last term, that of `TACFineTune`), but in the first epochs
-    alone: the net gives the class up, and the backdoor with it; then it learns the class again under the stamps.
+    only: the net abandons the class, and the backdoor with it; then it learns the class again under the stamps.
 
     Args:
         suspect: Path of a suspect bundle, or a classifier (a copy of it is tuned).
