@@ -1,6 +1,7 @@
 """LIRA: what each net learns from, and that the trained trigger is the attack wherever it is used."""
 
 import json
+import re
 
 import pytest
 import tiny
@@ -146,7 +147,8 @@ def test_every_asr_is_that_of_the_trained_trigger(tmp_path, monkeypatch, capsys)
     assert main(["test", "--bundle", str(out / "clean"), "--config", str(data), "--trainer.logger=false",
                  "--trainer.accelerator=cpu", f"--trainer.default_root_dir={tmp_path}"]) == 0  # fmt: skip
     said = capsys.readouterr().out
-    assert f"{by_stage['clean']:.3f}"[:5] in said or str(round(by_stage["clean"], 4)) in said
+    printed = [float(word) for word in re.findall(r"\d\.\d{4,}", said)]
+    assert any(value == pytest.approx(by_stage["clean"], abs=1e-6) for value in printed)
 
 
 def test_another_attack_than_the_suspects_is_refused(tmp_path):

@@ -30,17 +30,10 @@ def mmd2(x, y):
 
 def first_step(stage, plan):
     """Train one step; gives what was logged, and the batch as it was seen."""
-    logged, seen = {}, {}
-
-    class Keep(tiny.pl.Callback):
-        def on_train_batch_start(self, trainer, module, batch, batch_idx):
-            seen.update(batch)
-
-    stage.log_train = lambda size, **values: logged.update(
-        {name: float(value.detach()) for name, value in values.items()}
-    )
-    run(stage, 1, tiny.data(plan, batch_size=48), limit_train_batches=1, callbacks=[Keep()])
-    return logged, seen
+    steps = tiny.recorded(stage)
+    run(stage, 1, tiny.data(plan, batch_size=48), limit_train_batches=1)
+    batch = steps[0].pop("batch")
+    return {name: float(value) for name, value in steps[0].items()}, batch
 
 
 @pytest.mark.parametrize("policy", [None, AllToAll()])

@@ -113,7 +113,7 @@ def test_numbers_keep_their_type(file, tmp_path):
         "from lit_backdoor.chain.compose import compose; from lit_backdoor.chain.run import ChainRun\n"
         "for given in ('1', '1.0', '0.5'):\n"
         f"    run = ChainRun(compose({file!r}, [f'trainer.limit_train_batches={{given}}']), 'tiny', Path('out'))\n"
-        "    print(repr(run._resolve('victim', run._config('victim', {}))['trainer']['limit_train_batches']))"
+        "    print(repr(run._resolve('victim')['trainer']['limit_train_batches']))"
     )
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
     command = [sys.executable, "-W", "ignore", "-c", code]

@@ -4,6 +4,7 @@ import martini_parts
 import pytest
 import tiny
 import torch
+from trigger_parts import stamp
 from walk_parts import classes_of
 
 from lit_backdoor.bundle import open_bundle, save_bundle
@@ -20,6 +21,9 @@ PARTS = {
     "autoencoder": martini_parts.autoencoder,
     "trigger": WaNet,
     "triggers": lambda: [Patch(), Blend()],
+    "patches": lambda: [Patch(), Patch(place="top_left")],
+    "alphas": lambda: [0.5, 0.3],
+    "together": lambda: [0, 1],
 }
 STAMPED = [name for name, cls in TRIGGERS.items() if cls.stamps]
 every_trigger = pytest.mark.parametrize("name", STAMPED)
@@ -40,7 +44,7 @@ def made(name):
 
 @torch.no_grad()
 def stamped(trigger, images=IMAGES, index=INDEX):
-    return torch.stack([getattr(trigger, way)(images, index) for way in ("forward", "poison", "cover")])
+    return torch.stack([stamp(trigger, way, images, index) for way in ("forward", "poison", "cover")])
 
 
 def test_the_walk_finds_triggers():
