@@ -67,9 +67,9 @@ def test_error_of_a_worker_is_told_in_its_own_words(workers):
 
 
 @pytest.mark.parametrize("workers", [0, 1, 2])
-@pytest.mark.parametrize("file", ["epoch=0-step=3.ckpt", "epoch=1-step=5.ckpt"])
+@pytest.mark.parametrize("file", ["epoch=0-step=3.ckpt", "epoch=1-step=6.ckpt"])
 def test_resumed_run_equals_one_that_was_not_stopped(workers, file, tmp_path):
-    """At an epoch's end and within one; three steps an epoch."""
+    """At epochs' ends; three steps an epoch."""
 
     def run(folder, ckpt=None):
         stage, data = PoisonedTraining(tiny.classifier()), tiny.data(tiny.attack(), num_workers=workers)
