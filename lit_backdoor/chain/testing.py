@@ -77,7 +77,7 @@ def check_stage(
         _check_trainer(trainer, here)
         _check_optimizers(config["model"])
         _open_data(data, config["data"], stage.views, set() if opened is None else opened)
-    except (ValueError, MisconfigurationException) as error:
+    except (ValueError, TypeError, MisconfigurationException) as error:
         raise ValueError(f"Stage '{name}' of the chain: {error}") from error
     classes = _classes(data)
     _check_target(name, config["model"].get("init_args", {}).get("target"), classes)

@@ -74,9 +74,12 @@ def test_lengths_among_a_model_s_arguments_become_epochs_and_their_sum_the_train
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("{unlearn_steps: -3}", "Expected 'unlearn_steps' of Unlearning to be a whole number of steps, got -3"),
+        ("{unlearn_steps: -3}", "Expected 'unlearn_steps' of BTIDBFUnlearning to be a whole number of steps, got -3"),
         ("{unlearn_steps: 3, unlearn_epochs: 2}", "Expected 'unlearn_steps' or 'unlearn_epochs' .*, got both"),
-        ("{unlaern_steps: 3}", "Unknown argument of Unlearning at 'stages.clean.model' 'unlaern_steps'. Did you mean"),
+        (
+            "{unlaern_steps: 3}",
+            "Unknown argument of BTIDBFUnlearning at 'stages.clean.model' 'unlaern_steps'. Did you mean",
+        ),
     ],
 )
 def test_lengths_that_say_nothing_are_refused(file, arguments, message):

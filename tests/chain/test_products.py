@@ -176,7 +176,7 @@ def test_a_chain_may_have_several_bases(tmp_path):
     mine = written(tmp_path / "mine.yaml", "format: 1\nbase: [atclean_mixed, other.yaml]\nseed: 9\n")
     written(tmp_path / "other.yaml", "format: 1\nstages: {clean: {model: {init_args: {batch_norm: eval}}}}\n")
     chain = compose(mine)
-    assert chain["stages"]["clean"]["model"]["init_args"] == {"mix": "both", "batch_norm": "eval"}
+    assert chain["stages"]["clean"]["model"]["init_args"] == {"batch_norm": "eval"}
     assert chain["seed"] == 9
 
 

@@ -27,7 +27,7 @@ MOMENTS = [
     ("lit_backdoor.chain.run.read_history", 1),
     ("lit_backdoor.chain.testing.test_bundle", 2),
     ("lit_backdoor.defenses.atclean.generator.CollisionGenerator.on_save_checkpoint", 2),
-    ("lit_backdoor.stages.fine_tune.UnlearningFineTune.lesson", 2),
+    ("lit_backdoor.stages.unlearning.UnlearningFineTune.losses", 2),
     ("lit_backdoor.chain.run.collect", 1),
 ]
 

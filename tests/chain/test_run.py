@@ -21,6 +21,7 @@ def test_results_have_the_documented_shape(finished):
     assert json.loads((out / "results.json").read_text()) == results
     assert set(results) == {
         "format", "chain", "setup", "attack", "seed", "data", "counts", "versions", "hardware", "stages", "summary",
+        "access", "selection",
     }  # fmt: skip
     assert (results["format"], results["chain"], results["seed"]) == (1, "tiny", 5)
     data = results["data"]
