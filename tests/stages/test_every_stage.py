@@ -7,7 +7,7 @@ import tiny
 import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from torch import nn
-from walk_parts import DEFENSES, FIT, PREDICT, STAGES, data, epochs, made, trial_data, trained
+from walk_parts import DEFENSES, FIT, PREDICT, STAGES, data, epochs, made, trained, trial_data
 
 from lit_backdoor.bundle import open_bundle
 from lit_backdoor.errors import DivergedError
