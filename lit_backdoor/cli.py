@@ -96,7 +96,7 @@ def _report(error: Exception) -> int:
     if isinstance(error, RuntimeError) and text.startswith("Error(s) in loading state_dict"):
         return _fail(f"The checkpoint's weights do not fit the net of this configuration: {first_lines(text)}")
     if isinstance(error, EOFError) or (isinstance(error, RuntimeError) and "PytorchStreamReader" in text):
-        return _fail(f"The checkpoint is empty or was cut off; it cannot be read. {first_lines(text)}")
+        return _fail(f"The checkpoint is empty or was cut off; it cannot be read. {first_lines(text)}".rstrip())
     if isinstance(error, RuntimeError) and ("PytorchStreamWriter" in text or "iostream error" in text):
         return _fail(f"Could not write a checkpoint; is the disk full? ({text.splitlines()[0]})")
     if isinstance(error, RuntimeError) and text.startswith("Early stopping conditioned on metric"):

@@ -61,9 +61,13 @@ def settings(what: str, value: Any, kind: type[T]) -> T | None:
     raise ValueError(f"Expected {what} as {kind.__name__}(…) or None, got {value!r}.")
 
 
+_LONGEST = 200
+
+
 def first_lines(text: str, count: int = 4) -> str:
-    """Put the first lines of a long message into one, and say how many were left out."""
+    """Put the first lines of a long message into one, each cut where it is long, and say how many were left out."""
     lines = [line.strip() for line in text.splitlines()]
+    lines = [line if len(line) <= _LONGEST else f"{line[:_LONGEST]} …" for line in lines]
     return " ".join(lines[:count]) + (f" … and {len(lines) - count} more." if len(lines) > count else "")
 
 

@@ -214,7 +214,10 @@ def _check_checkpoint(path: str | None) -> None:
     """Refuse a file that no Trainer wrote, which Lightning would stumble over; names as ``last`` it looks up itself."""
     if path is None or not Path(path).is_file():
         return
-    content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except (LookupError, TypeError, AttributeError) as error:  # what torch's reader raises on bytes that are no pickle
+        raise ValueError(f"Expected a checkpoint that a Trainer wrote at '{path}', got no pickle ({error}).") from error
     stated = content.get("pytorch-lightning_version") if isinstance(content, dict) else None
     if not isinstance(stated, str) or not isinstance(content.get("state_dict"), dict):
         raise ValueError(

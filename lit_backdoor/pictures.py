@@ -17,6 +17,7 @@ __all__ = ["MOST_PIXELS", "READER", "decode", "open_picture", "picture_size", "p
 READER = 2  # part of the names of cached pixels; to be raised whenever a file gives other pixels
 MOST_PIXELS = 2**26  # 200 MB as RGB
 LONGEST_SIDE = 2**15
+_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # Pillow would start a program for others, such as EPS
 _ORIENTATION = 0x0112
 _LARGE_GREY = 65535
 
@@ -39,7 +40,7 @@ def open_picture(data: bytes | str | Path, where: str) -> Iterator[Image.Image]:
     if isinstance(data, bytes) and not data:
         raise ValueError(f"{where}: the image has zero bytes.")
     try:
-        with Image.open(io.BytesIO(data) if isinstance(data, bytes) else data) as image:
+        with Image.open(io.BytesIO(data) if isinstance(data, bytes) else data, formats=_FORMATS) as image:
             width, height = image.size
             if width * height > MOST_PIXELS or max(width, height) > LONGEST_SIDE:
                 raise ValueError(

@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import resource
 import sys
+import tempfile
 import time
 from dataclasses import dataclass
 from hashlib import sha256
@@ -101,6 +102,7 @@ def _child(work, arguments, pipe):
     deeds = []
     os.environ |= {"TMPDIR": work, "LIT_BACKDOOR_CACHE": f"{work}/cache", "HOME": work}
     os.environ.pop("LIT_BACKDOOR_TRACEBACK", None)
+    tempfile.tempdir = None  # chosen by the fork server already
     os.chdir(work)
     sys.dont_write_bytecode = True
     with Path("said").open("wb") as said:
@@ -158,7 +160,7 @@ def check(folder, arguments, *says):
     precious.write_text("mine")
     outcome = run(folder, arguments)
     lines = [line for line in outcome.error.splitlines() if line.startswith("lit-backdoor: ")]
-    assert not outcome.deeds
+    assert not outcome.deeds, outcome.deeds
     assert precious.read_text() == "mine"
     assert not marker(folder).exists()
     assert "Traceback" not in outcome.error

@@ -8,6 +8,7 @@ from lit_backdoor.chain.compose import compose
 from lit_backdoor.chain.fill import check
 from lit_backdoor.chain.run import ChainRun
 from lit_backdoor.chain.testing import build
+from lit_backdoor.cli import main
 from lit_backdoor.presets import METHOD_FILE, find_config, list_configs, read_config
 from lit_backdoor.triggers import Attack
 
@@ -51,6 +52,14 @@ def test_every_defense_goes_with_every_setup_and_is_planned_on_signs(name, tmp_p
     plan = ChainRun(chain, name, tmp_path / "out").plan()
     assert [stage for stage, _, _ in plan] == list(chain["stages"])
     assert not (tmp_path / "out").exists()  # a plan writes nothing
+
+
+@pytest.mark.parametrize("name", list_configs("defenses"))
+def test_dry_run_of_every_defense_passes(name, tmp_path, capsys):
+    settings = [word for setting in SMALL for word in ("--set", setting)]
+    assert main(["chain", name, "--setup", "signs_mini", "--dry-run", "--out", str(tmp_path / "out"), *settings]) == 0
+    assert not (tmp_path / "out").exists()
+    assert "signs_mini" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("name", list_configs("defenses"))

@@ -12,7 +12,7 @@ import lit_backdoor
 from lit_backdoor.data import CropFlip
 from lit_backdoor.defenses.btidbf import Decoupling, InversionSettings
 from lit_backdoor.defenses.martini import ReconstructionSettings
-from lit_backdoor.models import ConvEncoder, Purified
+from lit_backdoor.models import Purified
 from lit_backdoor.recipe import arguments_of
 from lit_backdoor.stages import AttackTraining, Stage, StampSearch
 from lit_backdoor.triggers import Attack, GeneratorTrigger, MaskedPattern
@@ -62,13 +62,6 @@ DEFENSES = [
 ]
 
 
-def seeded(maker, *arguments):
-    """Make a net from a seed of its own."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        return maker(*arguments)
-
-
 SHORT = {
     "rounds": 1,
     "unlearn_epochs": 1,
@@ -76,7 +69,7 @@ SHORT = {
     "images_at_once": 64,
     "num_classes": tiny.CLASSES,
     "width": 4,
-    "encoder": lambda: seeded(ConvEncoder, 4),
+    "encoder": lambda: martini_parts.autoencoder().encoder,
     "forget_epochs": 1,
     "generator": lambda: tiny.unet(),
     "purifier": lambda: tiny.unet(),
@@ -139,6 +132,6 @@ def trained(stage):
     return [p for each in stage.trainer.optimizers for group in each.param_groups for p in group["params"]]
 
 
-def data_to_test(name, selection, bundle):
+def trial_data(name, selection, bundle):
     """Data for the test of a stage's bundle: under the attack that the bundle carries, if the stage trained it."""
     return data(name, selection, str(bundle) if issubclass(STAGES[name], AttackTraining) else None)

@@ -162,15 +162,9 @@ def _ordered(stages: dict[str, Any]) -> dict[str, Any]:
 
 def _parse(value: str, text: str) -> Any:
     try:
-        parsed = read_yaml(value)
+        return read_yaml(value)
     except ValueError as error:
         raise ValueError(f"The value of --set {text} is not YAML: {error}") from error
-    if isinstance(parsed, str):  # YAML 1.1 reads 1e-4 as a text
-        try:
-            return float(parsed)
-        except ValueError:
-            return parsed
-    return parsed
 
 
 def stage_config(chain: Mapping[str, Any], name: str) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import pytest
 import tiny
 import torch
 from ddp_parts import as_rank, free_port
-from walk_parts import STAGES, data, epochs, made, tested_data
+from walk_parts import STAGES, data, epochs, made, trial_data
 
 from lit_backdoor.bundle import open_bundle
 from lit_backdoor.stages import AttackTraining, Evaluation, Phased
@@ -15,9 +15,9 @@ from lit_backdoor.stages import AttackTraining, Evaluation, Phased
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
-def tested(name, selection, bundle, **options):
+def numbers(name, selection, bundle, **options):
     """Test a stage's bundle; gives its numbers."""
-    datamodule = tested_data(name, selection, bundle)
+    datamodule = trial_data(name, selection, bundle)
     found = tiny.trainer(**options).test(Evaluation(str(bundle)), datamodule, verbose=False)
     return {key: value for result in found for key, value in result.items()}
 
@@ -33,7 +33,7 @@ def run(name, victim, selection, folder, strategy):
     else:
         trainer.predict(stage, data(name, selection), return_predictions=False)
     stage.export(folder / "bundle")
-    return tested(name, selection, folder / "bundle", **options)
+    return numbers(name, selection, folder / "bundle", **options)
 
 
 def walk(rank, world_size, victim, selection, folder, port):
@@ -67,7 +67,7 @@ def test_stage_runs_in_two_processes_and_its_bundle_is_tested_in_one(name, two, 
     assert isinstance(first[name], dict), first[name]
     assert second[name] == pytest.approx(first[name], nan_ok=True, abs=0)
     bundle = open_bundle(folder / name / "bundle", STAGES[name].kind)
-    one = tested(name, selection, bundle.path)
+    one = numbers(name, selection, bundle.path)
     assert one.keys() == first[name].keys()
     assert first[name] == pytest.approx(one, nan_ok=True, abs=1e-6, rel=1e-6)
 

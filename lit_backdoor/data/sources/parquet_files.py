@@ -14,6 +14,7 @@ __all__ = ["find_shards", "metadata_names", "open_parquet", "read_column", "read
 
 _PREFIXES: dict[Part, tuple[str, ...]] = {"train": ("train",), "test": ("test", "validation", "valid", "val")}
 _RATIO, _FREE = 64, 2**28  # what a file may unfold to: so many times its size, and at least 256 MB
+_ROWS_AT_ONCE = 4  # images or texts: a file may hold a large one once and name it in every row
 
 
 def find_shards(given: str | Sequence[str], part: Part) -> list[Path]:
@@ -91,8 +92,10 @@ def read_columns(path: Path, columns: Sequence[str], limit: int | None = None) -
     if not file.metadata.num_rows:
         raise ValueError(f"'{path}' has no rows.")
     batches, count, size, most = [], 0, 0, _RATIO * path.stat().st_size + _FREE
+    plain = all(pa.types.is_primitive(file.schema_arrow.field(name).type) for name in columns)
+    rows = limit or (128 if plain else _ROWS_AT_ONCE)
     try:
-        for batch in file.iter_batches(limit or 128, columns=list(columns)):
+        for batch in file.iter_batches(rows, columns=list(columns)):
             batches.append(batch)
             count, size = count + len(batch), size + batch.nbytes
             if size > most:
