@@ -1,5 +1,7 @@
 """The smallest parts that every stage runs on."""
 
+import tempfile
+
 import lightning.pytorch as pl
 import torch
 import yaml
@@ -50,6 +52,7 @@ def trainer(**options):
     given = {
         "accelerator": "cpu", "devices": 1, "logger": False, "enable_progress_bar": False, "max_epochs": 1,
         "enable_model_summary": False, "enable_checkpointing": False, "num_sanity_val_steps": 0,
+        "default_root_dir": tempfile.gettempdir(),
     }  # fmt: skip
     return pl.Trainer(**{**given, **options})
 
