@@ -79,10 +79,13 @@ def _configs(kind: str) -> list[tuple[str, str]]:
 
 
 def _defenses() -> list[tuple[str, str]]:
-    """Name every defense and variant; the one that a method recommends is marked."""
+    """Name every defense and variant, without controls and ablations; the one that a method recommends is marked."""
     rows = []
     for key, path in list_configs("defenses").items():
-        recommended = _method(path.parent).get("recommended") in (key, key.rpartition("/")[2])
+        method, name = _method(path.parent), key.rpartition("/")[2]
+        if name in (method.get("controls") or ()):
+            continue
+        recommended = method.get("recommended") in (key, name)
         rows.append((_shortest(key), f"{_described(path)}{' (recommended)' if recommended else ''}"))
     return rows
 
@@ -99,9 +102,10 @@ def _key(path: Path) -> str:
 
 
 def _shortest(key: str) -> str:
-    """Give the name of a defense without its folder, where no other has it."""
-    short = key.rpartition("/")[2]
-    return key if sum(other.rpartition("/")[2] == short for other in list_configs("defenses")) > 1 else short
+    """Give the name of a defense without its folder if that says its method and no other has it."""
+    folder, _, short = key.rpartition("/")
+    alone = sum(other.rpartition("/")[2] == short for other in list_configs("defenses")) == 1
+    return short if alone and short.startswith(folder) else key
 
 
 def _method(folder: Path) -> dict[str, Any]:
