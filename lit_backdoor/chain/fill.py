@@ -190,7 +190,8 @@ def _fill_epochs(chain: dict[str, Any], name: str, lengths: list[_Length], data:
             trainer["max_epochs"] = max(passes or 1, round(steps / each))
     elif passes is not None:
         trainer.setdefault("max_epochs", passes)
-    planned = load_class(stage["model"]["class_path"]).planned_epochs is not Stage.planned_epochs
+    cls = load_class(stage["model"]["class_path"])  # what is no stage is refused when the chain is checked
+    planned = getattr(cls, "planned_epochs", Stage.planned_epochs) is not Stage.planned_epochs
     if planned and trainer.get("max_epochs") is None and "max_epochs" not in section(chain, "trainer"):
         model = copied(stage["model"])
         for argument in section(stage, "inputs"):

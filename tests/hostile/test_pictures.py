@@ -54,21 +54,18 @@ PICTURES = {
     "giant TIFF": tiff,
     "endless": lambda p: p.symlink_to("/dev/zero"),
     "link to nothing": lambda p: p.symlink_to("nothing"),
-    "pickled array": lambda p: np.save(p.open("wb"), np.array([Payload(p.parents[3])], object), allow_pickle=True),
+    "pickled array": lambda p: np.save(p.open("wb"), np.array([Payload(p.parents[4])], object), allow_pickle=True),
 }
 
 
 def folder_of(work, make):
-    """An image folder whose second picture is hostile."""
+    """An image folder whose first class is hostile: whichever rows are trained on, some are."""
     for part in ("train", "test"):
         for label in range(2):
             place = work / "images" / part / f"class{label}"
             place.mkdir(parents=True)
             for number in range(20 if part == "train" else 4):
-                picture(place / f"{number:02}.png")
-    hostile = work / "images" / "train" / "class0" / "01.png"
-    hostile.unlink()
-    make(hostile)
+                (make if (part, label) == ("train", 0) else picture)(place / f"{number:02}.png")
     parts = {part: str(work / "images" / part) for part in ("train", "test")}
     return {"class_path": "lit_backdoor.data.sources.ImageFolderSource", "init_args": {**parts, "size": SIDE}}
 
@@ -83,7 +80,7 @@ def fitted(work, source):
 def test_picture_of_a_folder(tmp_path, name):
     work = tmp_path / "work"
     source = folder_of(work, PICTURES[name])
-    check(tmp_path, fitted(work, source), "01.png")
+    check(tmp_path, fitted(work, source), "class0")
 
 
 @pytest.mark.parametrize("name", [name for name in PICTURES if name != "pickled array"])
