@@ -115,8 +115,10 @@ def _check_plain(cls: Any, given: Mapping[str, Any], path: str) -> None:
 
 def plain_kind(cls: Any, name: str) -> type | None:
     """Give the class of an argument whose annotation says it, so that only its own arguments need to be given."""
-    hints = get_type_hints(inspect.getattr_static(cls, "__init__")) if isinstance(cls, type) else {}
-    kinds = [kind for kind in get_args(hints.get(name)) or (hints.get(name),) if kind is not type(None)]
+    owners = [owner for owner in cls.__mro__ if "__init__" in vars(owner)] if isinstance(cls, type) else []
+    hints = (get_type_hints(vars(owner)["__init__"]) for owner in owners)  # what goes on to a base is annotated there
+    hint = next((found[name] for found in hints if name in found), None)
+    kinds = [kind for kind in get_args(hint) or (hint,) if kind is not type(None)]
     return kinds[0] if len(kinds) == 1 and isinstance(kinds[0], type) and kinds[0] is not dict else None
 
 
