@@ -38,3 +38,11 @@ def test_yaml_that_stands_for_too_much_is_refused(text):
 def test_aliases_and_merges_that_stay_small_are_read():
     assert read_yaml("a: &a {x: 1, y: 2}\nb: {<<: *a, y: 3}\nc: [*a, *a]")["b"] == {"x": 1, "y": 3}
     assert read_yaml(MERGES)["a8"] == {"x": 1}
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("1e-4", 1e-4), ("{lr: 1e30}", {"lr": 1e30}), ("2.5E+3", 2500.0), ("96e014712d23", "96e014712d23"), ("1e", "1e")],
+)
+def test_numbers_with_exponents_are_numbers_and_keys_are_texts(text, value):
+    assert read_yaml(text) == value
