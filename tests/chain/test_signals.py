@@ -20,7 +20,8 @@ WORKERS = ["data.init_args.num_workers=2"]
 
 def started(arguments, folder):
     """Start a command in a process group of its own; what it says goes to a file."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "LIT_BACKDOOR_CACHE": str(folder / "cache")}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "LIT_BACKDOOR_CACHE": str(folder / "cache"),
+                   "OMP_NUM_THREADS": "1"}  # other tests run beside  # fmt: skip
     with (folder / "said").open("w") as said:
         return subprocess.Popen([sys.executable, "-W", "ignore", "-m", "lit_backdoor", *arguments], cwd=folder,
                                 stderr=said, stdout=said, env=environment, start_new_session=True)  # fmt: skip
@@ -38,7 +39,7 @@ def running(folder):
     return found
 
 
-def wait_for(pattern, folder, process, seconds=90):
+def wait_for(pattern, folder, process, seconds=300):
     deadline = time.monotonic() + seconds
     while not list(folder.glob(pattern)):
         assert process.poll() is None, (folder / "said").read_text()
