@@ -45,7 +45,7 @@ class Stage(StageInputs):
         verb: How the stage is run.
         kind: Kind of its bundle; None where it exports nothing.
         evaluation: The evaluator of the last validation or test.
-        amid_epoch: Whether the run resumed inside the current epoch, not at its start.
+        mid_epoch: Whether the run resumed inside the current epoch, not at its start.
     """
 
     views: ClassVar[tuple[str, ...]] = ("root",)
@@ -55,7 +55,7 @@ class Stage(StageInputs):
     def __init__(self) -> None:
         super().__init__()
         self.evaluation = Evaluator()
-        self.amid_epoch = False
+        self.mid_epoch = False
         self._resumed: dict[str, Any] | None = None  # the checkpoint of which a part is still to be checked
         self._trained = self.verb == "predict"  # or loaded, or never trained at all
         self._begun = -1  # the last epoch that began in this process
@@ -137,17 +137,17 @@ class Stage(StageInputs):
 
     def on_train_epoch_start(self) -> None:
         """Begin the epoch."""
-        self._begin(amid=False)
+        self._begin(mid=False)
 
-    def _begin(self, amid: bool) -> None:
-        self._begun, self.amid_epoch, self._tally = self.current_epoch, amid, Tally()
+    def _begin(self, mid: bool) -> None:
+        self._begun, self.mid_epoch, self._tally = self.current_epoch, mid, Tally()
         self.begin_epoch()
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> int | None:
         """Make the step's randomness a function of seed, epoch, batch and rank."""
         rules.check_batch(type(self).__name__, batch)
         if self._begun != self.current_epoch:  # Lightning skips the hook in the epoch that a run resumes at
-            self._begin(amid=batch_idx > 0)
+            self._begin(mid=batch_idx > 0)
         rules.seed_step((self.seed, self.current_epoch, batch_idx, self.global_rank), self.device)
         return None
 

@@ -111,7 +111,7 @@ class Phased(Stage):
     def begin_epoch(self) -> None:
         """Begin a phase where it is due, and set the modes, which Lightning's train mode undoes."""
         span = self.span
-        if self.current_epoch == span.start and not self.amid_epoch:  # else its beginning is in the checkpoint
+        if self.current_epoch == span.start and not self.mid_epoch:  # else its beginning is in the checkpoint
             self.begin_phase(span)
             self.optimizer_of(span.phase).optimizer.state.clear()
         self._give_gradients_to(self._turn[span.phase])

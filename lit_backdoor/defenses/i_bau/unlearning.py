@@ -86,7 +86,7 @@ class ImplicitUnlearning(FineTune):
     def begin_epoch(self) -> None:
         """Search the change against the suspect as tuned so far."""
         super().begin_epoch()
-        if self.amid_epoch:
+        if self.mid_epoch:
             return
         change = torch.zeros_like(self.change)
         for _ in range(self.search_passes):

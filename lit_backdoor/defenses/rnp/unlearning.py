@@ -51,7 +51,7 @@ class RNPUnlearning(FineTune):
     def begin_epoch(self) -> None:
         """Measure whether there is anything left to unlearn."""
         super().begin_epoch()
-        if not self.amid_epoch:
+        if not self.mid_epoch:
             self.finished = self.root_accuracy(self.classifier) < self.floor
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> int | None:

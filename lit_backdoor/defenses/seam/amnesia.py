@@ -71,7 +71,7 @@ class SelectiveAmnesia(FineTune):
     def begin_epoch(self) -> None:
         """Go on to recover where enough is forgotten."""
         super().begin_epoch()
-        if self.recovering_from >= 0 or self.amid_epoch:
+        if self.recovering_from >= 0 or self.mid_epoch:
             return
         accuracy, enough = self._accuracy(), min(2 / self.classifier.num_classes, 0.6)
         if accuracy < enough or self.current_epoch >= self.forget_epochs:
