@@ -128,6 +128,8 @@ class Stage(StageInputs):
     def on_fit_start(self) -> None:
         """Note that this process trains the stage, so that it may be tested; label a root set that has no labels."""
         rules.check_length(lambda name: getattr(self.trainer, name))
+        for optimizer in self.trainer.optimizers:
+            rules.check_rates(optimizer)
         if self._resumed is not None:
             check_optimizers(self._resumed, self.trainer)
             self._resumed = None

@@ -12,7 +12,7 @@ from torch.optim import Adam, Optimizer
 
 from lit_backdoor.defenses.btidbf.inverting import Generator, Inverting
 from lit_backdoor.defenses.btidbf.settings import Decoupling, InversionSettings
-from lit_backdoor.errors import check_share, one_of
+from lit_backdoor.errors import check_rate, check_share, one_of
 from lit_backdoor.functional.decoupling import error, replace_share
 from lit_backdoor.models import Classifier, Frozen, Purified, UNet
 from lit_backdoor.stages.base import Batch
@@ -81,7 +81,7 @@ class BTIDBFPurification(Inverting):
         self._purifier = purifier
         self.lesson = one_of("lesson", lesson, ("all", "part"))
         self.part = check_share("the share of generated images", share, closed=True)
-        self.lr = lr
+        self.lr = check_rate("the purifier's lr", lr)
         self.noise = noise
         self.image_weight, self.far_weight = image_weight, far_weight
         self.feature_weight, self.benign_weight = feature_weight, benign_weight

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -105,5 +106,5 @@ class InversionSettings:
 
 
 def _positive(name: str, value: float) -> None:
-    if not value > 0:
-        raise ValueError(f"Expected {name} > 0, got {value}.")
+    if not 0 < value < math.inf:
+        raise ValueError(f"Expected {name} > 0 and finite, got {value}.")
