@@ -12,6 +12,7 @@ import lit_backdoor
 from lit_backdoor.data import CropFlip
 from lit_backdoor.defenses.btidbf import Decoupling, InversionSettings
 from lit_backdoor.defenses.martini import ReconstructionSettings
+from lit_backdoor.defenses.pgbd import TeacherMapping
 from lit_backdoor.models import Purified
 from lit_backdoor.recipe import arguments_of
 from lit_backdoor.stages import AttackTraining, Stage, StampSearch
@@ -74,6 +75,7 @@ SHORT = {
     "generator": lambda: tiny.unet(),
     "purifier": lambda: tiny.unet(),
     "search": lambda: StampSearch(steps=2),
+    "mapping": lambda: TeacherMapping("test_vit", size=32, components=8, images=6, epochs=1),
     "decoupling": lambda: Decoupling(epochs=1),
     "inversion": lambda: InversionSettings(epochs=1, first_epochs=1),
     "reconstruction": lambda: ReconstructionSettings(**martini_parts.QUICK),
