@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from lightning.pytorch.cli import OptimizerCallable
@@ -12,7 +12,7 @@ from torch import Tensor
 from lit_backdoor.functional.wrong_labels import wrong_labels
 from lit_backdoor.models import Classifier
 from lit_backdoor.stages import Batch, FineTune
-from lit_backdoor.stages.optim import Schedule, adam_for_generators
+from lit_backdoor.stages.optim import adam_for_generators
 
 __all__ = ["SelectiveAmnesia"]
 
@@ -29,8 +29,7 @@ class SelectiveAmnesia(FineTune):
         suspect: Path of a suspect bundle, or a classifier (a copy of it is tuned).
         forget_epochs: The most epochs of forgetting, >= 0. Release: 10.
         optimizer: Makes the optimizer; default Adam 1e-3, the release's.
-        schedule: What the learning rate does over the run.
-        batch_norm: ``train`` uses and updates batch statistics, ``eval`` keeps the suspect's running ones.
+        **options: Further arguments of `FineTune`.
 
     Raises:
         ValueError: If ``forget_epochs`` is negative, or an option unknown; when run, if no epoch is left to recover in.
@@ -44,10 +43,9 @@ class SelectiveAmnesia(FineTune):
         suspect: str | Classifier,
         forget_epochs: int = 10,
         optimizer: OptimizerCallable = adam_for_generators,
-        schedule: Schedule = "constant",
-        batch_norm: Literal["train", "eval"] = "train",
+        **options: Any,
     ) -> None:
-        super().__init__(suspect, optimizer, schedule, batch_norm)
+        super().__init__(suspect, optimizer, **options)
         if forget_epochs < 0:
             raise ValueError(f"Expected forget_epochs of at least 0, got {forget_epochs}.")
         self.forget_epochs = forget_epochs
