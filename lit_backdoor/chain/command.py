@@ -225,7 +225,7 @@ _EXPECTED = (
 
 
 def _quiet() -> None:
-    """Leave out what Lightning says at every start, so that one line a stage stands out."""
+    """Leave out what Lightning says at every start, so that a stage is one line."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     for text in _EXPECTED:

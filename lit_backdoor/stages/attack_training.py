@@ -51,7 +51,7 @@ class AttackTraining(PoisonedTraining):
         self.trigger_optimizer = trigger_optimizer
         self.automatic_optimization = False
 
-    # What a subclass says.
+    # Override in subclasses.
 
     @abstractmethod
     def trigger_losses(self, batch: Batch) -> dict[str, Tensor]:

@@ -61,7 +61,7 @@ class Stage(StageInputs):
         self._begun = -1  # the last epoch that began in this process
         self._tally = Tally()
 
-    # What a subclass says.
+    # Override in subclasses.
 
     def build(self) -> None:
         """Make the nets. Called once, by `configure_model`."""
