@@ -12,6 +12,7 @@ from pathlib import Path
 
 from lit_backdoor import __version__
 from lit_backdoor.completion import SHELLS, PrintCompletion
+from lit_backdoor.memory import keep_memory
 from lit_backdoor.signals import Stopped, end_children, listening, received
 
 __all__ = ["main"]
@@ -31,8 +32,9 @@ def main(args: Sequence[str] | None = None) -> int:
 
     It is 0, 1 for a run that was stopped, 2 for wrong input, 128 + the number of a signal (130 on Ctrl-C).
     """
-    if args is not None:  # inside another program, whose signals are its own
+    if args is not None:  # inside another program, whose signals and memory are its own
         return _run(list(args))
+    keep_memory()
     with listening():
         code = _run(sys.argv[1:])
         if received() is not None:

@@ -54,6 +54,7 @@ def test_every_defense_goes_with_every_setup_and_is_planned_on_signs(name, tmp_p
     assert not (tmp_path / "out").exists()  # a plan writes nothing
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", list_configs("defenses"))
 def test_dry_run_of_every_defense_passes(name, tmp_path, capsys):
     settings = [word for setting in SMALL for word in ("--set", setting)]

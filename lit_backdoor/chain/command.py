@@ -27,9 +27,8 @@ from lit_backdoor.chain.run import ChainRun
 from lit_backdoor.chain.testing import build_data
 from lit_backdoor.data import BackdoorDataModule
 from lit_backdoor.disk import check_claim, claim, clean_name
+from lit_backdoor.page.words import title
 from lit_backdoor.recipe import trusting
-from lit_backdoor.report import write_report
-from lit_backdoor.report.run import title
 
 __all__ = ["chain_command", "run_chain", "sweep"]
 
@@ -104,7 +103,7 @@ def chain_command(given: argparse.Namespace) -> int:
                     console.print(line, soft_wrap=True)
                 continue
             results = run.run()
-            report = None if given.no_report else write_report(run.out, _data(run), _command(given, chain["seed"]))
+            report = None if given.no_report else _report(run, _command(given, chain["seed"]))
         _table(console, results)
         console.print(f"results  {run.out / 'results.json'}", soft_wrap=True)
         if report is not None:
@@ -170,6 +169,13 @@ def _short(value: Any) -> str:
     """Write a value as part of a folder's name: of something described at length the class alone."""
     named = value.get("class_path") if isinstance(value, Mapping) else None
     return re.sub(r"[^\w.+-]+", "_", str(named).rpartition(".")[2] if named else str(value))[:60]
+
+
+def _report(run: ChainRun, command: str) -> Path:
+    """Write the report."""
+    from lit_backdoor.report import write_report  # its libraries take a second to load
+
+    return write_report(run.out, _data(run), command)
 
 
 def _data(run: ChainRun) -> BackdoorDataModule:

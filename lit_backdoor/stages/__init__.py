@@ -6,6 +6,7 @@ from lit_backdoor.stages.averaged import AveragedFineTune
 from lit_backdoor.stages.base import Batch, Outcome, Stage
 from lit_backdoor.stages.bundle_writer import BundleWriter
 from lit_backdoor.stages.callbacks import AttackSuccessCallback
+from lit_backdoor.stages.compiled import CompiledNets
 from lit_backdoor.stages.from_scratch import FromScratch
 from lit_backdoor.stages.generator_training import GeneratorTraining
 from lit_backdoor.stages.imported import ImportedSuspect
@@ -36,6 +37,7 @@ __all__ = [
     "AveragedFineTune",
     "Batch",
     "BundleWriter",
+    "CompiledNets",
     "Evaluation",
     "FineTune",
     "FloodingTraining",

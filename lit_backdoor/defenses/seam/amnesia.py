@@ -49,6 +49,7 @@ class SelectiveAmnesia(FineTune):
         if forget_epochs < 0:
             raise ValueError(f"Expected forget_epochs of at least 0, got {forget_epochs}.")
         self.forget_epochs = forget_epochs
+        self.forgetting = True
 
     def build(self) -> None:
         """Open the suspect; which phase it is in is part of a checkpoint."""
@@ -69,8 +70,11 @@ class SelectiveAmnesia(FineTune):
     def begin_epoch(self) -> None:
         """Go on to recover where enough is forgotten."""
         super().begin_epoch()
-        if self.recovering_from >= 0 or self.mid_epoch:
-            return
+        if self.recovering_from < 0 and not self.mid_epoch:
+            self._end_forgetting()
+        self.forgetting = bool(self.recovering_from < 0)
+
+    def _end_forgetting(self) -> None:
         accuracy, enough = self._accuracy(), min(2 / self.classifier.num_classes, 0.6)
         if accuracy < enough or self.current_epoch >= self.forget_epochs:
             if accuracy >= enough:
@@ -85,7 +89,7 @@ class SelectiveAmnesia(FineTune):
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Compute the cross-entropy of wrong labels at first, then of true ones."""
-        if self.recovering_from < 0:
+        if self.forgetting:
             batch = {**batch, "label": wrong_labels(batch["label"], self.classifier.num_classes)}
         return super().losses(batch)
 
