@@ -19,6 +19,7 @@ __all__ = [
     "copy_whole",
     "finished",
     "keep_newest_checkpoint",
+    "mark_work",
     "newest_checkpoint",
     "read_history",
     "write_whole",
@@ -68,6 +69,12 @@ def check_work(work: Path) -> None:
             f"Expected {linked or work} to be the working folder of an earlier run, got something else. Move it "
             "elsewhere, or give another --out."
         )
+
+
+def mark_work(work: Path, key: str) -> None:
+    """Mark a stage's working folder as ours, if it is not yet: a run writes only where a later one may go on."""
+    if not (work / "key").is_file():
+        write_whole(work / "key", key)
 
 
 def read_history(work: Path) -> list[dict[str, float]]:
