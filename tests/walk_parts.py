@@ -102,6 +102,7 @@ def made(name, victim, folder, **options):
         "purified": lambda: Purified(tiny.unet(), tiny.classifier()),
         "unlearned": lambda: tiny.classifier(seed=1),
         "teacher": lambda: tiny.classifier(seed=1),
+        "tuned": lambda: tiny.classifier(seed=1),
         "weights": str(weights),
     }
     if name == "StampedUnlearning":  # its mask is what an inversion gives
