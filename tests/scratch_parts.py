@@ -34,9 +34,9 @@ def selection(folder, rows):
     return str(save_bundle(folder, kind="selection", tensors={"indices": torch.as_tensor(rows)}).path)
 
 
-def rows_by_role(role=None):
+def rows_by_role(role=None, plan=None):
     """The rows of the questioned set that are poisoned, or are not."""
-    data = tiny.data(tiny.attack(), source=tiny.source(ROWS))
+    data = tiny.data(plan or tiny.attack(), source=tiny.source(ROWS))
     view = data.get_view("questioned")
     return view.index[(view.role == Role.POISON) == (role == Role.POISON)]
 
