@@ -85,7 +85,9 @@ class ProgressiveIsolation(SuspiciousSelection):
 
     def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Go over all rows, in the first step and in every process: isolation compares rows with each other."""
-        for part in self.passes("questioned") if not self.columns else ():
+        if self.columns:
+            return
+        for part in self.passes("questioned"):
             peaks = logits_and_peaks(self.net.module, self.norms, part["image"])[1]
             self.columns.append((part["index"].cpu(), self.score(part).cpu(), *(each.cpu() for each in peaks)))
 
