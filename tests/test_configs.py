@@ -21,7 +21,7 @@ DEFENSES = {
     "atclean", "atclean_mixed", "atclean_detector_free", "btidbf_u", "btidbf_u_varied", "btidbf_p", "btidbf_p_varied",
     "pgbd", "pgbd_stamps", "pgbd_nt", "pgbd_nt_stamps", "pgbd_st", "tac", "tac_stamps", "nc", "pixel", "fine_tune",
     "ft_sam", "fst", "sau", "i_bau", "seam", "npd",
-    "anp", "clp", "nad", "fp", "rnp", "abl", "shrink_pad",
+    "anp", "clp", "nad", "fp", "rnp", "abl", "shrink_pad", "mcr", "awm", "nab", "pdb", "moth", "mcl", "none", "pipd",
 }  # fmt: skip
 SMALL = [
     f"data.init_args.source={tiny.SIGNS}",

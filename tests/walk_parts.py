@@ -72,6 +72,7 @@ SHORT = {
     "width": 4,
     "encoder": lambda: martini_parts.autoencoder().encoder,
     "forget_epochs": 1,
+    "search_steps": 2,
     "generator": lambda: tiny.unet(),
     "purifier": lambda: tiny.unet(),
     "search": lambda: StampSearch(steps=2),
@@ -104,6 +105,9 @@ def made(name, victim, folder, **options):
         "purified": lambda: Purified(tiny.unet(), tiny.classifier()),
         "unlearned": lambda: tiny.classifier(seed=1),
         "teacher": lambda: tiny.classifier(seed=1),
+        "tuned": lambda: tiny.classifier(seed=1),
+        "labeler": lambda: tiny.classifier(seed=1),
+        "isolator": lambda: tiny.classifier(seed=1),
         "weights": str(weights),
     }
     if name == "StampedUnlearning":  # its mask is what an inversion gives

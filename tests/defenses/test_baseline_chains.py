@@ -27,6 +27,14 @@ KNOWN = {  # what each is given, and what its choices see
     "rnp": ("root", "root"),
     "abl": ("questioned", "none"),
     "shrink_pad": ("none", "none"),
+    "mcr": ("root", "root"),
+    "awm": ("root", "none"),
+    "nab": ("both", "none"),
+    "pdb": ("both", "none"),
+    "moth": ("root", "none"),
+    "mcl": ("root", "none"),
+    "none": ("questioned", "none"),
+    "pipd": ("questioned", "none"),
 }
 
 
