@@ -70,7 +70,7 @@ def _stopped(stop: Stopped, arguments: list[str]) -> int:
             if stop.checkpoint
             else "No checkpoint of a finished epoch was written; the same command starts anew."
         )
-    elif arguments[:1] in (["chain"], ["demo"]):
+    elif arguments[:1] in (["chain"], ["demo"], ["purify"]):
         how = f"To go on from the last finished epoch, run lit-backdoor {arguments[0]} … again with the same --out."
     else:
         how = "Give the same command again."
@@ -221,15 +221,44 @@ def _parser() -> argparse.ArgumentParser:
         "model", metavar="MODEL", help="a file of weights, a folder of timm or the Hub, or a bundle; it runs no code"
     )
     importing.add_argument("--out", metavar="DIR", required=True, help="folder of the bundle to write")
-    importing.add_argument(
-        "--arch", metavar="NAME", help="timm:NAME, torchvision:NAME or your own module.function; default: found"
+    _add_import_options(importing)
+
+    purifying = commands.add_parser(
+        "purify",
+        allow_abbrev=False,
+        help="clean somebody else's model by a few clean images, and write it back as it came",
+        epilog="For example: lit-backdoor purify model.pth --data photos --with pgbd_nt_stamps --out cleaned.pth",
     )
-    importing.add_argument("--classes", metavar="N|FILE", help="number of classes, or a file with a name on each line")
-    importing.add_argument("--size", metavar="N", type=int, help="side of the images in pixels")
-    importing.add_argument("--mean", metavar="X", type=float, nargs="+", help="mean of each channel")
-    importing.add_argument("--std", metavar="X", type=float, nargs="+", help="standard deviation of each channel")
-    importing.add_argument("--split", metavar="LAYER", help="layer that ends the features; default: found")
-    importing.add_argument("--part", metavar="PLACE", help="place of the weights in the file, such as ema.module")
+    purifying.set_defaults(run=_purify)
+    purifying.add_argument(
+        "model", metavar="MODEL", help="a file of weights, a folder of timm or the Hub, or a bundle; it runs no code"
+    )
+    purifying.add_argument("--data", metavar="FOLDER", required=True, help="clean images in class folders, or parquet")
+    purifying.add_argument("--out", metavar="FILE", required=True, type=_folder, help="file or folder to write")
+    purifying.add_argument(
+        "--with",
+        dest="defense",
+        metavar="NAME|auto",
+        default="auto",
+        help="a defense (lit-backdoor list defenses), or the one that fits what an audit finds; default auto",
+    )
+    purifying.add_argument("--target", metavar="CLASS", help="the attacker's class, for a defense that takes one")
+    purifying.add_argument(
+        "--set",
+        dest="settings",
+        metavar="a.b.c=value",
+        action="append",
+        default=[],
+        help="set a key of the defense's chain; may be given several times",
+    )
+    purifying.add_argument("--seed", metavar="N", type=int, default=0, help="seed; default 0")
+    purifying.add_argument(
+        "--budget", metavar="SECONDS", type=float, default=240.0, help="for each audit, with auto; default 240"
+    )
+    purifying.add_argument(
+        "--trust", metavar="MODULE", action="append", default=[], help="a package or module that bundles may name"
+    )
+    _add_import_options(purifying)
 
     listing = commands.add_parser("list", allow_abbrev=False, help="what there is: " + ", ".join(_LISTED))
     listing.set_defaults(run=_list)
@@ -239,6 +268,19 @@ def _parser() -> argparse.ArgumentParser:
     for name, text in _LIGHTNING.items():
         commands.add_parser(name, help=text, add_help=False)
     return parser
+
+
+def _add_import_options(parser: argparse.ArgumentParser) -> None:
+    """Add what says how somebody else's model is read."""
+    parser.add_argument(
+        "--arch", metavar="NAME", help="timm:NAME, torchvision:NAME or your own module.function; default: found"
+    )
+    parser.add_argument("--classes", metavar="N|FILE", help="number of classes, or a file with a name on each line")
+    parser.add_argument("--size", metavar="N", type=int, help="side of the images in pixels")
+    parser.add_argument("--mean", metavar="X", type=float, nargs="+", help="mean of each channel")
+    parser.add_argument("--std", metavar="X", type=float, nargs="+", help="standard deviation of each channel")
+    parser.add_argument("--split", metavar="LAYER", help="layer that ends the features; default: found")
+    parser.add_argument("--part", metavar="PLACE", help="place of the weights in the file, such as ema.module")
 
 
 def _folder(text: str) -> Path:
@@ -298,6 +340,13 @@ def _import(given: argparse.Namespace) -> int:
     from lit_backdoor.chain.importing import run_import
 
     return run_import(given)
+
+
+def _purify(given: argparse.Namespace) -> int:
+    sys.path.append(str(Path.cwd()))  # where modules lie that --arch names
+    from lit_backdoor.purify.command import purify_command
+
+    return purify_command(given)
 
 
 def _list(given: argparse.Namespace) -> int:
