@@ -36,7 +36,8 @@ ORDER = (
     ("report", "board"),
     "lightning_cli",
     "chain",
-    "completion",
+    "audit",
+    ("completion", "outside"),
     "cli",
     "__main__",
 )
