@@ -40,7 +40,7 @@ ORDER = (
     "audit",
     "purify",
     "trojai",
-    "completion",
+    ("completion", "outside"),
     "cli",
     "__main__",
 )

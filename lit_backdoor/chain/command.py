@@ -31,7 +31,7 @@ from lit_backdoor.recipe import trusting
 from lit_backdoor.report import write_report
 from lit_backdoor.report.run import title
 
-__all__ = ["chain_command", "run_chain", "sweep"]
+__all__ = ["chain_command", "quiet", "run_chain", "sweep"]
 
 
 def run_chain(
@@ -71,7 +71,7 @@ def run_chain(
 
 def chain_command(given: argparse.Namespace) -> int:
     """Run the chain that the command line asks for; gives the exit code."""
-    _quiet()
+    quiet()
     console = Console(highlight=False, markup=False, emoji=False)  # what users name is no markup
     settings = [*_source_of(given.data), *given.settings]
     chain = compose(given.name, settings, given.seed, setup=given.setup, attack=given.attack)
@@ -224,7 +224,7 @@ _EXPECTED = (
 )
 
 
-def _quiet() -> None:
+def quiet() -> None:
     """Leave out what Lightning says at every start, so that one line a stage stands out."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)

@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Mapping
 from typing import Any
 
+from lit_backdoor.audit.command import seconds_of
 from lit_backdoor.chain.command import quiet
 from lit_backdoor.purify.run import purify
 
@@ -36,7 +37,7 @@ def purify_command(given: argparse.Namespace) -> int:
             target=given.target,
             settings=given.settings,
             seed=given.seed,
-            budget=given.budget,
+            budget=seconds_of(given.budget),
             trust=given.trust,
             say=_say,
             **options,

@@ -29,6 +29,7 @@ from lit_backdoor.recipe import trusting
 __all__ = ["purify"]
 
 FORMAT = 1
+_MOST = 10_000  # images; root sets are smaller
 Say = Callable[[str], None]
 
 
@@ -132,7 +133,7 @@ def _read(model: Path, data: Any, work: Path, seed: int, options: dict[str, Any]
     if not outputs and (model / "bundle.json").is_file():
         names = open_bundle(model, "suspect").info.get("class_names") or ()
         outputs = {name: output for output, name in enumerate(names)}
-    images = open_images(data, outputs, classifier.num_classes, seed)
+    images = open_images(data, outputs, classifier.num_classes, seed, _MOST)
     pixels = images.pixels(classifier.input_size)
     check_accuracy(classifier, images, pixels)
     return _Job(model, classifier, images, pixels, hold_out(images.labels, seed), work)

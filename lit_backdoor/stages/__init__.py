@@ -8,6 +8,7 @@ from lit_backdoor.stages.bundle_writer import BundleWriter
 from lit_backdoor.stages.callbacks import AttackSuccessCallback
 from lit_backdoor.stages.from_scratch import FromScratch
 from lit_backdoor.stages.generator_training import GeneratorTraining
+from lit_backdoor.stages.given import GivenSuspect
 from lit_backdoor.stages.imported import ImportedSuspect
 from lit_backdoor.stages.input_detection import InputDetection
 from lit_backdoor.stages.mask_pruning import MaskPruning, OracleThreshold
@@ -42,6 +43,7 @@ __all__ = [
     "FromScratch",
     "GeneratedFineTune",
     "GeneratorTraining",
+    "GivenSuspect",
     "HalfGeneratedFineTune",
     "ImportedSuspect",
     "InputDetection",
