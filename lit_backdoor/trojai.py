@@ -89,16 +89,22 @@ class Mitigation:
                 label, None or below 0, the net's own answer is taken.
 
         Raises:
-            ValueError: As `purify` does.
+            ValueError: If there are no images, and as `purify` does.
         """
         samples = [dataset[number] for number in range(len(dataset))]
+        if not samples:
+            raise ValueError("Expected a dataset with clean images, got an empty one.")
         images = [torch.as_tensor(sample[0]).float() for sample in samples]
         with tempfile.TemporaryDirectory(dir=self.scratch) as name:
             folder = Path(name)
             labels = _labels(model, images, [sample[1] for sample in samples])
             _write(folder / "images.parquet", [_png(image) for image in images], labels)
             torch.save({k: v.cpu() for k, v in model.state_dict().items()}, folder / "model.pt")
-            given = {"size": int(images[0].shape[-1]), **_plain(int(images[0].shape[0])), **self.options}
+            given: dict[str, Any] = {
+                "size": int(images[0].shape[-1]),
+                **_plain(int(images[0].shape[0])),
+                **self.options,
+            }
             report = purify(
                 folder / "model.pt",
                 folder / "images.parquet",
@@ -186,7 +192,7 @@ class Detector:
                 torch.save(self.load(str(model)).cpu().state_dict(), folder / "model.pt")
                 model = folder / "model.pt"
             data = _examples(Path(examples_dirpath), folder / "images.parquet")
-            given = {**_plain(3), **self.options}
+            given: dict[str, Any] = {**_plain(3), **self.options}
             audit = run_audit(model, data, folder / "audit", budget=self.budget, seed=self.seed, **given)
         found = audit.get("probability")
         probability = float(_UNCALIBRATED.get(str(audit["verdict"]), 0.5) if found is None else found)

@@ -1,56 +1,31 @@
-"""The whole of it: import, audit, choose, clean, write back, measure."""
+"""The whole of it: read, audit, choose, clean, write back, measure."""
 
 from __future__ import annotations
 
 import json
-import warnings
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import yaml
-from torch import Tensor
+from typing import Any
 
 from lit_backdoor import __version__
-from lit_backdoor.audit.accuracy import check_accuracy
-from lit_backdoor.audit.images import Images, open_images, read_outputs
-from lit_backdoor.bundle import Bundle, json_ready, open_bundle, save_bundle
-from lit_backdoor.chain.classes import trusted
+from lit_backdoor.audit.images import Data
+from lit_backdoor.bundle import json_ready
 from lit_backdoor.chain.folders import write_whole
-from lit_backdoor.chain.run import ChainRun
 from lit_backdoor.disk import check_claim, claim
-from lit_backdoor.models import Classifier, load_classifier
-from lit_backdoor.purify.chain import check_defense, make_chain, make_setup
+from lit_backdoor.purify.chain import check_defense
 from lit_backdoor.purify.choice import AUTO, Choice, choose, find_class
-from lit_backdoor.purify.images import accuracy_on, hold_out, write_parts
-from lit_backdoor.purify.returned import Returned, write_returned
+from lit_backdoor.purify.job import Job, read_job
 from lit_backdoor.recipe import trusting
 
 __all__ = ["purify"]
 
 FORMAT = 1
-_MOST = 10_000  # images; root sets are smaller
-Say = Callable[[str], None]
-
-
-class _Job(NamedTuple):
-    """A model and images that were read, and the folder to work in."""
-
-    model: Path
-    classifier: Classifier
-    images: Images
-    pixels: Tensor
-    held: Tensor
-    work: Path
-
-    def measure(self, classifier: Classifier, target: int | None) -> dict[str, float | None]:
-        """Measure a classifier on the images that were held out."""
-        return accuracy_on(classifier, self.pixels[self.held], self.images.labels[self.held], target)
+_FOUND = ("verdict", "probability", "targets")
 
 
 def purify(
     model: str | Path,
-    data: Any,
+    data: Data,
     out: str | Path,
     *,
     defense: str = AUTO,
@@ -59,7 +34,7 @@ def purify(
     seed: int = 0,
     budget: float = 240.0,
     trust: Iterable[str] = (),
-    say: Say = lambda line: None,
+    say: Callable[[str], None] = lambda line: None,
     **options: Any,
 ) -> dict[str, Any]:
     """Clean a model from outside by a defense that needs only clean images, and write it back as it came.
@@ -92,121 +67,71 @@ def purify(
             not there, or the folder beside ``out`` is somebody else's.
     """
     model, out = Path(model), Path(out)
-    work = out.with_name(f"{out.name}.purify")
-    if out.exists() or out.is_symlink():
-        raise FileExistsError(f"Expected nothing at '{out}', where the cleaned model is to be written. Name another.")
+    work, arch = out.with_name(f"{out.name}.purify"), options.get("arch")
+    _check_free(out)
     check_claim(work)
     if defense != AUTO:
         check_defense(defense, target)
     elif target is not None:
         raise ValueError("Expected no --target with --with auto, which finds it. Name a defense, or leave it out.")
-    arch = options.get("arch")
     trust = [*trust, *([arch] if arch and ":" not in arch else [])]
     with trusting(trust):
-        job = _read(model, data, work, seed, options)
-        claimed = None if target is None else find_class(target, job.images.names)
+        job = read_job(model, data, work, seed, options)
+        for note in job.images.notes:
+            say(note)
+        choice = Choice(defense, None if target is None else find_class(target, job.images.names), "named")
         claim(work)
-        audit, choice = None, Choice(defense, claimed, "named")
-        if defense == AUTO:
-            audit = _audit(model, data, work / "audit", say, budget=budget, seed=seed, **options)
-            choice = choose(audit, job.images.names)
-        before = job.measure(job.classifier, choice.target)
-        report = _report(job, choice, before, seed, audit)
-        if choice.defense is not None:
-            say(f"defense: {choice.defense} ({choice.why})")
-            returned = _clean(job, choice, out, settings, seed, trust, say, options.get("part"))
-            report |= _described(job, returned, out, choice, options)
-            if audit is not None:
-                after = _audit(returned.path, data, work / "audit_after", say, budget=budget, seed=seed, **options)
-                report["audit_after"] = _found(after)
-        report = dict(json_ready(report))
-        write_whole(work / "purify.json", json.dumps(report, indent=1, allow_nan=False) + "\n")
-        if choice.defense is not None:
-            returned.path.rename(out)
+
+        def audit(path: Path, folder: str) -> dict[str, Any]:
+            from lit_backdoor.audit import run_audit
+
+            say(f"audit: {path} …")
+            found = run_audit(path, data, work / folder, budget=budget, seed=seed, say=say, **options)
+            return {key: found.get(key) for key in _FOUND}
+
+        found = audit(model, "audit") if defense == AUTO else None
+        if found is not None:
+            choice = choose(found, job.images.names)
+        report = _describe(job, choice, found)
+        if choice.defense is None:
+            _write(report, work)
+            return report
+        say(f"defense: {choice.defense} ({choice.why})")
+        returned = job.clean(choice.defense, choice.target, out.name, settings=settings, trust=trust, say=say)
+        report["after"] = job.measure(job.reread(returned.path), choice.target)
+        report["written"] = {"path": str(out), "form": returned.form, "adds": returned.adds, "left": returned.left}
+        report["audit_after"] = None if found is None else audit(returned.path, "audit_after")
+    _write(report, work)
+    _check_free(out)
+    returned.path.rename(out)
     return report
 
 
-def _read(model: Path, data: Any, work: Path, seed: int, options: dict[str, Any]) -> _Job:
-    """Read the model and the images, and check that they belong together."""
-    count, outputs = read_outputs(options.get("classes"))
-    classifier = load_classifier(model, **{**options, "classes": count})
-    if not outputs and (model / "bundle.json").is_file():
-        names = open_bundle(model, "suspect").info.get("class_names") or ()
-        outputs = {name: output for output, name in enumerate(names)}
-    images = open_images(data, outputs, classifier.num_classes, seed, _MOST)
-    pixels = images.pixels(classifier.input_size)
-    check_accuracy(classifier, images, pixels)
-    return _Job(model, classifier, images, pixels, hold_out(images.labels, seed), work)
+def _check_free(out: Path) -> None:
+    if out.exists() or out.is_symlink():
+        raise FileExistsError(f"Expected nothing at '{out}', where the cleaned model is to be written. Name another.")
 
 
-def _audit(model: Path, data: Any, out: Path, say: Say, **options: Any) -> dict[str, Any]:
-    from lit_backdoor.audit import run_audit
-
-    say(f"audit: {model} …")
-    return run_audit(model, data, out, **options)
-
-
-def _clean(
-    job: _Job,
-    choice: Choice,
-    out: Path,
-    settings: Iterable[str],
-    seed: int,
-    trust: Iterable[str],
-    say: Say,
-    part: str | None,
-) -> Returned:
-    """Run the chain, and write its last suspect into the working folder in the form that the model came in."""
-    names, size = list(job.images.names), job.classifier.input_size
-    suspect = save_bundle(job.work / "suspect", kind="suspect", module=job.classifier, meta={"class_names": names})
-    files = write_parts(job.images, job.pixels, job.held, job.work)
-    setup = job.work / "setup.yaml"
-    described = make_setup(suspect.path.absolute(), suspect.hash, _absolute(files), names, size)
-    write_whole(setup, yaml.safe_dump(described, sort_keys=False))
-    assert choice.defense is not None
-    chain = make_chain(choice.defense, setup, choice.target, settings, seed, trust)
-    run = ChainRun(chain, choice.defense, job.work / "chain", use_cache=False, curves=False, say=say)
-    with trusting(trusted(run.chain)):
-        results = run.run()
-        cleaned: Bundle = open_bundle(job.work / "chain" / results["summary"]["stages"]["after"], "suspect")
-        return write_returned(suspect, cleaned, job.model, job.work / "returned" / out.name, part)
-
-
-def _absolute(files: dict[str, Path]) -> dict[str, Path]:
-    return {part: path.absolute() for part, path in files.items()}
-
-
-def _report(
-    job: _Job, choice: Choice, before: dict[str, Any], seed: int, audit: dict[str, Any] | None
-) -> dict[str, Any]:
-    held = int(job.held.sum())
+def _describe(job: Job, choice: Choice, audit: dict[str, Any] | None) -> dict[str, Any]:
+    """Describe what is known before the suspect is cleaned."""
+    held, names = int(job.held.sum()), job.images.names
     return {
         "format": FORMAT,
         "version": __version__,
         "model": {"path": str(job.model), "classes": job.classifier.num_classes, "size": job.classifier.input_size},
         "data": {"data": str(job.images.data), "root": len(job.held) - held, "held_out": held,
                  "notes": list(job.images.notes)},
-        "seed": seed,
+        "seed": job.seed,
         "defense": choice.defense,
-        "target": None if choice.target is None else {"class": choice.target, "name": job.images.names[choice.target]},
+        "target": None if choice.target is None else {"class": choice.target, "name": names[choice.target]},
         "why": choice.why,
-        "before": before,
+        "before": job.measure(job.classifier, choice.target),
         "after": None,
         "written": None,
-        "chain": None,
-        "audit": None if audit is None else _found(audit),
+        "audit": audit,
         "audit_after": None,
     }  # fmt: skip
 
 
-def _found(audit: dict[str, Any]) -> dict[str, Any]:
-    return {key: audit.get(key) for key in ("verdict", "probability", "targets")}
-
-
-def _described(job: _Job, returned: Returned, out: Path, choice: Choice, options: dict[str, Any]) -> dict[str, Any]:
-    """Read back what was written, measure it, and describe it."""
-    with warnings.catch_warnings():  # what was guessed was said when the suspect was loaded
-        warnings.simplefilter("ignore", UserWarning)
-        again = load_classifier(returned.path, **{**options, "classes": None})
-    written = {"path": str(out), "form": returned.form, "adds": returned.adds, "left": returned.left}
-    return {"after": job.measure(again, choice.target), "written": written, "chain": "chain/results.json"}
+def _write(report: dict[str, Any], work: Path) -> None:
+    write_whole(work / "purify.json", json.dumps(json_ready(report), indent=1, allow_nan=False) + "\n")
