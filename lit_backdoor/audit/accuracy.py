@@ -96,7 +96,7 @@ def predict(classifier: Classifier, pixels: Tensor) -> Tensor:
     device = next(iter(classifier.state_dict().values())).device
     parts = []
     with evaluating(classifier):
-        for batch in pixels.split(_BATCH):
+        for batch in torch.split(pixels, _BATCH):
             floats = batch.to(device).float()
             parts.append(classifier(floats / 255 if batch.dtype == torch.uint8 else floats).argmax(1).cpu())
     return torch.cat(parts)

@@ -158,7 +158,7 @@ def _shares(bundle: Bundle, classifier: Classifier, pixels: Tensor, labels: Tens
         return None
     device = next(iter(classifier.state_dict().values())).device
     trigger, answers = bundle.build().to(device), []
-    for start, batch in enumerate(pixels.split(32)):
+    for start, batch in enumerate(torch.split(pixels, 32)):
         index = torch.arange(32 * start, 32 * start + len(batch), device=device)
         answers.append(predict(classifier, stamped_by(trigger, batch.to(device).float() / 255, index).clamp(0, 1)))
     given, count = torch.cat(answers), classifier.num_classes

@@ -118,7 +118,7 @@ def open_images(data: Data, outputs: Mapping[str, int], num_classes: int, seed: 
     return Images(data, index, labels[index], every, tuple(notes))
 
 
-def read_outputs(given: str | Mapping[str, int] | Sequence[str] | None) -> tuple[int | None, dict[str, int]]:
+def read_outputs(given: str | int | Mapping[str, int] | Sequence[str] | None) -> tuple[int | None, dict[str, int]]:
     """Read which output each class stands for.
 
     Args:
@@ -166,18 +166,18 @@ def _open(data: Data, size: int | None) -> Source:
         if not isinstance(described, Mapping) or "class_path" not in described:
             raise ValueError(f"Expected {path} to name a source: class_path, and init_args.")
         return build(described)  # type: ignore[no-any-return]
-    parts = {"train": str(path), "test": str(path)}
+    here = str(path)
     if path.suffix == ".parquet" or (path.is_dir() and any(path.glob("*.parquet"))):
-        return ParquetSource(**parts, size=size)
+        return ParquetSource(here, here, size=size)
     if path.suffix == ".csv":
-        return CsvSource(**parts, size=size, crop=size is not None)
+        return CsvSource(here, here, size=size, crop=size is not None)
     if path.is_file():
         raise ValueError(
             f"Expected a folder of class folders, a parquet file, a table (.csv) or a source (.yaml), got {path}."
         )
     if (path / "train").is_dir() and (path / "test").is_dir():
-        parts = dict.fromkeys(parts, str(path / "test"))
-    return ImageFolderSource(**parts, size=size, crop=size is not None)
+        here = str(path / "test")
+    return ImageFolderSource(here, here, size=size, crop=size is not None)
 
 
 def _match(names: Sequence[str], outputs: Mapping[str, int], num_classes: int) -> tuple[list[int], list[str]]:

@@ -23,7 +23,9 @@ from lit_backdoor.audit.verdict import decide, targets_of
 from lit_backdoor.bundle import Bundle, json_ready, open_bundle, save_bundle
 from lit_backdoor.chain.folders import write_whole
 from lit_backdoor.disk import check_claim, claim
+from lit_backdoor.errors import one_of
 from lit_backdoor.models import Classifier, load_classifier
+from lit_backdoor.refusals import one_line
 
 __all__ = ["FORMAT", "run_audit"]
 
@@ -45,6 +47,7 @@ def run_audit(
     std: Sequence[float] | None = None,
     split: str | None = None,
     part: str | None = None,
+    detectors: Sequence[str] | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
     """Audit a model on clean images, as ``lit-backdoor audit`` does; writes ``audit.json`` and ``audit.html``.
@@ -63,6 +66,7 @@ def run_audit(
         std: As `load_classifier` has it.
         split: As `load_classifier` has it.
         part: As `load_classifier` has it.
+        detectors: Names of those to run; None for all.
         say: Prints one line.
 
     Returns:
@@ -76,6 +80,8 @@ def run_audit(
     started, folder = time.monotonic(), Path(out)
     if not 0 < budget < math.inf:
         raise ValueError(f"Expected a budget of some seconds, got {budget}.")
+    for name in detectors or ():
+        one_of("detector", name, [detector.name for detector in DETECTORS])
     check_claim(folder)
     count, outputs = read_outputs(classes)
     classifier, known, notes = _load(
@@ -99,7 +105,7 @@ def run_audit(
     trust = () if arch is None or ":" in arch else (arch.rpartition(".")[0],)
     bench = Bench(suspect, classifier, pixels, images.labels, stored, images.names, folder, seed, trust)
     findings, speed = [], bench.speed()
-    for detector in DETECTORS:
+    for detector in (each for each in DETECTORS if detectors is None or each.name in detectors):
         left = budget - _RESERVED - (time.monotonic() - started)
         findings.append(bench.run(detector, left, speed))
         say(_line(findings[-1], images.names))
@@ -137,7 +143,12 @@ def _load(model: str | Path | Classifier, **options: Any) -> tuple[Classifier, d
         return model.eval(), known, []
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always", UserWarning)
-        classifier = load_classifier(model, **options)
+        try:
+            classifier = load_classifier(model, **options)
+        except RuntimeError as error:  # the net takes no images of that size
+            raise ValueError(
+                f"The net cannot be run as it was described: {one_line(str(error))} Check --arch, --classes and --size."
+            ) from error
     if (Path(model) / "bundle.json").is_file():
         names = open_bundle(model).info.get("class_names") or ()
         known = {name: output for output, name in enumerate(names)} if len(names) == classifier.num_classes else {}
