@@ -79,7 +79,8 @@ def run(folder, arguments):
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([
-        "hostile_parts", "lit_backdoor.lightning_cli", "lit_backdoor.chain.command", "lit_backdoor.audit.command"
+        "hostile_parts", "lit_backdoor.lightning_cli", "lit_backdoor.chain.command", "lit_backdoor.audit.command",
+        "lit_backdoor.purify.command",
     ])  # fmt: skip
     work = folder / "work"
     work.mkdir(exist_ok=True)

@@ -27,7 +27,6 @@ def purify_command(given: argparse.Namespace) -> int:
         _say(str(message))
 
     with warnings.catch_warnings():
-        warnings.simplefilter("default", UserWarning)
         warnings.showwarning = show
         report = purify(
             given.model,
