@@ -29,7 +29,7 @@ def hold_out(labels: Tensor, seed: int) -> Tensor:
     """
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
     held = torch.zeros(len(labels), dtype=torch.bool)
-    for label in labels.unique():
+    for label in sorted(set(labels.tolist())):
         own = order[labels[order] == label]
         held[own[: min(max(round(HELD_OUT * len(own)), 1), len(own) - 1)]] = True
     return held

@@ -181,7 +181,7 @@ def test_images_that_do_not_serve(model, tmp_path, capsys):
     shutil.rmtree(some / "ape")
     broken = write_images(tmp_path / "broken")
     (broken / "bee" / "x.png").write_bytes(b"no image")
-    for folder, says in ((one, "got 96 images in 1 class"), (few, "got 5 images"), (many, "4 classes, got 5"),
+    for folder, says in ((one, "stand for the 1 classes"), (few, "got 5 images"), (many, "4 classes, got 5"),
                          (some, "Give --classes FILE"), (broken, "x.png"), (tmp_path / "none", "found none")):  # fmt: skip
         assert main(command(model, folder, tmp_path / "new.pth", *SHORT)) == 2
         error = capsys.readouterr().err
