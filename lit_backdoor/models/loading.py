@@ -154,7 +154,8 @@ def _bare(state: Mapping[str, Tensor], arch: str | None) -> dict[str, Tensor]:
         return match_keys(state, make_net(arch).state_dict())
     options = [""] + [p for p in prefixes(state, 3) if sum(key.startswith(p) for key in state) > len(state) / 2]
     named = [{key.removeprefix(p): value for key, value in state.items() if key.startswith(p)} for p in options]
-    return next((each for each in named if find_architectures(each)), named[0])
+    stemmed = (each for each in named if "conv1.weight" in each)  # maybe a ResNet for small images, see `_small`
+    return next((each for each in named if find_architectures(each)), None) or next(stemmed, named[0])
 
 
 def _small(state: Mapping[str, Tensor], arch: str | None, size: int | None, **given: Any) -> Classifier | None:
