@@ -30,7 +30,7 @@ from lit_backdoor.disk import check_claim, claim, clean_name
 from lit_backdoor.page.words import title
 from lit_backdoor.recipe import trusting
 
-__all__ = ["chain_command", "run_chain", "sweep"]
+__all__ = ["chain_command", "quiet", "run_chain", "sweep"]
 
 
 def run_chain(
@@ -70,7 +70,7 @@ def run_chain(
 
 def chain_command(given: argparse.Namespace) -> int:
     """Run the chain that the command line asks for; gives the exit code."""
-    _quiet()
+    quiet()
     console = Console(highlight=False, markup=False, emoji=False)  # what users name is no markup
     settings = [*_source_of(given.data), *given.settings]
     chain = compose(given.name, settings, given.seed, setup=given.setup, attack=given.attack)
@@ -230,7 +230,7 @@ _EXPECTED = (
 )
 
 
-def _quiet() -> None:
+def quiet() -> None:
     """Leave out what Lightning says at every start, so that a stage is one line."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)

@@ -9,6 +9,7 @@ from lit_backdoor.stages.callbacks import AttackSuccessCallback
 from lit_backdoor.stages.compiled import CompiledNets
 from lit_backdoor.stages.from_scratch import FromScratch
 from lit_backdoor.stages.generator_training import GeneratorTraining
+from lit_backdoor.stages.given import GivenSuspect
 from lit_backdoor.stages.imported import ImportedSuspect
 from lit_backdoor.stages.input_detection import InputDetection
 from lit_backdoor.stages.mask_pruning import MaskPruning, OracleThreshold
@@ -44,6 +45,7 @@ __all__ = [
     "FromScratch",
     "GeneratedFineTune",
     "GeneratorTraining",
+    "GivenSuspect",
     "HalfGeneratedFineTune",
     "ImportedSuspect",
     "InputDetection",
