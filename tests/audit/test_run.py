@@ -57,7 +57,7 @@ def audited(mine, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LIT_BACKDOOR_CACHE", str(tmp_path_factory.mktemp("store")))
         patch.setattr(bench, "compose", shortened)
-        patch.setattr(running, "decide", lambda findings, probability: "suspicious")
+        patch.setattr(running, "decide", lambda *given: "suspicious")
         code = main(words(mine, out, budget="100h", seed=3))
     return out, code, json.loads((out / "audit.json").read_text())
 
