@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,8 @@ def read_reference(path: Path = REFERENCE) -> list[dict[str, Any]]:
 def calibrate(scores: Mapping[str, float], classes: int, rows: Sequence[Row]) -> tuple[float | None, dict[str, Any]]:
     """Give the probability that a model is backdoored, and what it was calibrated on.
 
-    The regression is fitted anew on the detectors at hand. Where too few reference models have the scores of all of
+    The regression is fitted anew on the detectors at hand, as if half of all models were backdoored, whatever the share
+    among the reference models. Where too few reference models have the scores of all of
     them, the detector that most models lack is left out, and so on.
 
     Args:
@@ -42,7 +44,7 @@ def calibrate(scores: Mapping[str, float], classes: int, rows: Sequence[Row]) ->
     Returns:
         The probability, None where there are too few reference models; and a description: the detectors and models it
         is from, ``log_loss``, ``brier`` and ``auroc`` of models left out one at a time, ``base_log_loss`` of always
-        saying the base rate, and ``warnings``.
+        saying one half, and ``warnings``.
     """
     used, known = _usable(scores, rows)
     poisoned = np.array([bool(row["poisoned"]) for row in known])
@@ -66,13 +68,13 @@ def calibrate(scores: Mapping[str, float], classes: int, rows: Sequence[Row]) ->
         ]
         return None, said
     table = np.array([[row["scores"][name] for name in used] for row in known])
-    model = make_pipeline(StandardScaler(), LogisticRegression())
+    model = make_pipeline(StandardScaler(), LogisticRegression(class_weight="balanced"))
     held_out: NDArray[Any] = cross_val_predict(model, table, poisoned, cv=LeaveOneOut(), method="predict_proba")[:, 1]
-    base = np.array([(poisoned.sum() - each) / (len(poisoned) - 1) for each in poisoned])  # left out one at a time, too
+    weight = np.where(poisoned, 0.5 / poisoned.mean(), 0.5 / (1 - poisoned.mean()))
     said |= {
-        "log_loss": float(log_loss(poisoned, held_out, labels=[False, True])),
-        "base_log_loss": float(log_loss(poisoned, base, labels=[False, True])),
-        "brier": float(brier_score_loss(poisoned, held_out)),
+        "log_loss": float(log_loss(poisoned, held_out, sample_weight=weight, labels=[False, True])),
+        "base_log_loss": math.log(2),
+        "brier": float(brier_score_loss(poisoned, held_out, sample_weight=weight)),
         "auroc": float(roc_auc_score(poisoned, held_out)),
         "warnings": _unlike(scores, used, classes, table, known),
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,9 +17,9 @@ from lit_backdoor.models import Classifier
 from lit_backdoor.stages.target_detection import read_report
 from lit_backdoor.triggers import stamped_by
 
-__all__ = ["DETECTORS", "Detector", "Finding", "examine"]
+__all__ = ["DETECTORS", "Detector", "Finding", "confirm", "examine"]
 
-VOTES = 0.9  # share of images that an inverted trigger sends to one class from which on the class is flagged
+VOTES = 0.9  # share of images that an inverted trigger sends to a class, from which on it confirms another detector
 _SUREST = 12.0  # largest score; beyond it p-values are noise
 _LEAST = 3  # classes that can be compared
 
@@ -145,10 +145,18 @@ def examine(detector: Detector, bundle: Bundle, classifier: Classifier, pixels: 
     elif shares is not None:
         finding.statistics, finding.top = tuple(shares.tolist()), int(shares.argmax())
         finding.score = float(shares.max())
-        finding.flagged = (finding.top,) if finding.score >= VOTES else ()
     if shares is not None and finding.target is not None:
         finding.success = float(shares[finding.target])
     return finding
+
+
+def confirm(findings: Sequence[Finding]) -> None:
+    """Let a detector that names a class for every model flag it if another one flags the same class."""
+    flagged = {label for finding in findings for label in finding.flagged}
+    for finding in findings:
+        named = finding.top if finding.detector.suspicious == "large" else None
+        if named is not None and named in flagged and (finding.score or 0.0) >= VOTES:
+            finding.flagged = (named,)
 
 
 @torch.no_grad()

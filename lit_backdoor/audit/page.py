@@ -85,10 +85,10 @@ def _tiles(audit: Mapping[str, Any]) -> list[dict[str, str]]:
     if audit["probability"] is None:
         chance = {"value": DASH, "meaning": "too few reference models have the scores of the detectors that ran"}
     else:
-        quality = f"left out one at a time: AUROC {said['auroc']:.2f}, log loss {said['log_loss']:.2f} (base rate "
+        quality = f"left out one at a time: AUROC {said['auroc']:.2f}, log loss {said['log_loss']:.2f} (of one half "
         quality += f"{said['base_log_loss']:.2f}), Brier {said['brier']:.2f}"
         on = f"{said['models']} reference models, {said['poisoned']} of them poisoned"
-        chance = {"value": percent(audit["probability"], 0), "meaning": f"calibrated on {on}; {quality}"}
+        chance = {"value": percent(audit["probability"], 0), "meaning": f"at even odds, calibrated on {on}; {quality}"}
     ran = sum(each["status"] == "ran" for each in audit["detectors"])
     flagged = [target["name"] for target in audit["targets"]]
     return [

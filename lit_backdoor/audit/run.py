@@ -16,7 +16,7 @@ from lit_backdoor import __version__
 from lit_backdoor.audit.accuracy import check_accuracy
 from lit_backdoor.audit.bench import Bench
 from lit_backdoor.audit.calibration import calibrate, read_reference
-from lit_backdoor.audit.detectors import DETECTORS, Finding
+from lit_backdoor.audit.detectors import DETECTORS, Finding, confirm
 from lit_backdoor.audit.images import Data, Images, open_images, read_outputs
 from lit_backdoor.audit.page import write_page
 from lit_backdoor.audit.verdict import decide, targets_of
@@ -110,11 +110,12 @@ def run_audit(
         findings.append(bench.run(detector, left, speed))
         say(_line(findings[-1], images.names))
 
+    confirm(findings)
     scores = {found.detector.name: found.score for found in findings if found.score is not None}
     probability, calibration = calibrate(scores, classifier.num_classes, read_reference())
     audit = {
         "format": FORMAT,
-        "verdict": decide(findings, probability),
+        "verdict": decide(findings, probability, calibration["detectors"]),
         "complete": all(finding.status == "ran" for finding in findings),
         "probability": probability,
         "calibration": calibration,

@@ -108,4 +108,4 @@ def _anchor(x: float, width: int) -> str:
 
 
 def _written(value: float) -> str:
-    return signed(value, ".3g")
+    return signed(value, ",.4g")

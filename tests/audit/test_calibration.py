@@ -23,7 +23,7 @@ def test_probability_is_that_of_the_regression_on_standardized_scores():
     probability, said = calibrate({"a": 1.5}, 10, rows(CLEAN, POISONED))
     values = np.array(CLEAN + POISONED)
     scaled = ((values - values.mean()) / values.std())[:, None]
-    model = LogisticRegression().fit(scaled, [0] * 6 + [1] * 6)
+    model = LogisticRegression(class_weight="balanced").fit(scaled, [0] * 6 + [1] * 6)
     assert probability == pytest.approx(model.predict_proba([[(1.5 - values.mean()) / values.std()]])[0, 1])
     assert (said["models"], said["poisoned"], said["detectors"]) == (12, 6, ["a"])
 
@@ -35,13 +35,19 @@ def test_quality_is_of_models_that_were_left_out():
     for i in range(12):
         rest = np.delete(values, i)
         scaled = ((rest - rest.mean()) / rest.std())[:, None]
-        model = LogisticRegression().fit(scaled, np.delete(truth, i))
+        model = LogisticRegression(class_weight="balanced").fit(scaled, np.delete(truth, i))
         held_out.append(model.predict_proba([[(values[i] - rest.mean()) / rest.std()]])[0, 1])
     held_out = np.array(held_out)
     assert said["brier"] == pytest.approx(((held_out - truth) ** 2).mean())
     assert said["log_loss"] == pytest.approx(-np.log(np.where(truth, held_out, 1 - held_out)).mean())
     assert said["auroc"] == pytest.approx((held_out[6:, None] > held_out[None, :6]).mean())
-    assert said["base_log_loss"] == pytest.approx(-np.log(5 / 11))
+    assert said["base_log_loss"] == pytest.approx(np.log(2))
+
+
+def test_probability_is_for_even_odds_whatever_the_share_of_poisoned_reference_models():
+    probability, said = calibrate({"a": 0.4}, 10, rows(CLEAN, CLEAN * 4))  # a score that tells nothing
+    assert probability == pytest.approx(0.5, abs=0.02)
+    assert said["log_loss"] == pytest.approx(np.log(2), abs=0.05)
 
 
 @pytest.mark.parametrize(
@@ -70,7 +76,7 @@ def test_model_unlike_the_reference_models_is_warned_of():
 
 def test_shipped_reference_is_whole():
     shipped = read_reference()
-    marks = [(row["setup"], row["net"], row["attack"], row["seed"]) for row in shipped]
+    marks = [tuple(row[part] for part in ("setup", "net", "attack", "target", "seed")) for row in shipped]
     assert len(set(marks)) == len(marks)
     for row in shipped:
         assert row["poisoned"] is (row["attack"] is not None)

@@ -1,6 +1,7 @@
 """Whole audits: what is written, what is left out, how it ends."""
 
 import json
+import re
 
 import pytest
 import torch
@@ -20,7 +21,7 @@ SHORT = {
         "stages.invert.model.init_args.inversion={epochs: 1}",
         "stages.invert.model.init_args.generator={class_path: lit_backdoor.models.UNet, init_args: {base: 4, downs: 2}}",
     ],
-    "nc/detect": ["stages.detect.trainer={max_epochs: 2}", "stages.detect.model.init_args.cost={threshold: 0.01}"],
+    "nc/detect": ["stages.detect.trainer.max_epochs=2", "stages.detect.model.init_args.cost={threshold: 0.01}"],
     "pixel/detect": ["stages.detect.trainer.max_epochs=2", "stages.detect.model.init_args.cost={threshold: 0.01}"],
     "martini/detect": [
         "stages.decoder.trainer.max_epochs=1",
@@ -57,16 +58,14 @@ def audited(mine, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LIT_BACKDOOR_CACHE", str(tmp_path_factory.mktemp("store")))
         patch.setattr(bench, "compose", shortened)
-        patch.setattr(running, "decide", lambda findings, probability: "suspicious")
+        patch.setattr(running, "decide", lambda *given: "suspicious")
         code = main(words(mine, out, budget="100h", seed=3))
     return out, code, json.loads((out / "audit.json").read_text())
 
 
 def test_every_detector_runs_as_a_chain(audited):
     out, code, audit = audited
-    assert [(each["name"], each["status"], each["reason"]) for each in audit["detectors"]] == [
-        (each.name, "ran", None) for each in DETECTORS
-    ]
+    assert [(each["name"], each["status"]) for each in audit["detectors"]] == [(d.name, "ran") for d in DETECTORS]
     assert (code, audit["format"], audit["verdict"], audit["complete"]) == (1, 1, "suspicious", True)
     for each in DETECTORS:
         results = json.loads((out / "detectors" / each.name / "results.json").read_text())
@@ -98,12 +97,13 @@ def test_model_of_the_chains_knows_no_attack(audited):
 
 def test_page_needs_nothing_from_elsewhere_and_shows_triggers(audited):
     page = (audited[0] / "audit.html").read_text()
-    assert "http" not in page.replace("http-equiv", "")
-    assert "<script" not in page
-    assert page.count("data:image/png;base64,") >= 3 * 4 * 3  # four inversions, three images of other classes each
-    assert page.count('class="chart swarm"') >= 3
-    assert "Suspicious" in page
-    assert "safe" not in page.lower()
+    said = re.sub(r"data:image/png;base64,[\w+/=]+", "picture", page)
+    assert "://" not in said
+    assert "<script" not in said
+    assert said.count("picture") >= 3 * 3  # an inversion at least, on three images of other classes
+    assert said.count('class="chart swarm"') >= 2
+    assert "Suspicious" in said
+    assert "safe" not in said.lower()
 
 
 def test_budget_that_is_too_small_leaves_detectors_out(mine, tmp_path, monkeypatch):

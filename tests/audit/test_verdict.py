@@ -1,6 +1,6 @@
 import pytest
 
-from lit_backdoor.audit.detectors import DETECTORS, Finding
+from lit_backdoor.audit.detectors import DETECTORS, Finding, confirm
 from lit_backdoor.audit.verdict import decide, targets_of
 
 
@@ -27,13 +27,15 @@ def test_detectors_decide_where_there_is_no_probability(flagged, verdict):
     [
         (((), ()), 0.2, "clean"),
         (((1,), ()), 0.2, "clean"),
+        (((), (1,)), 0.2, "suspicious"),
         (((1,), (1,)), 0.2, "suspicious"),
+        (((1,), (1,)), 0.5, "backdoored"),
         (((), ()), 0.5, "suspicious"),
         (((1,), (1,)), 0.9, "backdoored"),
     ],
 )
 def test_probability_decides_where_there_is_one(flagged, probability, verdict):
-    assert decide(findings(*flagged), probability) == verdict
+    assert decide(findings(*flagged), probability, [DETECTORS[0].name]) == verdict
 
 
 def test_nothing_is_said_where_nothing_ran():
@@ -51,3 +53,13 @@ def test_targets_come_with_the_detectors_that_flag_them():
         {"class": 2, "name": "c", "detectors": [DETECTORS[0].name, DETECTORS[1].name]},
         {"class": 1, "name": "b", "detectors": [DETECTORS[1].name]},
     ]
+
+
+@pytest.mark.parametrize(
+    ("flagged", "score", "confirmed"), [((2,), 0.95, (2,)), ((2,), 0.5, ()), ((1,), 0.95, ()), ((), 1.0, ())]
+)
+def test_inverted_trigger_confirms_a_class_that_another_detector_flags(flagged, score, confirmed):
+    found = findings(flagged, ())
+    found[1].top, found[1].score = 2, score
+    confirm(found)
+    assert found[1].flagged == confirmed

@@ -1,80 +1,119 @@
 """Score reference models for the probability of an audit: ``lit_backdoor/audit/reference.json``.
 
-Victims are trained by the chain, or found in the store. A model that has its scores is not audited again, but for
-detectors that it lacks. Seeds 0 to 3 are the zoo's; LIRA, filters and ViTs stay out of it, to be tested on.
+Nothing is trained here. The models are the victims of finished chains, such as the cells of the grid ``audit_zoo``, and
+those of committed rows, which have TAC's p-value on the defender's root set. A poisoned one whose attack did not take (ASR
+below .8) is left out. A model is not scored again, but for detectors that it lacks. Development seeds only; LIRA, filters
+and ViTs stay out of the zoo, to be tested on.
 
-    python tests/benchmarks/audit_zoo.py --setup signs_mini --attack badnets blend null --seed 0 1 --detector tac btidbf
+    python tests/benchmarks/audit_zoo.py --rows lit_backdoor/board/results/cifar10_small.jsonl
+    lit-backdoor grid audit_zoo --out runs/zoo
+    python tests/benchmarks/audit_zoo.py --chains runs/zoo --detector tac btidbf
 """
 
 import argparse
 import json
+import math
 import tempfile
-from itertools import product
 from pathlib import Path
 
-from lit_backdoor import run_audit
-from lit_backdoor.audit.calibration import REFERENCE, calibrate, read_reference
-from lit_backdoor.audit.detectors import DETECTORS
-from lit_backdoor.chain.compose import compose
-from lit_backdoor.chain.cut import cut
-from lit_backdoor.chain.folders import write_whole
-from lit_backdoor.chain.run import ChainRun
-
-PARTS = ("setup", "net", "attack", "seed")
+REFERENCE = Path(__file__).parents[2] / "lit_backdoor" / "audit" / "reference.json"
+TOOK = 0.8
+MARK = ("setup", "net", "attack", "target", "seed")
+SUREST = 12.0  # as an audit cuts scores
 
 
-def victim_of(setup, attack, seed, folder):
-    """Train a victim, or find it; gives its bundle, its net, the data's source and its results."""
-    chain = compose("fine_tune", seed=seed, setup=setup, attack=attack or "null")
-    results = ChainRun(cut(chain, "victim"), "victim", folder, curves=False).run()
-    classifier = chain["stages"]["victim"]["model"]["init_args"]["classifier"]["init_args"]
-    net = f"{classifier.get('name', 'resnet18')}, width {classifier.get('channels') or 'its own'}"
-    return folder / "victim", net, chain["data"]["init_args"]["source"], results["stages"][0]["metrics"]
+def from_rows(path):
+    """Give the models of committed rows on which TAC's detection was measured; the setup is small CIFAR-10."""
+    for row in map(json.loads, path.read_text().splitlines()):
+        name, _, variant = row["defense"]["name"].partition("@")
+        attack = None if row["attack"]["name"] == "null" else row["attack"]["name"].partition("@")[0]
+        if name != "tac_stamps" or "detection" not in variant or (attack and row["before"]["asr"] < TOOK):
+            continue
+        found = row["metrics"]["detect"]
+        label = found.get("target_class")
+        yield {
+            "setup": row["setup"],
+            "net": "resnet18, width 16" + (", 24 epochs" if "victim24" in variant else ""),
+            "attack": attack,
+            "target": row["attack"]["target"],
+            "seed": row["seed"],
+            "classes": 10,
+            "poisoned": attack is not None,
+            "acc": row["before"]["acc"],
+            "asr": row["before"]["asr"],
+            "from": f"row of commit {row['code']['commit']}",
+            "scores": {"tac": round(min(SUREST, -math.log10(max(found["p_value"], 10**-SUREST))), 6)},
+            "found": {"tac": {"flagged": [] if label is None else [int(label)], "top": int(found["top_class"])}},
+        }
 
 
-def score(setup, attack, seed, detectors, rows):
-    """Audit one model with the detectors that it lacks; gives the rows with its own."""
+def from_chains(folders):
+    """Give the victims of finished chains that count: bundle, images of the setup, and what the row says of it."""
+    from lit_backdoor.chain.compose import compose
+
+    for file in sorted(file for folder in folders for file in folder.rglob("results.json")):
+        results = json.loads(file.read_text())
+        stage = next((each for each in results["stages"] if each["name"] == "victim"), None)
+        if stage is None or not results["setup"] or (results["attack"] and stage["metrics"]["asr"] < TOOK):
+            continue
+        chain = compose("fine_tune", setup=results["setup"], attack=results["attack"] or "null")
+        bundle = file.parent / stage["bundle"]
+        net = json.loads((bundle / "bundle.json").read_text())["model"]["init_args"]
+        row = {
+            "setup": results["setup"],
+            "net": f"{net['name']}, width {net['channels'] or 'its own'}",
+            "attack": results["attack"],
+            "target": results["data"]["target"],
+            "seed": results["seed"],
+            "classes": net["num_classes"],
+            "poisoned": bool(results["attack"]),
+            "acc": stage["metrics"]["acc"],
+            "asr": stage["metrics"].get("asr"),
+            "from": f"bundle {stage['hash'][:16]}",
+            "scores": {},
+            "found": {},
+        }
+        yield bundle, chain["data"]["init_args"]["source"], row
+
+
+def score(row, bundle, source, wanted):
+    """Add the scores of further detectors to a row, on the setup's clean test images."""
+    from lit_backdoor import run_audit
+
     with tempfile.TemporaryDirectory() as folder:
-        bundle, net, source, metrics = victim_of(setup, attack, seed, Path(folder, "chain"))
-        mark = {"setup": setup, "net": net, "attack": attack, "seed": seed}
-        row = next((row for row in rows if all(row[part] == mark[part] for part in PARTS)), None)
-        if row is None:
-            row = {**mark, "classes": None, "poisoned": attack is not None, **metrics, "scores": {}, "found": {}}
-            rows = [*rows, row]
-        if wanted := [name for name in detectors if name not in row["scores"]]:
-            audit = run_audit(bundle, source, Path(folder, "audit"), budget=36_000, detectors=wanted, say=print)
-            row["classes"] = audit["model"]["classes"]
-            for each in audit["detectors"]:
-                if each["status"] == "ran":
-                    row["scores"][each["name"]] = each["score"]
-                    row["found"][each["name"]] = {key: each[key] for key in ("flagged", "top", "seconds")}
-    return rows
+        audit = run_audit(bundle, source, Path(folder, "audit"), budget=1e6, detectors=wanted, say=print)
+    for each in audit["detectors"]:
+        if each["status"] == "ran":
+            row["scores"][each["name"]] = each["score"]
+            row["found"][each["name"]] = {key: each[key] for key in ("flagged", "top", "seconds")}
+
+
+def write(rows, path):
+    """Write the rows in order, a line for each."""
+    lines = ",\n".join(json.dumps(row) for row in sorted(rows, key=lambda row: [str(row[part]) for part in MARK]))
+    part = path.with_suffix(".part")
+    part.write_text(f'{{"format": 1, "rows": [\n{lines}\n]}}\n')
+    part.replace(path)
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--setup", nargs="+", default=["signs_mini"])
-    parser.add_argument("--attack", nargs="+", default=["badnets", "null"], help="null for a clean model")
-    parser.add_argument("--seed", nargs="+", type=int, default=[0])
-    parser.add_argument("--detector", nargs="+", default=[detector.name for detector in DETECTORS])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--chains", nargs="*", type=Path, default=[], help="folders of grids or chains")
+    parser.add_argument("--rows", nargs="*", type=Path, default=[], help="files of rows")
+    parser.add_argument("--detector", nargs="+", default=["tac", "btidbf", "nc", "pixel", "martini"])
     parser.add_argument("--out", type=Path, default=REFERENCE)
     given = parser.parse_args()
-    rows = read_reference(given.out)
-    for setup, attack, seed in product(given.setup, given.attack, given.seed):
-        rows = score(setup, None if attack == "null" else attack, seed, given.detector, rows)
-        rows.sort(key=lambda row: [str(row[part]) for part in PARTS])
-        lines = ",\n".join(json.dumps(row) for row in rows)
-        write_whole(given.out, f'{{"format": 1, "rows": [\n{lines}\n]}}\n')
-        print(
-            json.dumps(
-                rows[-1]
-                if len(rows) == 1
-                else next(r for r in rows if (r["attack"] or "null", r["seed"]) == (attack, seed))
-            )
-        )
-    names = sorted({name for row in rows for name in row["scores"]})
-    for chosen in ([name] for name in names):
-        print(chosen, json.dumps(calibrate(dict.fromkeys(chosen, 0.0), rows[0]["classes"], rows)[1]))
+    rows = {tuple(row[part] for part in MARK): row for row in json.loads(given.out.read_text())["rows"]}
+    for row in (row for path in given.rows for row in from_rows(path)):
+        rows.setdefault(tuple(row[part] for part in MARK), row)
+    write(rows.values(), given.out)
+    for bundle, source, new in from_chains(given.chains):
+        row = rows.setdefault(tuple(new[part] for part in MARK), new)
+        if wanted := [name for name in given.detector if name not in row["scores"]]:
+            score(row, bundle, source, wanted)
+            print(json.dumps(row))
+            write(rows.values(), given.out)
+    print(f"{len(rows)} models, {sum(row['poisoned'] for row in rows.values())} of them poisoned, in {given.out}")
 
 
 if __name__ == "__main__":
