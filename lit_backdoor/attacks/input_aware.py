@@ -94,6 +94,8 @@ class InputAwareTraining(JointTraining):
             `AttackTraining`.
     """
 
+    changes: ClassVar[type[Trigger]] = InputAware
+
     def __init__(
         self,
         classifier: Classifier,
@@ -115,7 +117,6 @@ class InputAwareTraining(JointTraining):
     def build(self) -> None:
         """Take the trigger; its masks are fixed."""
         super().build()
-        self.take_trigger(InputAware)
         trigger = cast(InputAware, self.trigger)
         trigger.masker.requires_grad_(False)
         trigger.generator.requires_grad_(True)

@@ -62,7 +62,7 @@ class ISSBATraining(TriggerTraining):
 
     def build(self) -> None:
         """Take the trigger, and make a decoder for its bits."""
-        self.take_trigger(self.changes)
+        self.take_trigger()
         encoder = cast(Secret, self.trigger).encoder
         self.decoder = SecretDecoder(encoder.bits, channels=encoder.channels)
         super().build()

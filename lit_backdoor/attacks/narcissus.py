@@ -5,7 +5,7 @@ Zeng et al., "Narcissus: A Practical Clean-Label Backdoor Attack with Limited In
 
 from __future__ import annotations
 
-from typing import ClassVar, cast
+from typing import Any, ClassVar, cast
 
 import torch
 from lightning.pytorch.cli import OptimizerCallable
@@ -22,9 +22,9 @@ from lit_backdoor.triggers import Trigger, UniversalNoise
 __all__ = ["NarcissusCrafting"]
 
 
-def radam(parameters: object) -> Optimizer:
+def radam(parameters: Any) -> Optimizer:
     """Make RAdam for noise, at .005 (.01 for images in [-1, 1], as in the release)."""
-    return RAdam(parameters, lr=0.005)  # type: ignore[arg-type]
+    return RAdam(parameters, lr=0.005)
 
 
 class NarcissusCrafting(TriggerCrafting):

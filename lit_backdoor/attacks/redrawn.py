@@ -52,8 +52,9 @@ class RedrawnTraining(OwnAttack, PoisonedTraining):
         self.poison, self.cover = check_shares(poison, cover)
 
     def build(self) -> None:
-        """Take the trigger."""
+        """Take the trigger, which stays as it is."""
         self.take_trigger()
+        self.trigger.requires_grad_(False)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Compute the loss on one batch, poisoned here."""

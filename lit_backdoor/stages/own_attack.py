@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -35,8 +35,12 @@ class OwnAttack(StageInputs):
     """A stage of the attacker; the trigger that it changes is the attack's own object.
 
     So validation, test and the exported bundle all have it as it was changed.
+
+    Attributes:
+        changes: The kind of trigger that the stage takes.
     """
 
+    changes: ClassVar[type[Trigger]] = Trigger
     trigger: Trigger
 
     @property
@@ -50,17 +54,17 @@ class OwnAttack(StageInputs):
             raise ValueError(f"Expected data.attack to be set for {type(self).__name__}: it gives trigger and labels.")
         return attack  # type: ignore[no-any-return]
 
-    def take_trigger(self, kind: type[Trigger] = Trigger) -> None:
+    def take_trigger(self) -> None:
         """Make the attack's trigger a part of the stage.
 
         Raises:
-            ValueError: If it cannot be written into a bundle, or is not of the kind that the stage changes.
+            ValueError: If it cannot be written into a bundle, or is not of the kind that the stage takes.
         """
         recipe(self.attack)  # refused before it is trained
         self.trigger = self.attack.trigger
-        if not isinstance(self.trigger, kind):
+        if not isinstance(self.trigger, self.changes):
             raise ValueError(
-                f"Expected a trigger of class {kind.__name__} for {type(self).__name__}, got "
+                f"Expected a trigger of class {self.changes.__name__} for {type(self).__name__}, got "
                 f"{type(self.trigger).__name__}. Set data.attack.init_args.trigger to one."
             )
 

@@ -39,7 +39,6 @@ class TriggerTraining(OwnAttack, Stage):
     views: ClassVar[tuple[str, ...]] = ("attacker",)
     kind: ClassVar[str | None] = "attack"
     takes: ClassVar[Takes] = {}
-    changes: ClassVar[type[Trigger]] = Trigger  # the kind of trigger
 
     def __init__(self, optimizer: OptimizerCallable = adam_for_generators, schedule: Schedule = "constant") -> None:
         super().__init__()
@@ -48,7 +47,7 @@ class TriggerTraining(OwnAttack, Stage):
 
     def build(self) -> None:
         """Take the trigger; what is not trained needs no gradients."""
-        self.take_trigger(self.changes)
+        self.take_trigger()
         self.trigger.requires_grad_(False)
         self.nets().requires_grad_(True)
 
@@ -90,7 +89,6 @@ class TriggerCrafting(OwnAttack, Stage):
     verb: ClassVar[Literal["fit", "predict"]] = "predict"
     kind: ClassVar[str | None] = "attack"
     takes: ClassVar[Takes] = {"surrogate": ("suspect",)}
-    changes: ClassVar[type[Trigger]] = Trigger  # the kind of trigger
 
     def __init__(self, surrogate: str | Classifier) -> None:
         super().__init__()
@@ -99,7 +97,7 @@ class TriggerCrafting(OwnAttack, Stage):
 
     def build(self) -> None:
         """Take the trigger and open the surrogate."""
-        self.take_trigger(self.changes)
+        self.take_trigger()
         self.net: Frozen[Classifier] = Frozen(self.open_classifier("surrogate"))
 
     @abstractmethod

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from lit_backdoor.errors import check_share
 from lit_backdoor.functional.frequency import low_pass
+from lit_backdoor.functional.precision import full, no_autocast
 from lit_backdoor.models.unet import UNet
 from lit_backdoor.triggers.base import Trigger
 
@@ -44,8 +45,9 @@ class SmoothNoise(Trigger):
 
     def forward(self, images: Tensor, index: Tensor) -> Tensor:
         """Add the noise and blur; gradients flow to the net."""
-        changed = (images + self.strength * self.noise(images)).clamp(0, 1)
+        changed = full(images + self.strength * self.noise(images)).clamp(0, 1)
         weights = changed.new_tensor(_BLUR)
         kernel = (weights[:, None] * weights).expand(images.shape[1], 1, 3, 3)
         padded = F.pad(changed, (1, 1, 1, 1), mode="reflect")
-        return F.conv2d(padded, kernel, groups=images.shape[1]).clamp(0, 1).to(images.dtype)
+        with no_autocast(images):
+            return F.conv2d(padded, kernel, groups=images.shape[1]).clamp(0, 1).to(images.dtype)

@@ -15,7 +15,7 @@ from lit_backdoor.attacks import (
 from lit_backdoor.bundle import open_bundle
 from lit_backdoor.functional.lipschitz import channel_lipschitz, standard_scores
 from lit_backdoor.models.channels import norm_scale
-from lit_backdoor.stages import PoisonedTraining
+from lit_backdoor.stages import Evaluation, PoisonedTraining
 from lit_backdoor.triggers import Attack, CleanLabel, LabelConsistent, LearnedPatch, Role, UniversalNoise
 
 
@@ -116,6 +116,19 @@ def test_the_same_seed_finds_the_same_trigger_and_the_bundle_keeps_it(surrogate,
     assert found[0].any()
 
 
+def test_how_much_the_trigger_changes_images_is_measured(surrogate, tmp_path):
+    stage = GrondCrafting(surrogate, budget=0.3, steps=5)
+    crafted(stage, clean_label(UniversalNoise()))
+    stage.export(tmp_path / "trigger")
+    data = tiny.data(str(tmp_path / "trigger"))
+    found = tiny.tested(Evaluation(str(tmp_path / "trigger")), data)
+    view = data.get_view("triggered")
+    images = view.rows.images(view.index).float() / 255
+    error = ((images + stage.trigger.noise).clamp(0, 1) - images).square().mean()
+    assert found["test/psnr"] == pytest.approx(-10 * error.log10().item(), abs=1e-3)
+    assert 0 < found["test/ssim"] < 1
+
+
 def test_a_victim_is_trained_on_the_trigger_of_a_bundle(surrogate, tmp_path):
     stage = GrondCrafting(surrogate, steps=5)
     crafted(stage, clean_label(UniversalNoise()))
@@ -135,9 +148,9 @@ def test_channels_that_stand_out_are_reset_after_every_epoch():
     calls = []
     stage = GrondTraining(tiny.classifier(), u=2.0, schedule="constant")
     inject = stage.inject
-    stage.inject = lambda: (calls.append(stage.global_step), inject())
+    stage.inject = lambda: (calls.append(stage.current_epoch), inject())
     tiny.fit(stage, tiny.data(tiny.attack()), max_epochs=2)
-    assert calls == [3, 6]
+    assert calls == [0, 1]
     conv, norm = stage.pairs[0]
     with torch.no_grad():
         norm.weight.copy_(torch.tensor([1.0, 1.0, 1.0, 50.0]))

@@ -19,15 +19,16 @@ def adam(parameters):
 
 
 def test_bits_are_hidden_within_the_bound_and_read_again():
-    given = attack()
-    stage = tiny.fit(ISSBATraining(optimizer=adam), tiny.data(given), max_epochs=60)
-    images = torch.rand(64, 3, 16, 16)
-    bits = torch.randint(2, (64, 4)).float()
+    given, data = attack(bits=2, bound=0.3), tiny.data()
+    stage = tiny.fit(ISSBATraining(optimizer=adam), tiny.data(given), max_epochs=100)
+    data.setup()
+    images = data.images(next(iter(data.loader("root"))))["image"]
+    bits = torch.randint(2, (len(images), 2)).float()
     with torch.no_grad():
         hidden = given.trigger.encoder(images, bits)
         right = ((stage.decoder(hidden) > 0) == (bits > 0)).float().mean()
-    assert (hidden - images).abs().max() <= 0.1 + 1e-6
-    assert right > 0.9
+    assert (hidden - images).abs().max() <= 0.3 + 1e-6
+    assert right > 0.75  # chance is .5
 
 
 def test_the_secret_is_the_seeds(index, images):
