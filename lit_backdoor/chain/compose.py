@@ -84,7 +84,8 @@ def _check_replaced(chain: Mapping[str, Any], pairs: Iterable[tuple[str, Any]]) 
         part, _, parameter = argument.partition(".")
         place = f"{part}.init_args.{parameter}"
         for key, value in pairs:
-            if _reaches(key, value, place) or _reaches(key, value, f"stages.{name}.{place}"):
+            shared = argument != "data.attack" and _reaches(key, value, place)  # the attack is that stage's as well
+            if shared or _reaches(key, value, f"stages.{name}.{place}"):
                 raise ValueError(
                     f"Expected no value for {place} of stage '{name}', got {key}={value!r}: the bundle of stage "
                     f"'{source}' would replace it. To use the value add "

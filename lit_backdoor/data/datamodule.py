@@ -42,7 +42,8 @@ class BackdoorDataModule(pl.LightningDataModule):
     A batch on the device is a dict: ``image`` float ``[B, 3, H, W]`` in [0, 1]; ``label`` (what the view says),
     ``clean_label`` (the truth) and ``index`` (position in the source's part), int64 ``[B]``; ``role``, int8; ``valid``,
     False on padding rows; ``seed``, an int to draw this batch's randomness from; ``view``, its name. The triggered view
-    adds ``eligible`` (rows that count in ASR and RA) and, if the trigger is stamped, ``original`` (images before it).
+    adds ``eligible`` (rows that count in ASR and RA), ``original`` (images before it) if the trigger is stamped, and
+    ``partner`` if it takes a second image.
 
     Args:
         source: Where the images come from.
@@ -304,7 +305,7 @@ class BackdoorDataModule(pl.LightningDataModule):
             drawn = generator if training and view == "train" else None
             image = plant(self._trigger_on(image.device), image, index, poison, cover, drawn, *partners)
         elif view == "triggered" and stamps:
-            batch["original"] = image
+            batch |= {"original": image, **({"partner": partners[0]} if partners else {})}
             image = self._trigger_on(image.device)(image, index, *partners)
         if training and view in _AUGMENTED and self.augment is not None:
             image = self.augment(image, batch["role"], generator)

@@ -12,6 +12,7 @@ from lit_backdoor.models.loading import load_classifier
 from lit_backdoor.models.patterned import LocalPattern, PatternedUNet, WideAndLocal
 from lit_backdoor.models.plugged import Plugged
 from lit_backdoor.models.saving import save_like
+from lit_backdoor.models.steganography import SecretDecoder, SecretEncoder
 from lit_backdoor.models.timm_classifier import TimmClassifier
 from lit_backdoor.models.trigger_layers import RegionalTransformation, Renormalization
 from lit_backdoor.models.unet import UNet
@@ -32,6 +33,8 @@ __all__ = [
     "Purified",
     "RegionalTransformation",
     "Renormalization",
+    "SecretDecoder",
+    "SecretEncoder",
     "TimmClassifier",
     "TimmEncoder",
     "TorchvisionEncoder",

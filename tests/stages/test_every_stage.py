@@ -142,7 +142,7 @@ def test_bundle_of_a_stage_that_predicts_is_tested(name, victim, selection, tmp_
     tiny.trainer().predict(stage, data(name, selection), return_predictions=False)
     stage.export(tmp_path / "bundle")
     assert open_bundle(tmp_path / "bundle", STAGES[name].kind).kind in TESTED
-    assert tiny.tested(Evaluation(str(tmp_path / "bundle")), data(name, selection))
+    assert tiny.tested(Evaluation(str(tmp_path / "bundle")), trial_data(name, selection, tmp_path / "bundle"))
 
 
 @every_stage
