@@ -48,7 +48,7 @@ class SecretEncoder(Recorded, nn.Module):
         spread = self.spread(bits - 0.5).relu().view(-1, self.channels, _SIDE, _SIDE)
         given = torch.cat((images - 0.5, F.interpolate(spread, images.shape[-2:], mode="bilinear")), 1)
         inner = self.second(self.first(given).relu()).relu()
-        change = self.last(torch.cat((inner, given), 1)).tanh().to(images.dtype)
+        change: Tensor = self.last(torch.cat((inner, given), 1)).tanh().to(images.dtype)
         return (images + self.bound * change).clamp(0, 1)
 
 

@@ -40,7 +40,7 @@ class OwnAttack(StageInputs):
         changes: The kind of trigger that the stage takes.
     """
 
-    changes: ClassVar[type[Trigger]] = Trigger
+    changes: ClassVar[type[Trigger]] = Trigger  # type: ignore[type-abstract]  # any kind
     trigger: Trigger
 
     @property
