@@ -39,6 +39,7 @@ def test_every_stage_is_found_in_the_store(file, finished, filled, tmp_path):
     assert statuses(results) == ["cached"] * 4
     assert lasting(results) == lasting(finished[1])
     assert [stage["made"] for stage in results["stages"]] == [stage["made"] for stage in finished[1]["stages"]]
+    assert lasting(again(file, tmp_path / "out", use_cache=True)) == lasting(results)  # started again, or resumed
 
 
 def test_inputs_of_a_bundle_from_the_store_are_where_this_chain_has_them(file, filled, tmp_path):
