@@ -7,6 +7,7 @@ and the next start begins a new one. It exits with 1 if a start does not go on, 
 behind, or comes to another end.
 """
 
+import contextlib
 import fcntl
 import json
 import multiprocessing
@@ -52,18 +53,18 @@ def lasting(folder):
 
 
 def finish(context, folder, settings):
-    """Let a chain come to its end; gives its hashes."""
-    process = start(context, folder, settings)
+    """Let a chain come to its end; gives its hashes and the seconds that it took."""
+    process, since = start(context, folder, settings), time.monotonic()
     process.join()
     assert process.exitcode == 0, (folder / "said").read_text()
     left = [path for path in (folder / "out").rglob("*") if path.suffix in (".part", ".old")]
     assert not left, f"left behind: {left}"
-    return lasting(folder)
+    return lasting(folder), time.monotonic() - since
 
 
 def end(process, folder, number):
     """End a start by a signal to its group, and check what is left of it; gives its exit code."""
-    if process.is_alive():
+    with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, number)
     process.join(40)
     code, since = process.exitcode, time.monotonic()
@@ -81,9 +82,7 @@ def main(count):
     os.environ["OMP_NUM_THREADS"] = "1"
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(MODULES)
-    since = time.monotonic()
-    wanted = finish(context, new_folder(), [])
-    length = time.monotonic() - since
+    wanted, length = finish(context, new_folder(), [])
     print(f"untouched: {length:.0f} s", flush=True)
     draw, folder, seen, chains = random.Random(count), new_folder(), Counter(), 1
     for moment in range(count):
@@ -96,7 +95,7 @@ def main(count):
         if code == 0:
             assert lasting(folder) == wanted, "the end is another one"
             folder, chains = new_folder(), chains + 1
-    assert finish(context, folder, WORKERS) == wanted, "the end is another one"
+    assert finish(context, folder, WORKERS)[0] == wanted, "the end is another one"
     counts = ", ".join(f"{name} to {code}: {times}" for (name, code), times in sorted(seen.items()))
     print(f"{chains} chains went on to equal ends; {counts}")
 

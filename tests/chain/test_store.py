@@ -39,6 +39,7 @@ def test_every_stage_is_found_in_the_store(file, finished, filled, tmp_path):
     assert statuses(results) == ["cached"] * 4
     assert lasting(results) == lasting(finished[1])
     assert [stage["made"] for stage in results["stages"]] == [stage["made"] for stage in finished[1]["stages"]]
+    assert lasting(again(file, tmp_path / "out", use_cache=True)) == lasting(results)  # started again, or resumed
 
 
 def test_run_with_stages_from_the_store_goes_on_after_it_was_stopped(file, finished, filled, tmp_path, monkeypatch):
