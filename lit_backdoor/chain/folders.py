@@ -79,12 +79,6 @@ def check_work(work: Path) -> None:
         )
 
 
-def mark_work(work: Path, key: str) -> None:
-    """Mark a stage's working folder as ours, if it is not yet: a run writes only where a later one may go on."""
-    if not (work / "key").is_file():
-        write_whole(work / "key", key)
-
-
 def read_history(work: Path) -> list[dict[str, float]]:
     """Read each epoch's numbers from every log in a stage's working folder; a resumed run has several logs."""
     epochs: dict[int, dict[str, float]] = {}

@@ -23,7 +23,6 @@ from lit_backdoor.chain.folders import (
     check_work,
     finished,
     keep_newest_checkpoint,
-    mark_work,
     newest_checkpoint,
     read_history,
     write_whole,
@@ -341,7 +340,6 @@ class ChainRun:
             tested = test_bundle(bundle, self._sources.data(described), self.chain.get("trainer") or {}, work)
             return {**bundle.numbers, **tested}
 
-        mark_work(work, key)
         return measured_once(mark, key, work / "metrics.json", self.store, measure)
 
 
