@@ -137,6 +137,10 @@ class AdversarialWeightMasking(Mitigation):
         for mask in self.masks:
             mask.data.clamp_(0, 1)
 
+    def on_train_end(self) -> None:
+        """Mask the suspect."""
+        self.result()
+
     @torch.no_grad()
     def result(self) -> Classifier:
         """Give the suspect with the masks in its weights."""
