@@ -110,6 +110,8 @@ class GrondTraining(PoisonedTraining):
     def inject(self) -> None:
         """Give channels that stand out the mean weight and bias of their norm."""
         for conv, norm in self.pairs:
+            if not conv.weight.isfinite().all():  # the check of losses stops the run
+                continue
             out = standard_scores(channel_lipschitz(conv.weight, norm_scale(norm))) > self.u
             for values in (norm.weight, norm.bias):
                 values.copy_(torch.where(out, values.mean(), values))
