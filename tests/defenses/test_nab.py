@@ -42,8 +42,7 @@ def test_backdoor_is_overruled_by_the_stamp_where_most_poisoned_rows_were_isolat
     stage = parts.trained(made(optimizer=fast, size=5), parts.low_attack(), epochs=16, suspicious=rows)
     cleaned, without = parts.low_rates(stage.result()), parts.low_rates(stage.result().classifier)
     assert cleaned[0] > 0.8
-    assert cleaned[1] < 0.4
-    assert without[1] > cleaned[1] + 0.3
+    assert cleaned[1] < min(0.3, without[1])
     stage.export(tmp_path / "bundle")
     images = torch.rand(5, 3, 16, 16)
     torch.testing.assert_close(open_bundle(tmp_path / "bundle").build()(images), stage.result().eval()(images))
