@@ -53,7 +53,8 @@ class LabelConsistentCrafting(TriggerCrafting):
         images, labels, index = self.rows(lambda batch: batch["role"] == Role.POISON)
         if not len(index):
             raise ValueError("Expected data.attack to plant rows, got none. Set data.attack.init_args.rate.")
-        changed = [self._hard(*part) for part in zip(torch.split(images, _ROWS), torch.split(labels, _ROWS), strict=True)]
+        parts = zip(torch.split(images, _ROWS), torch.split(labels, _ROWS), strict=True)
+        changed = [self._hard(*part) for part in parts]
         cast(LabelConsistent, self.trigger).hold_changes(index, torch.cat(changed) - images)
 
     def _hard(self, images: Tensor, labels: Tensor) -> Tensor:
