@@ -67,7 +67,7 @@ def test_dry_run_of_every_defense_passes(name, tmp_path, capsys):
 def test_every_method_says_what_it_needs(name):
     folder = find_config("defenses", name).parent
     method = read_config("defenses", folder / METHOD_FILE)
-    assert {"paper", "needs", "recommended"} <= set(method) <= {"paper", "needs", "recommended", "controls"}
+    assert {"paper", "needs", "recommended"} <= set(method) <= {"paper", "needs", "recommended", "controls", "reported"}
     assert all((folder / f"{name}.yaml").is_file() for name in method.get("controls", ()))
     assert set(method["needs"]) == {"root", "questioned", "target"}
     assert find_config("defenses", method["recommended"]).parent == folder
