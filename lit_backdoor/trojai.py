@@ -119,8 +119,7 @@ class Mitigation:
             if report["written"] is None:  # an audit found nothing
                 return MitigatedModel(copy.deepcopy(model))
             if report["written"]["form"] == "bundle":
-                own = self.options.get("arch") or ""
-                with trusting([own] if own and ":" not in own else []):  # a function that the caller named
+                with trusting(filter(None, [self.options.get("arch")])):  # the user named what makes the net
                     return MitigatedModel(load_classifier(folder / "cleaned.pt"))
             cleaned = copy.deepcopy(model)
             cleaned.load_state_dict(read_weights(folder / "cleaned.pt"))
