@@ -319,8 +319,9 @@ class BackdoorDataModule(pl.LightningDataModule):
 
     def _pixels(self, batch: Batch, sent: str, index: str) -> Tensor:
         """Give a batch's images in [0, 1]: those that it brought, else those that are on the device."""
-        rows = self._views[batch["view"]].rows
-        found = batch[sent] if sent in batch else self.resident.images(rows, batch[index])
+        found = batch.get(sent)
+        if found is None:
+            found = self.resident.images(self.get_view(batch["view"]).rows, batch[index])
         return resized(found.float().div_(255), self.image_size)
 
     def _trigger_on(self, device: torch.device) -> Trigger:

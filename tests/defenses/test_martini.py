@@ -210,9 +210,9 @@ def test_a_poor_decoder_is_warned_of():
 
 
 @pytest.mark.parametrize(("options", "message"), [
-    ({"epochs": 0}, "reconstruction.epochs > 0, got 0"),
-    ({"images": 0}, "reconstruction.images > 0, got 0"),
-    ({"lr": -1.0}, "reconstruction.lr > 0, got -1.0"),
+    ({"epochs": 0}, "reconstruction.epochs > 0 and finite, got 0"),
+    ({"images": 0}, "reconstruction.images > 0 and finite, got 0"),
+    ({"lr": -1.0}, "reconstruction.lr > 0 and finite, got -1.0"),
 ])  # fmt: skip
 def test_settings_out_of_range_are_refused(options, message):
     with pytest.raises(ValueError, match=message):

@@ -48,7 +48,7 @@ def test_grids_include_others(tmp_path):
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ({"defenses": ["pgdb"]}, "Did you mean 'pgbd'"),
+        ({"defenses": ["pgbdd"]}, "Did you mean 'pgbd'"),
         ({"attacks": ["badnet"]}, "Did you mean 'badnets'"),
         ({"setups": ["sign"]}, "Did you mean 'signs'"),
         ({"defences": []}, "Did you mean 'defenses'"),
