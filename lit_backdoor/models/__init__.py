@@ -4,9 +4,11 @@ from lit_backdoor.models.autoencoder import AutoEncoder
 from lit_backdoor.models.base import Classifier
 from lit_backdoor.models.compose import Purified
 from lit_backdoor.models.cut_encoder import TimmEncoder, TorchvisionEncoder
+from lit_backdoor.models.enclosing import Enclosing
 from lit_backdoor.models.encoder import ConvEncoder, Encoder
 from lit_backdoor.models.foreign import ForeignClassifier, WrappedClassifier, wrap_classifier
 from lit_backdoor.models.frozen import Frozen
+from lit_backdoor.models.input_detector import InputDetector, PerturbedQueries
 from lit_backdoor.models.lite0_encoder import Lite0Encoder
 from lit_backdoor.models.loading import load_classifier
 from lit_backdoor.models.patterned import LocalPattern, PatternedUNet, WideAndLocal
@@ -21,12 +23,15 @@ __all__ = [
     "AutoEncoder",
     "Classifier",
     "ConvEncoder",
+    "Enclosing",
     "Encoder",
     "ForeignClassifier",
     "Frozen",
+    "InputDetector",
     "Lite0Encoder",
     "LocalPattern",
     "PatternedUNet",
+    "PerturbedQueries",
     "Plugged",
     "Purified",
     "RegionalTransformation",

@@ -5,11 +5,13 @@ from lit_backdoor.stages.attack_training import AttackTraining
 from lit_backdoor.stages.averaged import AveragedFineTune
 from lit_backdoor.stages.base import Batch, Outcome, Stage
 from lit_backdoor.stages.bundle_writer import BundleWriter
+from lit_backdoor.stages.calibrated_detection import CalibratedDetection
 from lit_backdoor.stages.callbacks import AttackSuccessCallback
 from lit_backdoor.stages.from_scratch import FromScratch
 from lit_backdoor.stages.generator_training import GeneratorTraining
 from lit_backdoor.stages.imported import ImportedSuspect
 from lit_backdoor.stages.input_detection import InputDetection
+from lit_backdoor.stages.input_table import InputTable
 from lit_backdoor.stages.mask_pruning import MaskPruning, OracleThreshold
 from lit_backdoor.stages.one_shot import OneShot
 from lit_backdoor.stages.phased import Phased, Span, make_plan
@@ -36,6 +38,7 @@ __all__ = [
     "AveragedFineTune",
     "Batch",
     "BundleWriter",
+    "CalibratedDetection",
     "Evaluation",
     "FineTune",
     "FloodingTraining",
@@ -45,6 +48,7 @@ __all__ = [
     "HalfGeneratedFineTune",
     "ImportedSuspect",
     "InputDetection",
+    "InputTable",
     "LocalGradientAscentTraining",
     "LowestLoss",
     "MaskPruning",
