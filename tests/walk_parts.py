@@ -103,6 +103,7 @@ def made(name, victim, folder, **options):
         "unlearned": lambda: tiny.classifier(seed=1),
         "teacher": lambda: tiny.classifier(seed=1),
         "weights": str(weights),
+        "masks": lambda: torch.rand(1, *tiny.classifier().features(torch.rand(1, 3, 16, 16)).shape[1:]),
     }
     if name == "StampedUnlearning":  # its mask is what an inversion gives
         parts["generator"] = lambda: MaskedPattern.holding(torch.ones(1, 16, 16), torch.ones(3, 16, 16))

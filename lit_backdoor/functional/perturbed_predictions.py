@@ -34,8 +34,9 @@ def normal_boundary(values: Tensor, share: float) -> Tensor:
         values: ``[N]``, N at least 2.
         share: In (0, 1).
     """
-    quantile = torch.special.ndtri(torch.tensor(1 - share, dtype=torch.float64))
-    return (values.double().mean() + quantile * values.double().std()).to(values.dtype)
+    quantile: Tensor = torch.special.ndtri(torch.tensor(1 - share, dtype=torch.float64))
+    found: Tensor = values.double().mean() + quantile.to(values.device) * values.double().std()
+    return found.to(values.dtype)
 
 
 def prediction_consistency(logits: Tensor, changed: Tensor) -> Tensor:
@@ -72,7 +73,7 @@ def class_statistics(values: Tensor, classes: Tensor, num_classes: int) -> Class
     whole = values.std() if len(values) > 1 else values.new_tensor(0.0)
     mean = values.mean().repeat(num_classes)
     std = (whole if whole > 0 else torch.ones_like(whole)).repeat(num_classes)
-    for label in classes.unique().tolist():
+    for label in torch.unique(classes).tolist():
         own = values[classes == label]
         if len(own) > 1 and own.std() > 0:
             mean[label], std[label] = own.mean(), own.std()

@@ -13,6 +13,7 @@ from lit_backdoor.models.lite0_encoder import Lite0Encoder
 from lit_backdoor.models.loading import load_classifier
 from lit_backdoor.models.patterned import LocalPattern, PatternedUNet, WideAndLocal
 from lit_backdoor.models.plugged import Plugged
+from lit_backdoor.models.space_stamp import SpaceStamp
 from lit_backdoor.models.timm_classifier import TimmClassifier
 from lit_backdoor.models.trigger_layers import RegionalTransformation, Renormalization
 from lit_backdoor.models.unet import UNet
@@ -36,6 +37,7 @@ __all__ = [
     "Purified",
     "RegionalTransformation",
     "Renormalization",
+    "SpaceStamp",
     "TimmClassifier",
     "TimmEncoder",
     "TorchvisionEncoder",

@@ -27,13 +27,17 @@ class Purified(InputDetector):
         super().__init__(classifier)
         self.purifier = purifier
 
+    def purified(self, images: Tensor) -> Tensor:
+        """Purify images ``[B, C, H, W]`` in [0, 1]."""
+        return cast(Tensor, self.purifier(images))
+
     def features(self, images: Tensor) -> Tensor:
         """Give the classifier's features of the purified images."""
-        return self.classifier.features(cast(Tensor, self.purifier(images)))
+        return self.classifier.features(self.purified(images))
 
     def forward(self, images: Tensor) -> Tensor:
         """Give the classifier's logits of the purified images."""
-        return cast(Tensor, self.classifier(self.purifier(images)))
+        return self.classifier.logits(self.purified(images))
 
     def judge(self, images: Tensor) -> dict[str, Tensor]:
         """Judge inputs by what purification changes (BTI-DBF, App. A).

@@ -36,7 +36,7 @@ class STRIP(CalibratedDetection):
     def __init__(
         self,
         suspect: str | Classifier,
-        count: int = 20,
+        count: int = 10,
         weight: float = 1.0,
         false_alarms: float = 0.05,
         table: str | None = None,
