@@ -13,7 +13,7 @@ __all__ = ["ClassStatistics", "class_statistics", "mean_entropy", "normal_bounda
 
 
 def mean_entropy(logits: Tensor) -> Tensor:
-    r"""Mean entropy of predictions on copies (STRIP, Gao et al., ACSAC 2019, Eq. 3 to 5).
+    r"""Mean entropy of predictions on copies (STRIP, Gao et al., ACSAC 2019).
 
     .. math:: H = -\frac1N \sum_{n=1}^{N} \sum_{k} p_{nk} \log_2 p_{nk}
 
@@ -40,7 +40,7 @@ def normal_boundary(values: Tensor, share: float) -> Tensor:
 
 
 def prediction_consistency(logits: Tensor, changed: Tensor) -> Tensor:
-    """Share of copies that keep an input's class: SPC (SCALE-UP, Guo et al., ICLR 2023, Eq. 1).
+    """Share of copies that keep an input's class: SPC (SCALE-UP, Guo et al., ICLR 2023).
 
     Args:
         logits: Of the inputs, ``[B, K]``.
@@ -60,7 +60,7 @@ class ClassStatistics(NamedTuple):
 
 
 def class_statistics(values: Tensor, classes: Tensor, num_classes: int) -> ClassStatistics:
-    """Compute mean and deviation of the values of each class (SCALE-UP, Sec. 4.2).
+    """Compute mean and deviation of the values of each class (SCALE-UP).
 
     A class with fewer than two values, or whose values are all equal, gets those of all values together, and a
     deviation of 1 if these are all equal, too.

@@ -55,7 +55,7 @@ def test_broken_bound_is_weighted_by_its_excess_in_the_last_epoch(broken, expect
     assert float(generator_loss(torch.tensor(3.0), found, BOUNDS, last, 5.0)) == pytest.approx(expected, rel=1e-5)
 
 
-def test_mask_is_penalized_above_its_bound_alone():
+def test_mask_is_penalized_only_above_its_bound():
     logits, target = torch.randn(6, 3, generator=torch.Generator().manual_seed(3)), torch.full((6,), 1)
     entropy = -np.log(np.exp(logits.double())[:, 1] / np.exp(logits.double()).sum(1)).mean()
     assert float(mask_loss(logits, target, MASK, 0.9)) == pytest.approx(float(entropy), rel=1e-5)

@@ -15,9 +15,9 @@ __all__ = ["FeatureRE"]
 
 
 class FeatureRE(FeatureInversion):
-    """Flag classes that a generator reaches by few features, which it brings to one point (FeatureRE, Eq. 5).
+    """Flag classes that a generator reaches by few features, which it brings to one point (FeatureRE).
 
-    During a warm-up the generator alone learns to reach the class; classes are compared by the epochs after it.
+    During a warm-up only the generator is trained, to reach the class; classes are compared by the epochs after it.
 
     Deviations: generator and mask make their steps on the same images at the same time, and the features outside the
     mask are those of clean images of the batch, which spares two of three passes through the suspect.
@@ -25,7 +25,7 @@ class FeatureRE(FeatureInversion):
     Args:
         suspect: Path of a suspect bundle, or a classifier; frozen.
         generator: The net of each class before training; default a small `UNet`. Release: 32 filters, 4 blocks.
-        warmup: Share of the epochs that the generator has alone, in [0, 1). Release: .2.
+        warmup: Share of the epochs in which only the generator is trained, in [0, 1). Release: .2.
         threshold: Value below which a class is flagged. Release: -.75.
         change: Largest mean squared change of normalized pixels, > 0. Release: .15.
         spread: Largest deviation of masked features, > 0. Release: 1.

@@ -21,7 +21,7 @@ THRESHOLDS = tuple(step / 20 for step in range(19, 5, -1))  # .95 to .3
 
 
 class Februus(Mitigation):
-    """Train a net that paints in holes of root images, and put it before the frozen suspect (Februus, Sec. 5).
+    """Train a net that paints in holes of root images, and put it before the frozen suspect (Februus).
 
     In use, holes are where Grad-CAM of the predicted class is above a threshold. It is lowered from .95 to .3 at most,
     for as long as the accuracy on root images holds.

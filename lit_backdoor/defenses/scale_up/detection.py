@@ -15,10 +15,10 @@ __all__ = ["ScaleUp"]
 
 
 class ScaleUp(CalibratedDetection):
-    """Flag inputs that keep their class when their pixel values are multiplied (SCALE-UP, Sec. 4.2).
+    """Flag inputs that keep their class when their pixel values are multiplied (SCALE-UP).
 
     That is the data-limited form: an input's consistency is compared with that of root images which the suspect gives
-    to the same class. The paper leaves the threshold to the defender; here a share of root images lies above it.
+    to the same class. The defender sets the threshold in the paper; here a share of root images lies above it.
 
     Args:
         suspect: Path of a suspect bundle, or a classifier.

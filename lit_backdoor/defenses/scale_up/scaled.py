@@ -43,7 +43,7 @@ class Scaled(PerturbedQueries):
             yield (images * factor).clamp(0, 1)
 
     def score(self, logits: Tensor, changed: Tensor) -> Tensor:
-        """Give the consistency, less the usual one of the predicted class, in deviations of it (Sec. 4.2)."""
+        """Give the consistency, less the usual one of the predicted class, in deviations of it."""
         classes = logits.argmax(1)
         return (prediction_consistency(logits, changed) - self.usual[classes]) / self.spread[classes]
 

@@ -16,10 +16,10 @@ __all__ = ["STRIP"]
 
 
 class STRIP(CalibratedDetection):
-    """Flag inputs whose predicted class hardly depends on superimposed images: the trigger decides (STRIP, Sec. 4).
+    """Flag inputs whose predicted class hardly depends on superimposed images: the trigger decides (STRIP).
 
     Root images drawn once are superimposed on every input, so that a judgment is a function of the input. The threshold
-    is that of a normal distribution with the mean and deviation of the entropies of all other root images (Sec. 4.3).
+    is that of a normal distribution with the mean and deviation of the entropies of all other root images.
 
     Args:
         suspect: Path of a suspect bundle, or a classifier.
