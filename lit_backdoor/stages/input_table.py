@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from abc import abstractmethod
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -40,6 +41,11 @@ class InputTable(Stage):
         self.table = table
         self.rows = RowTable()
         self._views: list[str] = []
+
+    @abstractmethod
+    def build(self) -> None:
+        """Make the detector, `net`."""
+        raise NotImplementedError
 
     def result(self) -> InputDetector:
         """Give the detector."""
