@@ -28,8 +28,6 @@ KNOWN = {  # what each is given, and what its choices see
     "abl": ("questioned", "none"),
     "shrink_pad": ("none", "none"),
     "featurere": ("root", "none"),
-    "unicorn": ("root", "none"),
-    "abs": ("root", "none"),
     "februus": ("root", "root"),
 }
 
