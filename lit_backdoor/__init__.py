@@ -11,6 +11,7 @@ from typing import Any
 __version__ = "0.1.0"
 
 _HOMES = {
+    "audit": ("run_audit",),
     "bundle": ("open_bundle", "save_bundle"),
     "data": ("BackdoorDataModule", "PoisonedDataModule", "RootDataModule", "Split", "SyntheticSigns", "wrap"),
     "metrics": ("Accuracy", "AttackSuccessRate", "DegreeOfFeatureCollisions", "RobustAccuracy", "dem", "der"),

@@ -32,7 +32,7 @@ from lit_backdoor.weights import load_state
 __all__ = ["FORMAT", "KINDS", "Bundle", "json_ready", "open_bundle", "save_bundle"]
 
 FORMAT = 1
-KINDS = ("suspect", "generator", "trigger", "detector", "decoder", "selection", "targets")
+KINDS = ("suspect", "attack", "generator", "trigger", "detector", "decoder", "selection", "targets")
 _JSON, _WEIGHTS = "bundle.json", "weights.safetensors"
 _LARGEST = 2**24  # bytes of bundle.json; a thousand classes and their numbers are a hundredth of it
 _SHAPE = {"kind": str, "hash": str, "weights": str, "tied": dict, "inputs": dict, "numbers": dict}
@@ -92,9 +92,6 @@ class Bundle:
         attack = _build(self.info["attack"], trust, weights)
         if not isinstance(getattr(attack, "trigger", None), nn.Module):
             raise ValueError(f"Expected the bundle {self.path} to name an attack, got {type(attack).__name__}.")
-        own = {k.removeprefix("trigger."): v for k, v in weights.items() if k.startswith("trigger.")}
-        if callable(make_room := getattr(attack.trigger, "make_room", None)):
-            make_room(own)
         self._load_into(attack.trigger, "trigger.", weights)
         return attack
 
@@ -109,6 +106,8 @@ class Bundle:
 
     def _load_into(self, module: nn.Module, prefix: str, weights: Mapping[str, Tensor]) -> None:
         own = {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
+        if callable(make_room := getattr(module, "make_room", None)):
+            make_room(own)
         load_state(module, own, f"the bundle {self.path}", "Make it anew.")
 
 

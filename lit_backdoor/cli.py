@@ -6,12 +6,15 @@ import argparse
 import os
 import signal
 import sys
+import traceback
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
 from lit_backdoor import __version__
 from lit_backdoor.completion import SHELLS, PrintCompletion
+from lit_backdoor.memory import keep_memory
+from lit_backdoor.outside import add_commands, folder
 from lit_backdoor.signals import Stopped, end_children, listening, received
 
 __all__ = ["main"]
@@ -31,8 +34,9 @@ def main(args: Sequence[str] | None = None) -> int:
 
     It is 0, 1 for a run that was stopped, 2 for wrong input, 128 + the number of a signal (130 on Ctrl-C).
     """
-    if args is not None:  # inside another program, whose signals are its own
+    if args is not None:  # inside another program, whose signals and memory are its own
         return _run(list(args))
+    keep_memory()
     with listening():
         code = _run(sys.argv[1:])
         if received() is not None:
@@ -57,7 +61,16 @@ def _run(arguments: list[str]) -> int:
     except Exception as error:
         if (number := received()) is not None:  # such as a loader's process that the signal reached first
             return _stopped(Stopped(number), arguments)
-        return _report(error)
+        return _report_gate(error) if arguments[:1] == ["audit"] else _report(error)
+
+
+def _report_gate(error: Exception) -> int:
+    """Report an error of a command whose 1 is a verdict: whatever it is, the code is 2."""
+    try:
+        _report(error)
+    except Exception:
+        traceback.print_exc()
+    return 2
 
 
 def _stopped(stop: Stopped, arguments: list[str]) -> int:
@@ -70,7 +83,7 @@ def _stopped(stop: Stopped, arguments: list[str]) -> int:
             if stop.checkpoint
             else "No checkpoint of a finished epoch was written; the same command starts anew."
         )
-    elif arguments[:1] in (["chain"], ["demo"]):
+    elif arguments[:1] in (["chain"], ["demo"], ["purify"]):
         how = f"To go on from the last finished epoch, run lit-backdoor {arguments[0]} … again with the same --out."
     else:
         how = "Give the same command again."
@@ -144,7 +157,7 @@ def _parser() -> argparse.ArgumentParser:
     chain.add_argument("--attack", metavar="NAME|FILE", help="default badnets; null for a clean model")
     chain.add_argument("--data", metavar="DIR", help="your images, in class folders below DIR/train and DIR/test")
     for command in (demo, chain):
-        command.add_argument("--out", metavar="DIR", type=_folder, help="folder to write; default one in runs")
+        command.add_argument("--out", metavar="DIR", type=folder, help="folder to write; default one in runs")
         command.add_argument("--seed", metavar="N", type=int, help="seed of split, poison plan, weights and order")
     chain.add_argument(
         "--set",
@@ -181,7 +194,7 @@ def _parser() -> argparse.ArgumentParser:
     grid.add_argument("name", metavar="NAME|FILE", help="a shipped grid (lit-backdoor list grids) or a YAML file")
     grid.add_argument("--engine", choices=("inline", "ray", "slurm"), default="inline", help="default inline")
     grid.add_argument("--address", metavar="HOST:PORT", help="with --engine ray: a running cluster, or auto")
-    grid.add_argument("--out", metavar="DIR", type=_folder, help="folder to write; default runs/grid-NAME")
+    grid.add_argument("--out", metavar="DIR", type=folder, help="folder to write; default runs/grid-NAME")
     grid.add_argument("--retries", metavar="N", type=int, default=1, help="further tries of a failed run; default 1")
     grid.add_argument("--dry-run", action="store_true", help="print what is to run, cached and blocked, and the hours")
 
@@ -210,26 +223,7 @@ def _parser() -> argparse.ArgumentParser:
     board.add_argument("folders", metavar="DIR", nargs="+", type=Path, help="folders of grids or chains, or rows.jsonl")
     board.add_argument("--out", metavar="DIR", type=Path, default=Path("board"), help="folder to write; default board")
 
-    importing = commands.add_parser(
-        "import",
-        allow_abbrev=False,
-        help="make a suspect of somebody else's model",
-        epilog="For example: lit-backdoor import model.pth --size 32 --out suspect",
-    )
-    importing.set_defaults(run=_import)
-    importing.add_argument(
-        "model", metavar="MODEL", help="a file of weights, a folder of timm or the Hub, or a bundle; it runs no code"
-    )
-    importing.add_argument("--out", metavar="DIR", required=True, help="folder of the bundle to write")
-    importing.add_argument(
-        "--arch", metavar="NAME", help="timm:NAME, torchvision:NAME or your own module.function; default: found"
-    )
-    importing.add_argument("--classes", metavar="N|FILE", help="number of classes, or a file with a name on each line")
-    importing.add_argument("--size", metavar="N", type=int, help="side of the images in pixels")
-    importing.add_argument("--mean", metavar="X", type=float, nargs="+", help="mean of each channel")
-    importing.add_argument("--std", metavar="X", type=float, nargs="+", help="standard deviation of each channel")
-    importing.add_argument("--split", metavar="LAYER", help="layer that ends the features; default: found")
-    importing.add_argument("--part", metavar="PLACE", help="place of the weights in the file, such as ema.module")
+    add_commands(commands)
 
     listing = commands.add_parser("list", allow_abbrev=False, help="what there is: " + ", ".join(_LISTED))
     listing.set_defaults(run=_list)
@@ -239,13 +233,6 @@ def _parser() -> argparse.ArgumentParser:
     for name, text in _LIGHTNING.items():
         commands.add_parser(name, help=text, add_help=False)
     return parser
-
-
-def _folder(text: str) -> Path:
-    """Read a path from the command line; an empty one would be the current folder, as people rarely mean it."""
-    if not text:
-        raise argparse.ArgumentTypeError("expected a folder, got an empty text")
-    return Path(text)
 
 
 def _lightning(arguments: list[str]) -> int:
@@ -292,12 +279,6 @@ def _cache_prune(given: argparse.Namespace) -> int:
 
     prune(given.older_than, given.larger_than, given.unreachable_from, dry_run=given.dry_run)
     return 0
-
-
-def _import(given: argparse.Namespace) -> int:
-    from lit_backdoor.chain.importing import run_import
-
-    return run_import(given)
 
 
 def _list(given: argparse.Namespace) -> int:

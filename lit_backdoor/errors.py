@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Iterable
 from typing import Any, TypeVar
 
@@ -48,6 +49,17 @@ def check_share(name: str, value: float, *, closed: bool = False) -> float:
     if 0 < value < 1 or (closed and value == 1):
         return float(value)
     raise ValueError(f"Expected {name} in (0, 1{']' if closed else ')'}, got {value}.")
+
+
+def check_rate(name: str, value: float) -> float:
+    """Return ``value`` if it is a learning rate: finite, and 0 or more.
+
+    Raises:
+        ValueError: If it is not.
+    """
+    if 0 <= value < math.inf:
+        return value
+    raise ValueError(f"Expected {name} to be finite and 0 or more, got {value}.")
 
 
 def settings(what: str, value: Any, kind: type[T]) -> T | None:

@@ -25,6 +25,7 @@ from lit_backdoor.recipe import arguments_of, rebuild, trusting
 from lit_backdoor.refusals import one_line
 from lit_backdoor.stages import BundleWriter, Stage
 from lit_backdoor.stages.checkpoint import check_parts
+from lit_backdoor.stages.requeue import Requeue
 from lit_backdoor.stages.stopping import StopAtBatch
 from lit_backdoor.stages.testing import TESTED
 
@@ -166,7 +167,7 @@ class BackdoorCLI(LightningCLI):
         """Add the writer of the bundle, and what stops at a signal, to the Trainer's callbacks."""
         trainer = super().instantiate_trainer(**kwargs)
         config = self.config[self.subcommand]
-        added = [StopAtBatch(), BundleWriter(config["out"], config["key"])]
+        added = [StopAtBatch(), Requeue(), BundleWriter(config["out"], config["key"])]
         trainer.callbacks.extend(added)  # type: ignore[attr-defined]
         return trainer
 

@@ -14,7 +14,10 @@ import yaml
 
 from lit_backdoor.errors import first_lines, unknown
 
-__all__ = ["METHOD_FILE", "cache_folder", "config_folder", "find_config", "list_configs", "read_config", "read_yaml"]
+__all__ = [
+    "METHOD_FILE", "cache_folder", "config_folder", "find_config", "list_configs", "read_config", "read_method",
+    "read_yaml",
+]  # fmt: skip
 
 METHOD_FILE = "method.yaml"  # what a folder of defenses says of its method
 
@@ -92,6 +95,12 @@ def read_config(kind: str, path: Path) -> Any:
         return copy.deepcopy(_parsed(path, path.stat().st_mtime_ns))
     except ValueError as error:
         raise ValueError(f"The {kind.removesuffix('s')} file {path} is not YAML: {error}") from error
+
+
+def read_method(folder: Path) -> dict[str, Any]:
+    """Read what a folder of defenses says of its method; empty where it says nothing."""
+    file = folder / METHOD_FILE
+    return dict(read_config("defenses", file) or {}) if file.is_file() else {}
 
 
 @lru_cache

@@ -45,8 +45,11 @@ class _State:
 
 
 def on_slurm() -> bool:
-    """Say whether Slurm runs this process, whose SIGUSR1 is Lightning's sign to queue the job again."""
-    return "SLURM_NTASKS" in os.environ
+    """Say whether Slurm runs this process, whose SIGUSR1 is Lightning's sign to queue the job again.
+
+    A shell within a job is not meant, as Lightning has it: what a person starts there is not queued.
+    """
+    return "SLURM_NTASKS" in os.environ and os.environ.get("SLURM_JOB_NAME") not in ("bash", "interactive")
 
 
 def received() -> int | None:

@@ -17,7 +17,17 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-__all__ = ["load_state", "load_weights", "match_keys", "misfits", "prefixes", "read_weights"]
+__all__ = [
+    "find_state",
+    "find_states",
+    "load_state",
+    "load_weights",
+    "match_keys",
+    "misfits",
+    "prefixes",
+    "read_content",
+    "read_weights",
+]
 
 # Where projects keep a classifier's weights, in the order of preference. WaNet's and IAD's releases: netC.
 _NAMES = ("state_dict", "model_state_dict", "model", "net", "netC", "classifier", "weights", "params")
@@ -53,6 +63,11 @@ def read_weights(path: str | Path, part: str | None = None) -> dict[str, Tensor]
         ValueError: If the file is damaged, holds no state dict or several, or would execute code; names what it would
             call.
     """
+    return find_state(read_content(path), path, part)
+
+
+def read_content(path: str | Path) -> Any:
+    """Read all that a file of weights holds without running anything in it; raises as `read_weights` does."""
     file = Path(path)
     if not file.is_file():
         raise FileNotFoundError(f"Expected a file with weights at '{file}', found none.")
@@ -68,7 +83,7 @@ def read_weights(path: str | Path, part: str | None = None) -> dict[str, Tensor]
     except Exception as error:  # the readers of damaged files raise errors of many kinds
         first = (str(error).splitlines() or ["it is empty."])[0]
         raise ValueError(f"The weights file {file} is damaged or of a kind that is not read: {first}") from error
-    return _find_state(content, file, part)
+    return content
 
 
 def refusal(message: str, file: str | Path = "") -> str:
@@ -91,11 +106,12 @@ def _refuse_bomb(file: Path) -> None:
         raise ValueError(f"it unpacks to {unpacked:,} bytes from {size:,}, but torch.save does not compress.")
 
 
-def _find_state(content: Any, file: Path, part: str | None) -> dict[str, Tensor]:
+def find_state(content: Any, file: str | Path, part: str | None) -> dict[str, Tensor]:
+    """Find the state dict in what a file holds, as `read_weights` does; its tensors are the content's own."""
     if isinstance(content, Mapping) and content and all(isinstance(value, Tensor) for value in content.values()):
         found: dict[str, Mapping[Any, Any]] = {"": content}
     else:
-        found = dict(_states(content))
+        found = dict(find_states(content))
     if part is not None:
         return _part_of(found, part, file)
     raw = [name for name in found if not _EMA.search(name)] or list(found)
@@ -119,7 +135,7 @@ def _find_state(content: Any, file: Path, part: str | None) -> dict[str, Tensor]
     return tensors
 
 
-def _states(content: Any, path: str = "", depth: int = 0) -> Iterator[tuple[str, Mapping[Any, Any]]]:
+def find_states(content: Any, path: str = "", depth: int = 0) -> Iterator[tuple[str, Mapping[Any, Any]]]:
     """Find the mappings of names to tensors in a checkpoint, but for those of optimizers and the like."""
     if not isinstance(content, Mapping) or depth > 4:
         return
@@ -127,10 +143,10 @@ def _states(content: Any, path: str = "", depth: int = 0) -> Iterator[tuple[str,
         yield path, content
     for name, value in content.items():
         if isinstance(name, str) and not _OTHERS.search(name):
-            yield from _states(value, f"{path}.{name}" if path else name, depth + 1)
+            yield from find_states(value, f"{path}.{name}" if path else name, depth + 1)
 
 
-def _part_of(found: Mapping[str, Mapping[Any, Any]], part: str, file: Path) -> dict[str, Tensor]:
+def _part_of(found: Mapping[str, Mapping[Any, Any]], part: str, file: str | Path) -> dict[str, Tensor]:
     """Give the tensors under a dotted place, which may be that of a mapping or the beginning of its keys."""
     for path, state in found.items():
         for prefix in (f"{path}.", "") if path else ("",):

@@ -6,7 +6,12 @@ from torch import nn
 
 from lit_backdoor.data import BackdoorDataModule, TensorSource
 from lit_backdoor.data.split import Split
-from lit_backdoor.defenses.btidbf import BTIDBFPurification, BTIDBFUnlearning, Decoupling, InversionSettings
+from lit_backdoor.defenses.btidbf import (
+    BTIDBFPartialUnlearning,
+    BTIDBFPurification,
+    Decoupling,
+    InversionSettings,
+)
 from lit_backdoor.models import ForeignClassifier, TimmClassifier, UNet, wrap_classifier
 from lit_backdoor.triggers import Attack, Patch
 
@@ -74,14 +79,14 @@ def architecture(name):
     return TimmClassifier(name, **small, **args[name])
 
 
-def unlearning(**options):
+def unlearning(kind=BTIDBFPartialUnlearning, **options):
     given = {"decoupling": ONE, "inversion": SHORT, "generator": unet(), "rounds": 2, "unlearn_epochs": 1}
-    return BTIDBFUnlearning(suspect(), **{**given, **options})
+    return kind(suspect(), **{**given, **options})
 
 
-def purification(**options):
+def purification(kind=BTIDBFPurification, **options):
     given = {"decoupling": ONE, "inversion": SHORT, "generator": unet(), "rounds": 2, "purify_epochs": 1}
-    return BTIDBFPurification(suspect(), purifier=unet(), **{**given, **options})
+    return kind(suspect(), purifier=unet(), **{**given, **options})
 
 
 def run(stage, datamodule=None, **options):

@@ -1,7 +1,9 @@
 """A grid so small that its cells take a second: drawn signs, one epoch, plain fine-tunes as defenses."""
 
 import json
+import time
 from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
 
 import tiny
 import torch
@@ -47,6 +49,19 @@ def _write(file, **content):
 
 def nodes_of(file):
     return connect(read_grid(file).cells)
+
+
+def gone(pid, seconds=10):
+    """Say whether a process ends in time; one that nobody has waited for has ended, too."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        try:
+            if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
+                return True
+        except OSError:
+            return True
+        time.sleep(0.1)
+    return False
 
 
 class Here:

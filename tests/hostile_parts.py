@@ -78,7 +78,10 @@ def run(folder, arguments):
         arguments: Those of the command line; or a function and its arguments, whose error is said as a command would.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["hostile_parts", "lit_backdoor.lightning_cli", "lit_backdoor.chain.command"])
+    context.set_forkserver_preload([
+        "hostile_parts", "lit_backdoor.lightning_cli", "lit_backdoor.chain.command", "lit_backdoor.audit.command",
+        "lit_backdoor.purify.command",
+    ])  # fmt: skip
     work = folder / "work"
     work.mkdir(exist_ok=True)
     here, there = context.Pipe()

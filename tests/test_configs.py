@@ -21,7 +21,7 @@ DEFENSES = {
     "atclean", "atclean_mixed", "atclean_detector_free", "btidbf_u", "btidbf_u_varied", "btidbf_p", "btidbf_p_varied",
     "pgbd", "pgbd_stamps", "pgbd_nt", "pgbd_nt_stamps", "pgbd_st", "tac", "tac_stamps", "nc", "pixel", "fine_tune",
     "ft_sam", "fst", "sau", "i_bau", "seam", "npd",
-    "anp", "clp", "nad", "fp", "rnp", "abl", "shrink_pad",
+    "anp", "clp", "nad", "fp", "rnp", "abl", "shrink_pad", "mcr", "awm", "nab", "pdb", "moth", "mcl", "none", "pipd",
     "strip", "scale_up", "featurere", "februus",
 }  # fmt: skip
 SMALL = [
@@ -55,6 +55,7 @@ def test_every_defense_goes_with_every_setup_and_is_planned_on_signs(name, tmp_p
     assert not (tmp_path / "out").exists()  # a plan writes nothing
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", list_configs("defenses"))
 def test_dry_run_of_every_defense_passes(name, tmp_path, capsys):
     settings = [word for setting in SMALL for word in ("--set", setting)]
@@ -67,7 +68,7 @@ def test_dry_run_of_every_defense_passes(name, tmp_path, capsys):
 def test_every_method_says_what_it_needs(name):
     folder = find_config("defenses", name).parent
     method = read_config("defenses", folder / METHOD_FILE)
-    assert {"paper", "needs", "recommended"} <= set(method) <= {"paper", "needs", "recommended", "controls"}
+    assert {"paper", "needs", "recommended"} <= set(method) <= {"paper", "needs", "recommended", "controls", "reported"}
     assert all((folder / f"{name}.yaml").is_file() for name in method.get("controls", ()))
     assert set(method["needs"]) == {"root", "questioned", "target"}
     assert find_config("defenses", method["recommended"]).parent == folder

@@ -10,6 +10,7 @@ SMALL = (
     "errors",
     "budget",
     "disk",
+    "memory",
     "refusals",
     "signals",
     "recipe",
@@ -19,7 +20,7 @@ SMALL = (
 )  # files beside the rooms
 ORDER = (
     "errors",
-    ("budget", "disk", "refusals", "signals"),
+    ("budget", "disk", "memory", "refusals", "signals"),
     "recipe",
     "weights",
     "presets",
@@ -34,9 +35,13 @@ ORDER = (
     "page",
     ("attacks", "defenses"),
     ("report", "board"),
+    "hub",
     "lightning_cli",
     "chain",
-    "completion",
+    "audit",
+    "purify",
+    "trojai",
+    ("completion", "outside"),
     "cli",
     "__main__",
 )

@@ -84,12 +84,13 @@ def test_forked_child_leaves_signals_to_its_parent():
     assert ran(code) == (0, "7 None\n")
 
 
-def test_sigusr1_is_slurm_s_under_slurm():
-    code = """
-        os.environ["SLURM_NTASKS"] = "1"
+@pytest.mark.parametrize(("job", "slurm"), [("train", True), ("bash", False), ("interactive", False)])
+def test_sigusr1_is_slurm_s_in_a_job_but_not_in_a_shell_of_one(job, slurm):
+    code = f"""
+        os.environ.update(SLURM_NTASKS="1", SLURM_JOB_NAME="{job}")
         print(signal.SIGUSR1 in signals._numbers(), signals.on_slurm())
         """
-    assert ran(code) == (0, "False True\n")
+    assert ran(code) == (0, f"{not slurm} {slurm}\n")
 
 
 def test_handlers_are_as_before_afterwards():

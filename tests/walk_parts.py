@@ -12,10 +12,21 @@ import lit_backdoor
 from lit_backdoor.data import CropFlip
 from lit_backdoor.defenses.btidbf import Decoupling, InversionSettings
 from lit_backdoor.defenses.martini import ReconstructionSettings
-from lit_backdoor.models import Purified
+from lit_backdoor.defenses.pgbd import TeacherMapping
+from lit_backdoor.models import Purified, SecretEncoder
 from lit_backdoor.recipe import arguments_of
-from lit_backdoor.stages import AttackTraining, Stage, StampSearch
-from lit_backdoor.triggers import Attack, GeneratorTrigger, MaskedPattern
+from lit_backdoor.stages import OwnAttack, Stage, StampSearch
+from lit_backdoor.triggers import (
+    Attack,
+    CleanLabel,
+    GeneratorTrigger,
+    InputAware,
+    LabelConsistent,
+    LearnedPatch,
+    MaskedPattern,
+    Secret,
+    UniversalNoise,
+)
 
 
 def classes_of(base, *rooms):
@@ -67,13 +78,16 @@ SHORT = {
     "unlearn_epochs": 1,
     "purify_epochs": 1,
     "images_at_once": 64,
+    "steps": 2,
     "num_classes": tiny.CLASSES,
     "width": 4,
     "encoder": lambda: martini_parts.autoencoder().encoder,
     "forget_epochs": 1,
+    "search_steps": 2,
     "generator": lambda: tiny.unet(),
     "purifier": lambda: tiny.unet(),
     "search": lambda: StampSearch(steps=2),
+    "mapping": lambda: TeacherMapping("test_vit", size=32, components=8, images=6, epochs=1),
     "decoupling": lambda: Decoupling(epochs=1),
     "inversion": lambda: InversionSettings(epochs=1, first_epochs=1),
     "reconstruction": lambda: ReconstructionSettings(**martini_parts.QUICK),
@@ -95,6 +109,7 @@ def made(name, victim, folder, **options):
     parts = {
         **SHORT,
         "suspect": victim,
+        "surrogate": tiny.classifier,
         "classifier": tiny.classifier,
         "decoder": martini_parts.autoencoder,
         "trigger": tiny.unet,
@@ -102,6 +117,9 @@ def made(name, victim, folder, **options):
         "purified": lambda: Purified(tiny.unet(), tiny.classifier()),
         "unlearned": lambda: tiny.classifier(seed=1),
         "teacher": lambda: tiny.classifier(seed=1),
+        "tuned": lambda: tiny.classifier(seed=1),
+        "labeler": lambda: tiny.classifier(seed=1),
+        "isolator": lambda: tiny.classifier(seed=1),
         "weights": str(weights),
         "masks": lambda: torch.rand(1, *tiny.classifier().features(torch.rand(1, 3, 16, 16)).shape[1:]),
     }
@@ -111,11 +129,24 @@ def made(name, victim, folder, **options):
     return cls(**{**{key: part() if callable(part) else part for key, part in taken.items()}, **options})
 
 
+TRIGGERS = {  # of stages that take one of a kind
+    "InputAware": lambda: InputAware(tiny.unet(), tiny.unet(1)),
+    "LabelConsistent": LabelConsistent,
+    "Narcissus": UniversalNoise,
+    "Grond": UniversalNoise,
+    "TrojanNN": LearnedPatch,
+    "ISSBA": lambda: Secret(SecretEncoder(4, 4)),
+}
+
+
 def attack(name):
-    """The attack that a stage's data come with: one with weights where the stage trains its trigger."""
-    if issubclass(STAGES[name], AttackTraining):
-        return Attack(GeneratorTrigger(tiny.unet()), target=0, rate=None)
-    return tiny.attack()
+    """The attack that a stage's data come with: one with weights where the stage changes its trigger."""
+    if not issubclass(STAGES[name], OwnAttack):
+        return tiny.attack()
+    kind = next((kind for kind in TRIGGERS if name.startswith(kind)), None)
+    if name == "LabelConsistentCrafting":  # changes the rows that are planted
+        return Attack(LabelConsistent(), CleanLabel(), target=0, rate=0.1)
+    return Attack(TRIGGERS[kind]() if kind else GeneratorTrigger(tiny.unet()), target=0, rate=None)
 
 
 def data(name, selection, plan=None, **options):
@@ -135,4 +166,4 @@ def trained(stage):
 
 def trial_data(name, selection, bundle):
     """Data for the test of a stage's bundle: under the attack that the bundle carries, if the stage trained it."""
-    return data(name, selection, str(bundle) if issubclass(STAGES[name], AttackTraining) else None)
+    return data(name, selection, str(bundle) if issubclass(STAGES[name], OwnAttack) else None)

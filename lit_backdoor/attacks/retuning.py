@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any
 
 import torch
-from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
 from torch.nn import functional as F
 
 from lit_backdoor.models import Classifier
 from lit_backdoor.stages import FineTune
 from lit_backdoor.stages.base import Batch
-from lit_backdoor.stages.optim import Schedule, adam
 from lit_backdoor.triggers.base import Role
 
 __all__ = ["Retuning"]
@@ -27,24 +25,15 @@ class Retuning(FineTune):
     Args:
         suspect: Path of a suspect bundle, or a classifier (a copy of it is tuned).
         samples: Number of poisoned samples, at least 1.
-        optimizer: Makes the optimizer; default Adam 1e-4.
-        schedule: What the learning rate does over the run.
-        batch_norm: ``train`` uses and updates batch statistics, ``eval`` keeps the suspect's running ones.
+        **options: Further arguments of `FineTune`.
 
     Raises:
         ValueError: If ``samples`` is not positive or another option unknown; when run, if the data have no poisoned
             rows.
     """
 
-    def __init__(
-        self,
-        suspect: str | Classifier,
-        samples: int = 5,
-        optimizer: OptimizerCallable = adam,
-        schedule: Schedule = "constant",
-        batch_norm: Literal["train", "eval"] = "train",
-    ) -> None:
-        super().__init__(suspect, optimizer, schedule, batch_norm)
+    def __init__(self, suspect: str | Classifier, samples: int = 5, **options: Any) -> None:
+        super().__init__(suspect, **options)
         if samples < 1:
             raise ValueError(f"Expected samples of at least 1, got {samples}.")
         self.samples = samples

@@ -27,11 +27,10 @@ from lit_backdoor.chain.run import ChainRun
 from lit_backdoor.chain.testing import build_data
 from lit_backdoor.data import BackdoorDataModule
 from lit_backdoor.disk import check_claim, claim, clean_name
+from lit_backdoor.page.words import title
 from lit_backdoor.recipe import trusting
-from lit_backdoor.report import write_report
-from lit_backdoor.report.run import title
 
-__all__ = ["chain_command", "run_chain", "sweep"]
+__all__ = ["chain_command", "quiet", "run_chain", "sweep"]
 
 
 def run_chain(
@@ -71,7 +70,7 @@ def run_chain(
 
 def chain_command(given: argparse.Namespace) -> int:
     """Run the chain that the command line asks for; gives the exit code."""
-    _quiet()
+    quiet()
     console = Console(highlight=False, markup=False, emoji=False)  # what users name is no markup
     settings = [*_source_of(given.data), *given.settings]
     chain = compose(given.name, settings, given.seed, setup=given.setup, attack=given.attack)
@@ -104,7 +103,7 @@ def chain_command(given: argparse.Namespace) -> int:
                     console.print(line, soft_wrap=True)
                 continue
             results = run.run()
-            report = None if given.no_report else write_report(run.out, _data(run), _command(given, chain["seed"]))
+            report = None if given.no_report else _report(run, _command(given, chain["seed"]))
         _table(console, results)
         console.print(f"results  {run.out / 'results.json'}", soft_wrap=True)
         if report is not None:
@@ -172,6 +171,13 @@ def _short(value: Any) -> str:
     return re.sub(r"[^\w.+-]+", "_", str(named).rpartition(".")[2] if named else str(value))[:60]
 
 
+def _report(run: ChainRun, command: str) -> Path:
+    """Write the report."""
+    from lit_backdoor.report import write_report  # its libraries take a second to load
+
+    return write_report(run.out, _data(run), command)
+
+
 def _data(run: ChainRun) -> BackdoorDataModule:
     """Build the data module that the stages had: seeded by the chain, with the victim's own attack."""
     data, victim = run.chain["data"], run.results.get(attacker_of(run.chain) or "")
@@ -224,8 +230,8 @@ _EXPECTED = (
 )
 
 
-def _quiet() -> None:
-    """Leave out what Lightning says at every start, so that one line a stage stands out."""
+def quiet() -> None:
+    """Leave out what Lightning says at every start, so that a stage is one line."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     for text in _EXPECTED:

@@ -22,9 +22,9 @@ def compose(
     setup: str | None = None,
     attack: str | None = None,
 ) -> dict[str, Any]:
-    """Compose a chain of a setup, an attack and a defense, or read one that stands by itself.
+    """Compose a chain of a setup, an attack and a defense, or read a file that is a whole chain.
 
-    Torch is not imported: keys, classes and arguments are checked by `lit_backdoor.chain.filled.fill_in`.
+    Torch is not imported: keys, classes and arguments are checked by `lit_backdoor.chain.fill.fill_in`.
 
     Args:
         name: A shipped defense or chain, or a YAML file.
@@ -77,17 +77,18 @@ def _with_settings(chain: dict[str, Any], pairs: list[tuple[str, Any]], what: st
 def _check_replaced(chain: Mapping[str, Any], pairs: Iterable[tuple[str, Any]]) -> None:
     """Refuse a value that was set and would have no effect, since another stage's bundle takes its place.
 
-    A value in a file may stand there, so that a variant can wire an input into it.
+    A file may set such a value, so that a variant can wire an input in its place.
     """
     wired = ((name, *item) for name, stage in chain["stages"].items() for item in section(stage, "inputs").items())
     for name, argument, source in wired:
         part, _, parameter = argument.partition(".")
         place = f"{part}.init_args.{parameter}"
         for key, value in pairs:
-            if _reaches(key, value, place) or _reaches(key, value, f"stages.{name}.{place}"):
+            shared = argument != "data.attack" and _reaches(key, value, place)  # the attack is that stage's as well
+            if shared or _reaches(key, value, f"stages.{name}.{place}"):
                 raise ValueError(
                     f"Expected no value for {place} of stage '{name}', got {key}={value!r}: the bundle of stage "
-                    f"'{source}' would replace it. To let the value count add "
+                    f"'{source}' would replace it. To use the value add "
                     f"--set stages.{name}.inputs.{argument}=null."
                 )
 

@@ -1,4 +1,4 @@
-"""What a composed chain leaves to the data: classes and image sizes of nets, epochs of lengths given in steps."""
+"""What a composed chain takes from its data: classes and image sizes of nets, epochs of lengths given in steps."""
 
 from __future__ import annotations
 

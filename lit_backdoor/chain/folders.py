@@ -19,6 +19,7 @@ __all__ = [
     "copy_whole",
     "finished",
     "keep_newest_checkpoint",
+    "mark_work",
     "newest_checkpoint",
     "read_history",
     "write_whole",
@@ -54,6 +55,12 @@ def keep_newest_checkpoint(work: Path) -> None:
             path.unlink()
 
 
+def mark_work(work: Path, key: str) -> None:
+    """Mark a stage's working folder with its key, by which a later start knows the folder; an older mark is kept."""
+    if not (work / "key").is_file():
+        write_whole(work / "key", key)
+
+
 def check_work(work: Path) -> None:
     """Check that a stage's working folder is one of an earlier run, or new.
 
@@ -61,6 +68,8 @@ def check_work(work: Path) -> None:
         ValueError: If it is anything else.
     """
     linked = next((path for path in (work.parent, work) if path.is_symlink()), None)
+    if linked is None:
+        tidy(work / "key")
     if linked is not None or (
         work.exists() and not (work / "key").is_file() and (not work.is_dir() or any(work.iterdir()))
     ):

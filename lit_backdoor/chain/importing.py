@@ -10,12 +10,12 @@ from pathlib import Path
 from lit_backdoor.bundle import save_bundle
 from lit_backdoor.models import load_classifier
 
-__all__ = ["run_import"]
+__all__ = ["read_names", "run_import"]
 
 
 def run_import(given: argparse.Namespace) -> int:
     """Load the model that the command names, say what was guessed, and write its bundle."""
-    classes, names = _classes(given.classes)
+    classes, names = read_names(given.classes)
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always", UserWarning)
         classifier = load_classifier(
@@ -35,8 +35,15 @@ def run_import(given: argparse.Namespace) -> int:
     return 0
 
 
-def _classes(given: str | None) -> tuple[int | None, list[str]]:
-    """Read ``--classes``: a number, or a file with the name of one class on each line."""
+def read_names(given: str | None) -> tuple[int | None, list[str]]:
+    """Read ``--classes``: a number, or a file with the name of one class on each line.
+
+    Returns:
+        The number of classes where it is said, and their names in order.
+
+    Raises:
+        ValueError: If there is no such file, or a name stands twice in it.
+    """
     if given is None or given.isdigit():
         return None if given is None else int(given), []
     if not Path(given).is_file():

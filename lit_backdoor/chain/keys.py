@@ -16,7 +16,7 @@ from typing import Any
 from lit_backdoor import __version__
 from lit_backdoor.chain.compose import stage_config
 
-__all__ = ["POISONED", "code_of", "source_hash", "stage_identities", "stage_key", "stage_kin"]
+__all__ = ["POISONED", "code_of", "sees_root", "source_hash", "stage_identities", "stage_key", "stage_kin"]
 
 # What changes how a run looks or how fast it goes, never what comes out.
 _TRAINER = {
@@ -24,8 +24,14 @@ _TRAINER = {
     "num_sanity_val_steps", "limit_val_batches", "limit_test_batches", "check_val_every_n_epoch", "val_check_interval",
     "log_every_n_steps", "profiler",
 }  # fmt: skip
-_DATA = {"eval_batch_size", "num_workers", "suspicious"}  # the selection counts as an input
+_DATA = {"eval_batch_size", "num_workers", "resident_bytes", "suspicious"}  # the selection counts as an input
 POISONED = {"train", "questioned", "suspicious", "attacker"}  # views whose rows the attacker may have changed
+_BLIND = {"train", "questioned", "attacker"}  # views of stages that see no root data
+
+
+def sees_root(views: tuple[str, ...]) -> bool:
+    """Say whether a stage may look at root data: it is trained on it, or on no view, as many detectors are."""
+    return not views or not set(views) <= _BLIND
 
 
 def stage_key(
@@ -55,7 +61,7 @@ def stage_key(
     if not POISONED & set(views) and "data.suspicious" not in inputs:
         data.pop("attack", None)  # a stage on clean data does not depend on it, except through its inputs
         inputs.pop("data.attack", None)
-    if "root" not in views and isinstance(data.get("split"), dict):
+    if not sees_root(views) and isinstance(data.get("split"), dict):
         split = data["split"].get("init_args", data["split"])
         split.pop("root", None)
         data.pop("root_source", None)

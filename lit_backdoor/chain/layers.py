@@ -71,9 +71,10 @@ def _read_setup(name: str) -> dict[str, Any]:
     if "class_path" not in section(setup, "data"):
         raise ValueError(f"Expected the setup {path} to name its data: data: {{class_path: …}}.")
     victim = section(section(setup, "stages"), "victim")
-    if "classifier" not in section(section(victim, "model"), "init_args"):
+    if not {"classifier", "suspect"} & set(section(section(victim, "model"), "init_args")):
         raise ValueError(
-            f"Expected the setup {path} to name a net: stages.victim.model.init_args.classifier: {{class_path: …}}."
+            f"Expected the setup {path} to name a net: stages.victim.model.init_args.classifier: {{class_path: …}}; or "
+            "the bundle of a suspect, for lit_backdoor.stages.GivenSuspect."
         )
     return {**setup, "setup": path.stem}
 

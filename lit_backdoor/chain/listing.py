@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from lit_backdoor.errors import unknown
-from lit_backdoor.presets import METHOD_FILE, find_config, list_configs, read_config
+from lit_backdoor.presets import find_config, list_configs, read_config, read_method
 
 __all__ = ["print_defense", "print_list"]
 
@@ -40,7 +40,7 @@ def print_defense(name: str) -> None:
         ValueError: If there is no such defense.
     """
     path = find_config("defenses", name)
-    method = _method(path.parent)
+    method = read_method(path.parent)
     needs = method.get("needs") or {}
     said = [what for what, key in (("a root set", "root"), ("the questioned set", "questioned")) if needs.get(key)]
     if needs.get("target") == "given":
@@ -82,7 +82,7 @@ def _defenses() -> list[tuple[str, str]]:
     """Name every defense and variant, without controls and ablations; the one that a method recommends is marked."""
     rows = []
     for key, path in list_configs("defenses").items():
-        method, name = _method(path.parent), key.rpartition("/")[2]
+        method, name = read_method(path.parent), key.rpartition("/")[2]
         if name in (method.get("controls") or ()):
             continue
         recommended = method.get("recommended") in (key, name)
@@ -106,11 +106,6 @@ def _shortest(key: str) -> str:
     folder, _, short = key.rpartition("/")
     alone = sum(other.rpartition("/")[2] == short for other in list_configs("defenses")) == 1
     return short if alone and short.startswith(folder) else key
-
-
-def _method(folder: Path) -> dict[str, Any]:
-    file = folder / METHOD_FILE
-    return dict(read_config("defenses", file) or {}) if file.is_file() else {}
 
 
 def _measured(names: set[str]) -> Iterator[tuple[str, str]]:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from lit_backdoor.chain.folders import write_whole
+from lit_backdoor.chain.folders import mark_work, write_whole
 from lit_backdoor.chain.store import Store
 
 __all__ = ["measured_once"]
@@ -22,10 +22,11 @@ def measured_once(
     Args:
         mark: What they depend on: bundle, data, attack, code.
         key: Key of the stage that made the bundle.
-        file: Where this chain keeps them.
+        file: Where this chain keeps them, in the stage's working folder.
         store: Where other chains find them.
         measure: Runs the test.
     """
+    mark_work(file.parent, key)  # a stage whose bundle is from the store has not run here
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         kept = json.loads(file.read_text())
         if kept["of"] == json.loads(json.dumps(mark)):

@@ -102,7 +102,7 @@ def section(parent: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 
 
 def known(what: str, given: Iterable[Any], names: Iterable[str]) -> None:
-    """Refuse the first name that is not among the known ones; ``what`` says what the names stand for.
+    """Refuse the first name that is not among the known ones; ``what`` says what they name.
 
     Raises:
         ValueError: With the nearest known name.

@@ -200,11 +200,11 @@ class ChainRun:
             write_whole(file, json.dumps(read_history(self._work(name))))
 
     def _config(self, name: str, paths: Mapping[str, Path] | None = None) -> dict[str, Any]:
-        """Give the settings of a stage; `WIRED` stands for inputs whose paths are not given."""
+        """Give the settings of a stage; `WIRED` stands for inputs whose paths are not given, the attack for itself."""
         from lit_backdoor.chain.testing import WIRED
 
         config = stage_config(self.chain, name)
-        for argument in self.chain["stages"][name].get("inputs", {}):
+        for argument in self.chain["stages"][name].get("inputs", {}).keys() - {"data.attack"}:
             part, _, parameter = argument.partition(".")
             config[part].setdefault("init_args", {})[parameter] = str(paths[argument]) if paths else WIRED
         if paths and "data.attack" in paths:

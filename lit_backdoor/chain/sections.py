@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lit_backdoor.chain.names import known, merge, section
+from lit_backdoor.chain.names import copied, known, merge, section
 from lit_backdoor.errors import unknown
 from lit_backdoor.presets import find_config, read_config
 
@@ -81,7 +81,7 @@ def set_attack(chain: dict[str, Any], name: Any) -> None:
 
 
 def expand_attack(chain: dict[str, Any]) -> None:
-    """Replace an attack's name by what its file says, and the victim's training where the attack has its own.
+    """Replace an attack's name by what its file says: its victim's training and the stages before it, if it has any.
 
     Raises:
         ValueError: If there is no such attack, or it needs a training that the chain's victim cannot have.
@@ -94,16 +94,18 @@ def expand_attack(chain: dict[str, Any]) -> None:
     attack = read_config("attacks", path)
     chain["attack"] = path.stem
     if isinstance(attack, dict) and "class_path" not in attack:
-        known(f"key of the attack {path}", attack, ("attack", "victim"))
-        _train(chain, section(attack, "victim"), path)
+        known(f"key of the attack {path}", attack, ("attack", "stages", "victim"))
+        _check_trainable(chain, path)
+        before = {stage: _like(chain, said, path) for stage, said in section(attack, "stages").items()}
+        if "victim" in attack:
+            _train(chain, section(attack, "victim"), path)
+        _put_before(chain, before, path)
         attack = attack.get("attack")
     arguments["attack"] = attack
 
 
-def _train(chain: dict[str, Any], own: Any, path: Path) -> None:
-    """Let the victim be trained by the attack's stage, which keeps what the setup gives to the one before."""
-    if "class_path" not in own:
-        raise ValueError(f"Expected the attack {path} to name the stage of its victim: victim: {{class_path: …}}.")
+def _check_trainable(chain: Mapping[str, Any], path: Path) -> None:
+    """Check that a chain trains its victim, so that an attack may have a say in it."""
     victim = section(chain.get("stages") or {}, "victim")
     if not victim or victim.get("run", "fit") != "fit":
         raise ValueError(
@@ -111,6 +113,45 @@ def _train(chain: dict[str, Any], own: Any, path: Path) -> None:
             f"{'that of ' + repr(chain['setup']) if chain.get('setup') else 'the one of this chain'} is fixed. Take an "
             "attack that only changes data, or another setup."
         )
-    model = section(victim, "model")
-    kept = merge(section(victim, "defaults"), section(model, "init_args"))
-    chain["stages"]["victim"] = {**victim, "model": dict(own), "defaults": kept}
+
+
+def _train(chain: dict[str, Any], own: Mapping[str, Any], path: Path) -> None:
+    """Let the victim be trained by the attack's stage, which keeps what the setup gives to the one before."""
+    if "class_path" not in own:
+        raise ValueError(f"Expected the attack {path} to name the stage of its victim: victim: {{class_path: …}}.")
+    chain["stages"]["victim"] = _another(section(chain["stages"], "victim"), own)
+
+
+def _another(victim: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """Give a victim that is trained by another stage; what the setup says is kept as far as that stage takes it."""
+    kept = merge(section(victim, "defaults"), section(section(victim, "model"), "init_args"))
+    return {**victim, "model": dict(own), "defaults": kept}
+
+
+def _like(chain: Mapping[str, Any], said: Any, path: Path) -> dict[str, Any]:
+    """Give a stage of an attack; one that is ``like: victim`` is the setup's victim but for what is said."""
+    stage = dict(said) if isinstance(said, Mapping) else {}
+    like, own = stage.pop("like", None), section(stage, "model")
+    if not stage or like not in (None, "victim"):
+        raise ValueError(
+            f"Expected the attack {path} to describe each of its stages, or to say that one is like: victim, got "
+            f"{said!r}."
+        )
+    if like is None:
+        return copied(stage)  # type: ignore[no-any-return]
+    victim = chain["stages"]["victim"]
+    return merge(_another(victim, own) if "class_path" in own else victim, stage)
+
+
+def _put_before(chain: dict[str, Any], stages: Mapping[str, Any], path: Path) -> None:
+    """Run an attack's stages before the victim, whose data take the attack from the last one's bundle."""
+    if not stages:
+        return
+    if taken := set(stages) & set(chain["stages"]):
+        raise ValueError(
+            f"Expected stages of the attack {path} to have names of their own, but the chain has one called "
+            f"'{sorted(taken)[0]}'. Rename it."
+        )
+    victim = chain["stages"]["victim"]
+    inputs = {**section(victim, "inputs"), "data.attack": list(stages)[-1]}
+    chain["stages"] = {**stages, **chain["stages"], "victim": {**victim, "inputs": inputs}}

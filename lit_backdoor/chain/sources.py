@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from lit_backdoor.chain.keys import sees_root
 from lit_backdoor.chain.testing import build, build_data
 from lit_backdoor.data import BackdoorDataModule
 from lit_backdoor.data.sources import Source
@@ -36,7 +37,7 @@ class Sources:
         """Give the fingerprints of the sources that views are taken from, downloaded if need be."""
         given = described["init_args"]
         named = [given["source"]]
-        if "root" in views and given.get("root_source"):
+        if sees_root(views) and given.get("root_source"):
             named.append(given["root_source"])
         return " ".join(map(self._fingerprint, named))
 

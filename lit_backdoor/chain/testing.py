@@ -18,7 +18,7 @@ from lit_backdoor.chain.classes import load_class
 from lit_backdoor.data import BackdoorDataModule
 from lit_backdoor.data.sources import Source
 from lit_backdoor.stages.base import Stage
-from lit_backdoor.stages.rules import check_length, check_settings
+from lit_backdoor.stages.rules import check_length, check_rates, check_settings
 from lit_backdoor.stages.testing import TESTED, Evaluation
 
 __all__ = ["WIRED", "build", "build_data", "check_stage", "kept_arguments", "test_bundle"]
@@ -110,14 +110,14 @@ def _check_trainer(trainer: Mapping[str, Any], here: bool) -> None:
 
 
 def _check_optimizers(described: Any) -> None:
-    """Build each optimizer that is named, over one number: rates below 0 are refused by torch."""
+    """Build each optimizer that is named, over one number, and check its learning rate."""
     if isinstance(described, list):
         for item in described:
             _check_optimizers(item)
     elif isinstance(described, Mapping):
         cls = load_class(described["class_path"]) if "class_path" in described else None
         if isinstance(cls, type) and issubclass(cls, torch.optim.Optimizer):
-            cls([torch.nn.Parameter(torch.zeros(1))], **(described.get("init_args") or {}))
+            check_rates(cls([torch.nn.Parameter(torch.zeros(1))], **(described.get("init_args") or {})))
         for value in described.values():
             _check_optimizers(value)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
 import lightning.pytorch as pl
@@ -14,13 +15,14 @@ from torch import Tensor
 from lit_backdoor.data.attack_given import attack_given
 from lit_backdoor.data.augment import Augment, CropFlip
 from lit_backdoor.data.loaders import ViewLoader, load
+from lit_backdoor.data.resident import ResidentPixels
 from lit_backdoor.data.samplers import ViewSampler, derive_seed
 from lit_backdoor.data.sources.base import Source
 from lit_backdoor.data.split import Split
 from lit_backdoor.data.stamping import on_device, plant, resized
-from lit_backdoor.data.views import VIEWS, View, pair_views, plan_views, selected_view
+from lit_backdoor.data.views import VIEWS, View, count_rows, pair_views, plan_views, selected_view
 from lit_backdoor.errors import one_of
-from lit_backdoor.triggers.base import Attack, Role, Trigger
+from lit_backdoor.triggers.base import Attack, Trigger
 
 __all__ = ["BackdoorDataModule"]
 
@@ -40,7 +42,8 @@ class BackdoorDataModule(pl.LightningDataModule):
     A batch on the device is a dict: ``image`` float ``[B, 3, H, W]`` in [0, 1]; ``label`` (what the view says),
     ``clean_label`` (the truth) and ``index`` (position in the source's part), int64 ``[B]``; ``role``, int8; ``valid``,
     False on padding rows; ``seed``, an int to draw this batch's randomness from; ``view``, its name. The triggered view
-    adds ``eligible`` (rows that count in ASR and RA) and, if the trigger is stamped, ``original`` (images before it).
+    adds ``eligible`` (rows that count in ASR and RA), ``original`` (images before it) if the trigger is stamped, and
+    ``partner`` if it takes a second image.
 
     Args:
         source: Where the images come from.
@@ -57,6 +60,8 @@ class BackdoorDataModule(pl.LightningDataModule):
         view: The view, or views, of `train_dataloader`; None takes those that the running stage names.
         root_source: Images of the root set from elsewhere, instead of the split's. Where its classes have other names
             than the source's, its labels are -1 until `set_root_labels`, and each stage's suspect gives its own.
+        resident_bytes: On an accelerator, a part of the source of up to so many bytes is copied there once, and a batch
+            travels without its images; 0 for never. The batches are the same.
 
     Raises:
         ValueError: If a size is not positive, a view, the attack's name or the augmentation is unknown, or the bundle
@@ -79,19 +84,18 @@ class BackdoorDataModule(pl.LightningDataModule):
         stored_size: int | None = None,
         view: str | list[str] | None = None,
         root_source: Source | None = None,
+        resident_bytes: int = 2**31,
     ) -> None:
         super().__init__()
-        for name, size in (
-            ("batch_size", batch_size),
-            ("eval_batch_size", eval_batch_size),
-            ("stored_size", stored_size),
-        ):
+        sizes = {"batch_size": batch_size, "eval_batch_size": eval_batch_size, "stored_size": stored_size}
+        for name, size in sizes.items():
             if size is not None and size < 1:
                 raise ValueError(f"Expected data.{name} to be at least 1, got {size}.")
         if not 0 <= seed < 2**32:
             raise ValueError(f"Expected data.seed from 0 to 2**32 - 1, got {seed}.")
-        if num_workers < 0:
-            raise ValueError(f"Expected data.num_workers to be 0 or more, got {num_workers}.")
+        for name, count in (("num_workers", num_workers), ("resident_bytes", resident_bytes)):
+            if count < 0:
+                raise ValueError(f"Expected data.{name} to be 0 or more, got {count}.")
         self.source = source
         self.split = split or Split()
         self.attack = attack_given(attack)
@@ -108,6 +112,7 @@ class BackdoorDataModule(pl.LightningDataModule):
         self.root_source = root_source
         for name in self.view or ():
             one_of("view", name, VIEWS)
+        self.resident = ResidentPixels(resident_bytes)
         self._lent: Trigger | None = None
         self._views: dict[str, View] = {}
 
@@ -135,13 +140,7 @@ class BackdoorDataModule(pl.LightningDataModule):
     def counts(self) -> dict[str, int]:
         """Rows by name: ``train``, of them ``poison`` and ``cover``, ``root``, ``clean``, ``triggered`` (eligible)."""
         self.setup()
-        role = self._views["train"].role
-        counts = {name: len(self._views[name]) for name in ("train", "root", "clean")}
-        counts |= {"poison": int((role == Role.POISON).sum()), "cover": int((role == Role.COVER).sum())}
-        triggered = self._views.get("triggered")
-        return counts | {
-            "triggered": int(triggered.eligible.sum()) if triggered and triggered.eligible is not None else 0
-        }
+        return count_rows(self._views)
 
     @property
     def trigger(self) -> Trigger | None:
@@ -251,8 +250,10 @@ class BackdoorDataModule(pl.LightningDataModule):
             num_replicas=found[0] if world_size is None else world_size,
             rank=found[1] if rank is None else rank,
         )
-        pinned = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
-        return load(rows, sampler, self.num_workers, pinned)
+        device = torch.device("cpu") if self.trainer is None else self.trainer.strategy.root_device
+        if self.resident.fit(rows.rows, device):
+            rows = replace(rows, sends_images=False)
+        return load(rows, sampler, self.num_workers, pin_memory=device.type == "cuda")
 
     def train_dataloader(self) -> ViewLoader | dict[str, ViewLoader]:
         """Give the loader of the stage's view, or a dict of equally long loaders where it names several."""
@@ -295,16 +296,16 @@ class BackdoorDataModule(pl.LightningDataModule):
         """
         batch = dict(batch)
         view, index = batch["view"], batch["index"]
-        image = resized(batch["image"].float().div_(255), self.image_size)
+        image = self._pixels(batch, "image", "index")
         generator = torch.Generator().manual_seed(batch["seed"])
-        poison, cover, second = (batch.pop(key, None) for key in ("poison_rows", "cover_rows", "partner"))
-        partners = () if second is None else (resized(second.float().div_(255), self.image_size),)
+        partners = (self._pixels(batch, "partner", "partner_index"),) if "partner_index" in batch else ()
+        poison, cover, *_ = (batch.pop(key, None) for key in ("poison_rows", "cover_rows", "partner", "partner_index"))
         stamps = self.trigger is not None and self.trigger.stamps  # else rows carry the trigger as they are
         if poison is not None and stamps:
             drawn = generator if training and view == "train" else None
             image = plant(self._trigger_on(image.device), image, index, poison, cover, drawn, *partners)
         elif view == "triggered" and stamps:
-            batch["original"] = image
+            batch |= {"original": image, **({"partner": partners[0]} if partners else {})}
             image = self._trigger_on(image.device)(image, index, *partners)
         if training and view in _AUGMENTED and self.augment is not None:
             image = self.augment(image, batch["role"], generator)
@@ -315,6 +316,12 @@ class BackdoorDataModule(pl.LightningDataModule):
         """Go through this process's share of the ``triggered`` view, finished on a device."""
         for batch in self.loader("triggered"):
             yield self.images(move_data_to_device(batch, device))
+
+    def _pixels(self, batch: Batch, sent: str, index: str) -> Tensor:
+        """Give a batch's images in [0, 1]: those that it brought, else those that are on the device."""
+        rows = self._views[batch["view"]].rows
+        found = batch[sent] if sent in batch else self.resident.images(rows, batch[index])
+        return resized(found.float().div_(255), self.image_size)
 
     def _trigger_on(self, device: torch.device) -> Trigger:
         if self._lent is not None:

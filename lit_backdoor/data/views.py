@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +18,7 @@ from lit_backdoor.data.split import Split
 from lit_backdoor.triggers.base import Attack, Role, Trigger
 from lit_backdoor.triggers.paired import PairedTrigger
 
-__all__ = ["VIEWS", "View", "pair_views", "plan_views", "selected_view"]
+__all__ = ["VIEWS", "View", "count_rows", "pair_views", "plan_views", "selected_view"]
 
 VIEWS = ("train", "questioned", "root", "suspicious", "clean", "triggered", "attacker")
 
@@ -36,6 +37,7 @@ class View(Dataset[dict[str, Any]]):
         eligible: Which rows count in ASR and RA; in the triggered view alone.
         unlabeled: Whether nobody labeled the rows, so that each stage's suspect does; in the root view alone.
         partner: Positions of the rows' partners in the part, int64; None where no trigger asks for them.
+        sends_images: Whether batches bring their images; else they are looked up on the device.
     """
 
     name: str
@@ -47,6 +49,7 @@ class View(Dataset[dict[str, Any]]):
     eligible: Tensor | None = None
     unlabeled: bool = False
     partner: Tensor | None = None
+    sends_images: bool = True
 
     def __post_init__(self) -> None:
         self._stamped = self.name not in ("triggered", "attacker") and bool((self.role != Role.CLEAN).any())
@@ -59,7 +62,6 @@ class View(Dataset[dict[str, Any]]):
         index = self.index.index_select(0, draw.rows)
         role = self.role.index_select(0, draw.rows)
         batch: dict[str, Any] = {
-            "image": self.rows.images(index),
             "label": self.label.index_select(0, draw.rows),
             "clean_label": self.clean_label.index_select(0, draw.rows),
             "index": index,
@@ -75,9 +77,13 @@ class View(Dataset[dict[str, Any]]):
             stamped = draw.rows
             if self._stamped:
                 stamped = stamped[torch.cat((batch["poison_rows"], batch["cover_rows"]))]
-            batch["partner"] = self.rows.images(self.partner.index_select(0, stamped))
+            batch["partner_index"] = self.partner.index_select(0, stamped)
         if self.eligible is not None:
             batch["eligible"] = self.eligible.index_select(0, draw.rows) & draw.valid
+        if self.sends_images:
+            batch["image"] = self.rows.images(index)
+            if "partner_index" in batch:
+                batch["partner"] = self.rows.images(batch["partner_index"])
         return batch
 
 
@@ -113,6 +119,15 @@ def plan_views(
     if attack is not None and not attack.trigger.stamps:
         _check_root(views["root"], attack, own=root_source is not None)
     return views
+
+
+def count_rows(views: Mapping[str, View]) -> dict[str, int]:
+    """Count rows by name: ``train``, of them ``poison`` and ``cover``, ``root``, ``clean``, eligible ``triggered``."""
+    role, triggered = views["train"].role, views.get("triggered")
+    counts = {name: len(views[name]) for name in ("train", "root", "clean")}
+    counts |= {"poison": int((role == Role.POISON).sum()), "cover": int((role == Role.COVER).sum())}
+    eligible = None if triggered is None else triggered.eligible
+    return counts | {"triggered": 0 if eligible is None else int(eligible.sum())}
 
 
 def selected_view(questioned: View, path: str | None, attack: Attack | None, num_classes: int) -> View:

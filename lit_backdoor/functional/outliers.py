@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from scipy import stats
+from scipy.special import stdtr
 from torch import Tensor
 
 __all__ = ["mad_index", "smallest_p_value"]
@@ -62,7 +62,7 @@ def smallest_p_value(values: Tensor) -> float:
     spread = rest.std() * (1 + 1 / len(rest)) ** 0.5
     if spread == 0:
         return float(smallest == rest[0])
-    below = stats.t.cdf(float((smallest - rest.mean()) / spread), df=len(finite) - 2)
+    below = stdtr(len(finite) - 2, float((smallest - rest.mean()) / spread))
     return float(1 - (1 - below) ** len(finite))
 
 

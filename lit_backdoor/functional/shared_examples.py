@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -14,7 +16,7 @@ __all__ = ["js_divergence", "sharing_objective", "unsharing_loss"]
 def js_divergence(logits: Tensor, others: Tensor) -> Tensor:
     """Give the Jensen-Shannon divergence of two nets' predictions, ``[B]`` in [0, log 2], from logits ``[B, C]``."""
     one, two = F.log_softmax(logits.float(), 1), F.log_softmax(others.float(), 1)
-    middle = torch.logaddexp(one, two) - torch.log(torch.tensor(2.0))
+    middle = torch.logaddexp(one, two) - math.log(2)
     return 0.5 * ((one.exp() * (one - middle)).sum(1) + (two.exp() * (two - middle)).sum(1))
 
 

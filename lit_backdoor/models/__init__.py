@@ -13,7 +13,9 @@ from lit_backdoor.models.lite0_encoder import Lite0Encoder
 from lit_backdoor.models.loading import load_classifier
 from lit_backdoor.models.patterned import LocalPattern, PatternedUNet, WideAndLocal
 from lit_backdoor.models.plugged import Plugged
+from lit_backdoor.models.saving import save_like
 from lit_backdoor.models.space_stamp import SpaceStamp
+from lit_backdoor.models.steganography import SecretDecoder, SecretEncoder
 from lit_backdoor.models.timm_classifier import TimmClassifier
 from lit_backdoor.models.trigger_layers import RegionalTransformation, Renormalization
 from lit_backdoor.models.unet import UNet
@@ -37,6 +39,8 @@ __all__ = [
     "Purified",
     "RegionalTransformation",
     "Renormalization",
+    "SecretDecoder",
+    "SecretEncoder",
     "SpaceStamp",
     "TimmClassifier",
     "TimmEncoder",
@@ -47,5 +51,6 @@ __all__ = [
     "WithHead",
     "WrappedClassifier",
     "load_classifier",
+    "save_like",
     "wrap_classifier",
 ]

@@ -17,6 +17,7 @@ __all__ = ["CIFAR_MEAN", "CIFAR_STD", "Classifier", "batch_norms", "evaluating"]
 
 CIFAR_MEAN = (0.4914, 0.4822, 0.4465)
 CIFAR_STD = (0.2470, 0.2435, 0.2616)
+_LUMA = (0.299, 0.587, 0.114)  # shares of red, green and blue, as Pillow has them
 _SHORTCUTS = {"downsample", "shortcut", "skip", "residual", "identity", "convshortcut"}
 
 
@@ -101,21 +102,17 @@ class Classifier(Recorded, nn.Module, ABC):
         return cast(Tensor, self(images))
 
     def normalize(self, images: Tensor) -> Tensor:
-        """Bring images from [0, 1] to what `net` takes.
+        """Bring images from [0, 1] to what `net` takes; for a net of one channel, RGB becomes gray (ITU-R BT.601).
 
         Raises:
             ValueError: If they have not as many channels as there are means.
         """
+        if images.ndim == 4 and images.shape[1] == 3 and len(self.mean) == 1:
+            images = (images * images.new_tensor(_LUMA).view(-1, 1, 1)).sum(1, keepdim=True)
         if images.ndim != 4 or images.shape[1] != len(self.mean):
-            advice = "Give one mean and one std per channel."
-            if len(self.mean) == 1:
-                advice = (
-                    "Data modules give RGB always: give three means and stds, and let the first layer take three "
-                    "channels, its weight.repeat(1, 3, 1, 1) / 3 (the same logits on gray images)."
-                )
             raise ValueError(
                 f"Expected images [B, {len(self.mean)}, H, W], as the classifier's mean has it, got "
-                f"{list(images.shape)}. {advice}"
+                f"{list(images.shape)}. Give one mean and one std per channel."
             )
         return ((images - self._mean) / self._std).contiguous(memory_format=self.memory_format)
 

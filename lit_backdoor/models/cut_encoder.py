@@ -69,13 +69,13 @@ class CutEncoder(Encoder):
         return super().train(False)
 
 
-class TimmEncoder(CutEncoder):
-    """An architecture of timm up to a layer.
+class LibraryEncoder(CutEncoder):
+    """An architecture of a library up to a layer; a subclass says how the library makes it, in `architecture`.
 
     Args:
-        name: Name of the architecture, such as ``resnet18.a1_in1k``.
+        name: Name of the architecture.
         layer: Name of the layer whose output is the features.
-        weights: File of weights; None downloads timm's.
+        weights: File of weights; None downloads the library's.
         mean: Mean of each channel.
         std: Standard deviation of each channel.
 
@@ -94,29 +94,35 @@ class TimmEncoder(CutEncoder):
         self.source = (name, weights)
         super().__init__(layer, mean, std)
 
+    @abstractmethod
+    def architecture(self, name: str, download: bool) -> nn.Module:
+        """Make the architecture, with the library's weights where they are to be downloaded."""
+
     def make_net(self) -> nn.Module:
-        """Make timm's net."""
+        """Make the library's net."""
         name, weights = self.source
-        architecture = name.split(".")[0]
-        if not timm.is_model(architecture):
+        net = self.architecture(name, download=weights is None and not rebuilding())
+        if weights is not None and not rebuilding():
+            load_weights(net, weights)
+        return net
+
+
+class TimmEncoder(LibraryEncoder):
+    """An architecture of timm up to a layer, such as ``resnet18.a1_in1k``. Arguments as in `LibraryEncoder`."""
+
+    def architecture(self, name: str, download: bool) -> nn.Module:
+        """Make timm's net."""
+        plain = name.split(".")[0]
+        if not timm.is_model(plain):
             raise unknown("architecture", name, timm.list_models())
-        download = weights is None and not rebuilding()
-        net: nn.Module = timm.create_model(name if download else architecture, pretrained=download)
-        return _loaded(net, weights)
+        net: nn.Module = timm.create_model(name if download else plain, pretrained=download)
+        return net
 
 
-class TorchvisionEncoder(CutEncoder):
+class TorchvisionEncoder(LibraryEncoder):
     """An architecture of torchvision up to a layer; by default the VGG-19 of style transfer up to ``relu2_1``.
 
-    Args:
-        name: Name of the architecture.
-        layer: Name of the layer whose output is the features.
-        weights: File of weights; None downloads torchvision's.
-        mean: Mean of each channel.
-        std: Standard deviation of each channel.
-
-    Raises:
-        ValueError: If the architecture or the layer is unknown, or the weights do not fit.
+    Arguments as in `LibraryEncoder`.
     """
 
     def __init__(
@@ -127,22 +133,14 @@ class TorchvisionEncoder(CutEncoder):
         mean: tuple[float, ...] = IMAGENET_MEAN,
         std: tuple[float, ...] = IMAGENET_STD,
     ) -> None:
-        self.source = (name, weights)
-        super().__init__(layer, mean, std)
+        super().__init__(name, layer, weights, mean, std)
 
-    def make_net(self) -> nn.Module:
+    def architecture(self, name: str, download: bool) -> nn.Module:
         """Make torchvision's net."""
-        name, weights = self.source
         if name not in list_models():
             raise unknown("architecture", name, list_models())
-        net: nn.Module = get_model(name, weights="DEFAULT" if weights is None and not rebuilding() else None)
-        return _loaded(net, weights)
-
-
-def _loaded(net: nn.Module, weights: str | None) -> nn.Module:
-    if weights is not None and not rebuilding():
-        load_weights(net, weights)
-    return net
+        net: nn.Module = get_model(name, weights="DEFAULT" if download else None)
+        return net
 
 
 def _run_until(net: nn.Module, layer: str, images: Tensor) -> set[nn.Module]:

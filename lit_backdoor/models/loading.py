@@ -22,7 +22,7 @@ from lit_backdoor.models.timm_classifier import SMALL, TimmClassifier
 from lit_backdoor.recipe import load_factory
 from lit_backdoor.weights import load_state, match_keys, prefixes, read_weights
 
-__all__ = ["load_classifier"]
+__all__ = ["find_weights", "load_classifier"]
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -67,7 +67,7 @@ def load_classifier(
             raise ValueError(f"Expected a classifier in the bundle {place}, got {type(built).__name__}.")
         return built
     config = _config(place) if place.is_dir() else {}
-    file = _weights_in(place) if place.is_dir() else place
+    file = find_weights(place)
     arch = arch or (f"timm:{config['architecture']}" if "architecture" in config else None)
     state = read_weights(file, part)
     given: dict[str, Any] = {
@@ -105,12 +105,19 @@ def _config(folder: Path) -> dict[str, Any]:
     return {key: value for key, value in found.items() if value is not None}
 
 
-def _weights_in(folder: Path) -> Path:
-    files = [folder / name for name in ("model.safetensors", "pytorch_model.bin")]
-    files += [file for kind in ("safetensors", "pt", "pth", "ckpt", "bin") for file in sorted(folder.glob(f"*.{kind}"))]
+def find_weights(place: Path) -> Path:
+    """Give the file of weights in a folder, or the file itself.
+
+    Raises:
+        FileNotFoundError: If the folder has none.
+    """
+    if not place.is_dir():
+        return place
+    files = [place / name for name in ("model.safetensors", "pytorch_model.bin")]
+    files += [file for kind in ("safetensors", "pt", "pth", "ckpt", "bin") for file in sorted(place.glob(f"*.{kind}"))]
     found = sorted({file for file in files if file.is_file()}, key=files.index)
     if not found:
-        raise FileNotFoundError(f"Expected a file of weights in the folder '{folder}', such as model.safetensors.")
+        raise FileNotFoundError(f"Expected a file of weights in the folder '{place}', such as model.safetensors.")
     return found[0]
 
 
@@ -147,7 +154,8 @@ def _bare(state: Mapping[str, Tensor], arch: str | None) -> dict[str, Tensor]:
         return match_keys(state, make_net(arch).state_dict())
     options = [""] + [p for p in prefixes(state, 3) if sum(key.startswith(p) for key in state) > len(state) / 2]
     named = [{key.removeprefix(p): value for key, value in state.items() if key.startswith(p)} for p in options]
-    return next((each for each in named if find_architectures(each)), named[0])
+    stemmed = (each for each in named if "conv1.weight" in each)  # maybe a ResNet for small images, see `_small`
+    return next((each for each in named if find_architectures(each)), None) or next(stemmed, named[0])
 
 
 def _small(state: Mapping[str, Tensor], arch: str | None, size: int | None, **given: Any) -> Classifier | None:

@@ -7,7 +7,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["DASH", "METRICS", "call", "count", "duration", "label", "number", "percent", "points", "short", "signed"]
+__all__ = [
+    "DASH",
+    "METRICS",
+    "call",
+    "count",
+    "duration",
+    "label",
+    "number",
+    "percent",
+    "points",
+    "short",
+    "signed",
+    "title",
+]
 
 DASH = "–"
 METRICS = {
@@ -95,3 +108,10 @@ def call(described: Any) -> str:
     if isinstance(described, list):
         return "[" + ", ".join(call(item) for item in described) + "]"
     return f"{described:g}" if isinstance(described, float) else str(described)
+
+
+def title(results: Mapping[str, Any]) -> str:
+    """Name a run by its chain, its data and its seed; a demo is one on the embedded signs only."""
+    chain, source = str(results["chain"]), short(results["data"]["source"])
+    named = source if chain == "demo" and source != "SyntheticSigns" else f"{chain} on {source}"
+    return f"{named}, seed {results['seed']}"

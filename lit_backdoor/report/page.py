@@ -55,7 +55,7 @@ def write_report(
     run = Run(folder, results, data, command, projection)
     sections = [section for make in SECTIONS if (section := make(run)) is not None]
     target, part = folder / "report.html", folder / f".report.html.{os.getpid()}.part"
-    page = render("page.html", run=run, sections=sections)
+    page = render("page.html", title=run.title, sections=sections)
     part.write_text(page, encoding="utf-8", errors="xmlcharrefreplace")  # classes may be folders of undecodable names
     part.rename(target)
     return target

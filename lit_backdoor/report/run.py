@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,18 +15,11 @@ from lit_backdoor.bundle import Bundle, open_bundle
 from lit_backdoor.data import BackdoorDataModule
 from lit_backdoor.data.samplers import Draw
 from lit_backdoor.functional.projection import Projection
-from lit_backdoor.page.words import short
+from lit_backdoor.page.words import title
 
-__all__ = ["Run", "title"]
+__all__ = ["Run"]
 
 Stage = dict[str, Any]
-
-
-def title(results: Mapping[str, Any]) -> str:
-    """Name a run by its chain, its data and its seed; a demo is one on the embedded signs only."""
-    chain, source = str(results["chain"]), short(results["data"]["source"])
-    named = source if chain == "demo" and source != "SyntheticSigns" else f"{chain} on {source}"
-    return f"{named}, seed {results['seed']}"
 
 
 @dataclass(frozen=True)

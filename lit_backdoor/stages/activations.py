@@ -60,7 +60,7 @@ class ActivationSpace:
 
         Args:
             stage: The stage that runs; every process goes over all images, with the suspect in eval mode.
-            stamp: Puts a trigger on images, from them and their positions; None leaves them.
+            stamp: Puts a trigger on images, from them and their positions; None for clean images.
         """
         features, labels = [], []
         for batch in stage.passes("root", self.classifier):

@@ -3,28 +3,28 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Iterable
 from typing import Any, ClassVar, cast
 
 from lightning.pytorch.cli import OptimizerCallable
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from lit_backdoor.models import Classifier
-from lit_backdoor.recipe import recipe
 from lit_backdoor.stages.base import Batch
-from lit_backdoor.stages.optim import Schedule, adam, scheduled, sgd_from_scratch
+from lit_backdoor.stages.optim import Schedule, adam, adam_for_generators, scheduled, sgd_from_scratch
+from lit_backdoor.stages.own_attack import OwnAttack, Planted, check_shares
 from lit_backdoor.stages.poisoned_training import PoisonedTraining
 from lit_backdoor.stages.rules import check_strategy
-from lit_backdoor.triggers import Attack, Trigger
 
-__all__ = ["AttackTraining"]
+__all__ = ["AttackTraining", "JointTraining"]
 
 
-class AttackTraining(PoisonedTraining):
+class AttackTraining(OwnAttack, PoisonedTraining):
     """Train a classifier and the trigger of the data's attack in turn, a step of each per batch.
 
-    The trigger is the attack's own object, part of this stage's checkpoints: validation, test and the exported bundle
-    all have it as it was trained. Batches are the questioned rows untouched, with their roles. A subclass gives
-    `trigger_losses` and `losses`. On several devices each net rests while the other is trained:
+    The trigger is part of this stage's checkpoints. Batches are the questioned rows untouched, with their roles. A
+    subclass gives `trigger_losses` and `losses`. On several devices each net rests while the other is trained:
     ``--trainer.strategy ddp_find_unused_parameters_true``.
 
     Args:
@@ -51,25 +51,18 @@ class AttackTraining(PoisonedTraining):
         self.trigger_optimizer = trigger_optimizer
         self.automatic_optimization = False
 
-    # What a subclass says.
+    # Override in subclasses.
 
     @abstractmethod
     def trigger_losses(self, batch: Batch) -> dict[str, Tensor]:
         """Give ``trigger_loss``, which the trigger minimizes, and what is logged with it; nothing if it rests."""
         raise NotImplementedError
 
+    def trigger_weights(self) -> Iterable[nn.Parameter]:
+        """Give the weights of the trigger that are trained; by default all."""
+        return self.trigger.parameters()
+
     # The run.
-
-    @property
-    def attack(self) -> Attack:
-        """The attack of the data.
-
-        Raises:
-            ValueError: If there is none.
-        """
-        if (attack := self.data.attack) is None:
-            raise ValueError(f"Expected data.attack to be set for {type(self).__name__}: it gives trigger and labels.")
-        return attack  # type: ignore[no-any-return]
 
     def setup(self, stage: str) -> None:
         """Check the strategy."""
@@ -79,8 +72,7 @@ class AttackTraining(PoisonedTraining):
 
     def build(self) -> None:
         """Take the trigger."""
-        recipe(self.attack)  # what cannot be written into the bundle is refused before it is trained
-        self.trigger: Trigger = self.attack.trigger
+        self.take_trigger()
         if not any(True for _ in self.trigger.parameters()):
             raise ValueError(
                 f"Expected a trigger with weights for {type(self).__name__}, got {type(self.trigger).__name__}, which "
@@ -90,7 +82,7 @@ class AttackTraining(PoisonedTraining):
     def configure_optimizers(self) -> Any:
         """Make both optimizers; only the classifier's has a schedule."""
         of_classifier = scheduled(self, self.optimizer(self.classifier.parameters()), self.schedule)
-        of_trigger = {"optimizer": self.trigger_optimizer(self.trigger.parameters())}
+        of_trigger = {"optimizer": self.trigger_optimizer(self.trigger_weights())}
         return (of_classifier if isinstance(of_classifier, dict) else {"optimizer": of_classifier}), of_trigger
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
@@ -103,8 +95,7 @@ class AttackTraining(PoisonedTraining):
         with self.toggled_optimizer(of_classifier):
             found |= self.losses(batch)
             self._step(of_classifier, found["loss"])
-        if (schedule := self.lr_schedulers()) is not None:
-            cast(Any, schedule).step()
+        self._step_schedule()
         self.note(batch, found)
 
     def _step(self, optimizer: Any, loss: Tensor) -> None:
@@ -112,6 +103,64 @@ class AttackTraining(PoisonedTraining):
         self.manual_backward(loss)
         optimizer.step()
 
-    def wanted(self, labels: Tensor) -> Tensor:
-        """Give the attack's labels for true labels, int64 ``[B]``."""
-        return self.attack.relabel(labels, self.classifier.num_classes)
+    def _step_schedule(self) -> None:
+        if (schedule := self.lr_schedulers()) is not None:
+            cast(Any, schedule).step()
+
+
+class JointTraining(AttackTraining):
+    """Train classifier and trigger by one loss and in one step, on batches whose rows are poisoned anew.
+
+    Both minimize the cross-entropy of the batch's poisoned rows, covers and clean rows, whatever roles the plan has for
+    them; a subclass adds to it what concerns the trigger.
+
+    Args:
+        classifier: The net to train.
+        poison: Share of each batch that is poisoned, in (0, 1).
+        cover: Share of each batch that are covers, in [0, 1).
+        optimizer: Makes the classifier's optimizer; default SGD, Nesterov .9, learning rate .1, weight decay 5e-4.
+        trigger_optimizer: Makes the trigger's; default Adam 1e-3.
+        schedule: What the classifier's learning rate does over the run.
+
+    Raises:
+        ValueError: If a share is out of range; when run, as in `AttackTraining`.
+    """
+
+    def __init__(
+        self,
+        classifier: Classifier,
+        poison: float = 0.1,
+        cover: float = 0.0,
+        optimizer: OptimizerCallable = sgd_from_scratch,
+        trigger_optimizer: OptimizerCallable = adam_for_generators,
+        schedule: Schedule = "one_cycle",
+    ) -> None:
+        super().__init__(classifier, optimizer, trigger_optimizer, schedule)
+        self.poison, self.cover = check_shares(poison, cover)
+
+    def trigger_losses(self, batch: Batch) -> dict[str, Tensor]:
+        """Give none: the trigger has no loss of its own."""
+        return {}
+
+    def added(self, batch: Batch, planted: Planted) -> dict[str, Tensor]:
+        """Give losses, by name, that are added to the cross-entropy."""
+        return {}
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """Compute the loss of both nets."""
+        planted = self.planted(batch, self.poison, self.cover)
+        logits, added = self.classifier(planted.images).float(), self.added(batch, planted)
+        classification = F.cross_entropy(logits, planted.labels)
+        right = (logits.argmax(1) == planted.labels).float().mean()
+        return {"loss": classification + sum(added.values()), "classification": classification, **added, "acc": right}
+
+    def training_step(self, batch: Batch, batch_idx: int) -> None:
+        """Make one step of both nets."""
+        optimizers, found = cast(list[Any], self.optimizers()), self.losses(batch)
+        for optimizer in optimizers:
+            optimizer.zero_grad()
+        self.manual_backward(found["loss"])
+        for optimizer in optimizers:
+            optimizer.step()
+        self._step_schedule()
+        self.note(batch, found)

@@ -61,7 +61,7 @@ class Stage(StageInputs):
         self._begun = -1  # the last epoch that began in this process
         self._tally = Tally()
 
-    # What a subclass says.
+    # Override in subclasses.
 
     def build(self) -> None:
         """Make the nets. Called once, by `configure_model`."""
@@ -128,6 +128,8 @@ class Stage(StageInputs):
     def on_fit_start(self) -> None:
         """Note that this process trains the stage, so that it may be tested; label a root set that has no labels."""
         rules.check_length(lambda name: getattr(self.trainer, name))
+        for optimizer in self.trainer.optimizers:
+            rules.check_rates(optimizer)
         if self._resumed is not None:
             check_optimizers(self._resumed, self.trainer)
             self._resumed = None

@@ -35,7 +35,7 @@ class AttackSuccessCallback(pl.Callback):
             not wrapped); None where the module takes [0, 1].
         std: Deviation likewise.
         every_n_epochs: Epochs from one pass to the next.
-        prefix: What stands before ``/asr`` and ``/ra``.
+        prefix: Text before ``/asr`` and ``/ra``.
 
     Raises:
         ValueError: If ``every_n_epochs`` is not positive; later, if there is nothing to stamp.

@@ -17,6 +17,7 @@ from lit_backdoor.metrics import accuracy, attack_success_rate
 from lit_backdoor.models import Classifier
 from lit_backdoor.models.channels import Channels
 from lit_backdoor.stages.base import Batch
+from lit_backdoor.stages.held_out import is_held_out
 from lit_backdoor.stages.repair import Mitigation
 
 __all__ = ["MaskPruning", "OracleThreshold", "sgd_for_masks"]
@@ -86,12 +87,8 @@ class MaskPruning(Mitigation):
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Compute the objective of the rows that are not held out; nothing where there are none."""
-        kept = ~self._is_held_out(batch)
+        kept = ~is_held_out(self, batch, self.held_out)
         return self.objective(batch["image"][kept], batch["label"][kept]) if kept.any() else {}
-
-    def _is_held_out(self, batch: Batch) -> Tensor:
-        index: Tensor = self.data.get_view("root").index
-        return torch.isin(batch["index"], index[-max(1, round(self.held_out * len(index))) :].to(batch["index"]))
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> int | None:
         """Note that the masks change."""
@@ -135,7 +132,7 @@ class MaskPruning(Mitigation):
     def accuracy(self, threshold: float) -> float:
         """Measure the accuracy on held-out root images of the suspect as pruned by a threshold."""
         self.prune(threshold)
-        return self.root_accuracy(self.classifier, self._is_held_out)
+        return self.root_accuracy(self.classifier, lambda batch: is_held_out(self, batch, self.held_out))
 
     def numbers(self) -> dict[str, Any]:
         """Give the threshold and the number of pruned channels."""

@@ -13,7 +13,7 @@ __all__ = ["OneShot"]
 
 
 class OneShot(Mitigation):
-    """Change a suspect once, by whatever passes over the data that takes; run by ``predict``.
+    """Change a suspect once, by as many passes over the data as it needs; run by ``predict``.
 
     A subclass does it in `work`, by `passes`; it names in `views` the parts of the data that its result depends on.
 
@@ -30,7 +30,7 @@ class OneShot(Mitigation):
 
     @abstractmethod
     def work(self) -> None:
-        """Change `classifier`, which is in eval mode; gradients are off, where ``torch.enable_grad`` does not ask."""
+        """Change `classifier`, which is in eval mode; gradients are off, unless ``torch.enable_grad`` asks for them."""
         raise NotImplementedError
 
     def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:

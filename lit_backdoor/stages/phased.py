@@ -50,9 +50,9 @@ def make_plan(phases: Iterable[tuple[str, int, int]]) -> tuple[Span, ...]:
 class Phased(Stage):
     """Manual optimization by phases; which one runs is a function of the epoch only, so a resumed run is exact.
 
-    A batch makes one step of one optimizer. Only what that optimizer trains gets gradients, and its moments are dropped
-    when a phase begins. The Trainer's ``max_epochs`` is filled in from `plan`. On several devices the nets at rest get
-    no gradients: ``--trainer.strategy ddp_find_unused_parameters_true``.
+    A batch makes one step of one optimizer. Only what that optimizer trains gets gradients, and its state is reset at
+    the start of each phase. The Trainer's ``max_epochs`` is filled in from `plan`. On several devices the nets at rest
+    get no gradients: ``--trainer.strategy ddp_find_unused_parameters_true``.
 
     Raises:
         ValueError: When run, if the Trainer's ``max_epochs`` contradicts the plan, or its strategy is another DDP.
@@ -64,7 +64,7 @@ class Phased(Stage):
         super().__init__()
         self.automatic_optimization = False
 
-    # What a subclass says, beside `build`, `losses` and `result`.
+    # Override in subclasses, next to `build`, `losses` and `result`.
 
     @abstractmethod
     def optimizers_by_phase(self) -> Mapping[str, Optimizer]:

@@ -43,7 +43,7 @@ class Mitigation(Stage):
         self.given(suspect=suspect)
 
     def build(self) -> None:
-        """Open the suspect and switch its gradients on."""
+        """Open the suspect and enable its gradients."""
         self.classifier = self.open_classifier().requires_grad_(True).train()
 
     @property
@@ -85,7 +85,7 @@ class Mitigation(Stage):
 
 
 class FineTune(Mitigation):
-    """Fine-tune every weight of a suspect on clean root data; the control beside every defense.
+    """Fine-tune every weight of a suspect on clean root data; the control of every defense.
 
     Root images from elsewhere, whose classes are not the suspect's, get the labels that the suspect gives them.
 

@@ -10,9 +10,10 @@ import numpy as np
 import torch
 from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor
+from torch.optim import Optimizer
 
 from lit_backdoor import __version__
-from lit_backdoor.errors import DivergedError
+from lit_backdoor.errors import DivergedError, check_rate
 
 if TYPE_CHECKING:
     from lit_backdoor.stages.base import Stage
@@ -23,6 +24,7 @@ __all__ = [
     "check_length",
     "check_loss",
     "check_mark",
+    "check_rates",
     "check_ready",
     "check_settings",
     "check_strategy",
@@ -68,6 +70,17 @@ def check_length(given: Callable[[str], Any]) -> None:
     for name in ("max_epochs", "max_steps", "limit_train_batches", "accumulate_grad_batches"):
         if given(name) == 0:
             raise ValueError(f"Expected --trainer.{name} to be at least 1, got 0: nothing would be trained.")
+
+
+def check_rates(optimizer: Optimizer) -> None:
+    """Check the learning rates of an optimizer, before it makes a step.
+
+    Raises:
+        ValueError: If one is negative or not finite.
+    """
+    for group in optimizer.param_groups:
+        if group.get("lr") is not None:  # some optimizers find their own
+            check_rate(f"the learning rate of {type(optimizer).__name__}", float(group["lr"]))
 
 
 def check_strategy(name: str, strategy: Any) -> None:

@@ -14,7 +14,7 @@ __all__ = ["StopAtBatch"]
 
 
 class StopAtBatch(Callback):
-    """Raise `Stopped` after the training batch in which a signal came; the checkpoint of the last epoch stands.
+    """Raise `Stopped` after the training batch in which a signal came; the last epoch's checkpoint is kept.
 
     Several processes ask each other after each batch, since a signal may reach one of them only.
     """

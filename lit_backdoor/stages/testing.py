@@ -17,6 +17,7 @@ from lit_backdoor.stages.evaluation import (
     PerturbationEvaluator,
     ReconstructionEvaluator,
     SelectionEvaluator,
+    StampEvaluator,
     TargetEvaluator,
     TriggerEvaluator,
 )
@@ -26,7 +27,7 @@ from lit_backdoor.triggers import RegionalTrigger
 
 __all__ = ["TESTED", "Evaluation", "input_of"]
 
-TESTED = ("suspect", "generator", "selection", "trigger", "detector", "targets", "decoder")
+TESTED = ("suspect", "attack", "generator", "selection", "trigger", "detector", "targets", "decoder")
 
 
 class Evaluation(Stage):
@@ -93,6 +94,8 @@ class Evaluation(Stage):
             if isinstance(held, RegionalTrigger) and top is not None:
                 return ReconstructionEvaluator(data, flagged, top, suspect, held)
             return TargetEvaluator(data, flagged, top, suspect, held)
+        if source.kind == "attack":
+            return StampEvaluator(data)
         if source.kind == "generator":
             return GeneratorEvaluator(data, suspect, held)
         return TriggerEvaluator(data, suspect, held, source.numbers.get("target_class"))

@@ -35,8 +35,8 @@ class TriggerSearch(TargetDetection):
         cost: How the weight of the penalty moves; default the method's.
         lr: Learning rate of Adam, whose betas are .5 and .9.
         index_threshold: Anomaly index above which a class is flagged.
-        own_images: Whether images of a class also count where its own trigger is inverted; they are classified as the
-            class without any trigger.
+        own_images: Whether to include a class's own images when inverting its trigger; they are classified as the class
+            without any trigger.
         images_at_once: Stamped images that go through the suspect together; bounds the memory.
 
     Raises:
@@ -70,7 +70,7 @@ class TriggerSearch(TargetDetection):
         self.own_images = own_images
         self.images_at_once = images_at_once
 
-    # What a subclass says. Raw tensors are unbounded, with one row per class.
+    # Override in subclasses. Raw tensors are unbounded, with one row per class.
 
     usual_cost: ClassVar[CostRule] = CostRule()
 

@@ -109,6 +109,14 @@ def test_key_leaves_the_settings_as_they_are():
     assert given == settings(views=("train",))
 
 
+@pytest.mark.parametrize(("views", "seen"), [((), True), (("root",), True), (("clean",), True), (("train",), False)])
+def test_size_of_the_root_set_decides_where_a_stage_may_look_at_it(views, seen):
+    """A detector of no view measures the root set all the same."""
+    larger = settings(views=views)
+    larger["config"]["data"]["init_args"]["split"]["init_args"]["root"] = 6
+    assert (stage_key(**settings(views=views)) != stage_key(**larger)) is seen
+
+
 def test_images_decide():
     assert stage_key(**settings()) != stage_key(**settings(fingerprint="g"))
     assert stage_key(**settings()) != stage_key(**settings(verb="predict"))

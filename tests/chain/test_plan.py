@@ -93,6 +93,8 @@ def test_plan_names_the_epochs_that_a_stage_needs(file, tmp_path):
         ("stages.clean.trainer.max_epochs=-5", "Stage 'clean'.*-5"),
         ("trainer.max_steps=-7", "-7"),
         ("stages.clean.model.init_args.optimizer={class_path: torch.optim.SGD, init_args: {lr: -1}}", "Stage 'clean'.*rate"),
+        ("stages.clean.model.init_args.optimizer={class_path: torch.optim.SGD, init_args: {lr: .nan}}", "Stage 'clean'.*rate of SGD .*got nan"),
+        ("stages.clean.model.init_args.optimizer={class_path: torch.optim.Adam, init_args: {lr: .inf}}", "Stage 'clean'.*rate of Adam .*got inf"),
         ("trainer.accelerator=gpuu", "gpuu"),
         ("trainer.strategy=dpp", "dpp"),
         ("trainer.max_time=soon", "DD:HH:MM:SS"),

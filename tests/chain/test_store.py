@@ -39,6 +39,20 @@ def test_every_stage_is_found_in_the_store(file, finished, filled, tmp_path):
     assert statuses(results) == ["cached"] * 4
     assert lasting(results) == lasting(finished[1])
     assert [stage["made"] for stage in results["stages"]] == [stage["made"] for stage in finished[1]["stages"]]
+    assert lasting(again(file, tmp_path / "out", use_cache=True)) == lasting(results)  # started again, or resumed
+
+
+def test_run_with_stages_from_the_store_goes_on_after_it_was_stopped(file, finished, filled, tmp_path, monkeypatch):
+    kept = filled / "bundles" / finished[1]["stages"][-1]["key"]
+    kept.rename(filled / "aside")  # the last stage is to be made
+    with monkeypatch.context() as patch:
+        patch.setattr("lit_backdoor.chain.run.ChainRun._launch", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            again(file, tmp_path / "out", use_cache=True)
+    (filled / "aside").rename(kept)
+    results = again(file, tmp_path / "out", use_cache=True)
+    assert statuses(results) == ["cached"] * 4
+    assert lasting(results) == lasting(finished[1])
 
 
 def test_inputs_of_a_bundle_from_the_store_are_where_this_chain_has_them(file, filled, tmp_path):

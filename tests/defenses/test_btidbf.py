@@ -9,7 +9,13 @@ from lightning.pytorch.strategies import DDPStrategy
 
 from lit_backdoor.bundle import open_bundle, save_bundle
 from lit_backdoor.data import BackdoorDataModule
-from lit_backdoor.defenses.btidbf import BTIDBFAdaptiveTraining, BTIDBFInversion, Decoupling, InversionSettings
+from lit_backdoor.defenses.btidbf import (
+    BTIDBFAdaptiveTraining,
+    BTIDBFInversion,
+    BTIDBFPartialPurification,
+    Decoupling,
+    InversionSettings,
+)
 from lit_backdoor.models import Purified, WarpField
 from lit_backdoor.stages import BundleWriter, Evaluation, UnlearningFineTune, make_plan
 from lit_backdoor.triggers import Attack, GeneratorTrigger, Trigger
@@ -137,7 +143,9 @@ def test_run_that_ends_before_its_last_phase_leaves_no_bundle(epoch, batch, tmp_
             trainer.should_stop |= trainer.current_epoch == epoch and batch_idx == batch % trainer.num_training_batches
 
     whole = epoch + (batch == -1)
-    with pytest.raises(ValueError, match=f"Expected 7 epochs for BTIDBFUnlearning.*a run that ended after {whole}"):
+    with pytest.raises(
+        ValueError, match=f"Expected 7 epochs for BTIDBFPartialUnlearning.*a run that ended after {whole}"
+    ):
         run(unlearning(), callbacks=[Stop(), BundleWriter(str(tmp_path / "b"))])
     assert not (tmp_path / "b").exists()
 
@@ -191,9 +199,9 @@ def test_release_settings_run():
         statistics="suspect",
         toward_target=True,
     )
-    stage = run(unlearning(inversion=inversion, lesson="part"))
+    stage = run(unlearning(inversion=inversion))
     assert stage.tau == pytest.approx(0.3 * sum(s**2 for s in stage.subject.std) / 3)
-    pure = purification(inversion=inversion, lesson="part", noise=0.03, image_weight=1.0, far_weight=100.0)
+    pure = purification(BTIDBFPartialPurification, inversion=inversion, noise=0.03, far_weight=100.0)
     run(pure, precision="bf16-mixed")
     absolute = InversionSettings(epochs=1, norm="l1", tau=0.05)
     run(unlearning(inversion=absolute, rounds=1), precision="bf16-mixed")
@@ -234,7 +242,7 @@ def test_number_of_epochs_is_filled_in_where_none_is_given(given):
 
 
 def test_wrong_numbers_of_epochs_and_strategies_are_errors():
-    with pytest.raises(ValueError, match="Expected 7 epochs for BTIDBFUnlearning.*--trainer.max_epochs 7"):
+    with pytest.raises(ValueError, match="Expected 7 epochs for BTIDBFPartialUnlearning.*--trainer.max_epochs 7"):
         trainer(5).fit(unlearning(), datamodule=data())
     trainer(5, fast_dev_run=True).fit(unlearning(), datamodule=data())
     stage = unlearning()
@@ -254,7 +262,7 @@ def test_wrong_numbers_of_epochs_and_strategies_are_errors():
         (lambda: Decoupling(mask="half"), "Unknown decoupling.mask"),
         (lambda: Decoupling(epochs=0), "decoupling.epochs > 0"),
         (lambda: unlearning(rounds=0), "at least one round"),
-        (lambda: unlearning(lesson="some"), "Unknown lesson"),
+        (lambda: purification(lr=-1.0), "purifier's lr to be finite and 0 or more"),
         (lambda: unlearning(share=0.0), "share of generated"),
         (lambda: BTIDBFAdaptiveTraining(suspect(), epochs=0), "at least one epoch"),
     ],

@@ -5,8 +5,11 @@ from torch.nn import functional as F
 
 from lit_backdoor.defenses.btidbf import (
     BTIDBFInversion,
+    BTIDBFPartialPurification,
+    BTIDBFUnlearning,
     InversionSettings,
 )
+from lit_backdoor.functional.decoupling import replace_share
 
 
 def test_inversion_step_is_equation_2():
@@ -27,7 +30,7 @@ def test_inversion_step_is_equation_2():
 
 
 def test_unlearning_step_is_equation_3():
-    stage = unlearning(lesson="all")
+    stage = unlearning(BTIDBFUnlearning)
     stage.configure_model()
     stage.classifier.eval()
     images, labels = torch.rand(4, 3, 16, 16), torch.tensor([0, 1, 2, 3])
@@ -40,8 +43,8 @@ def test_unlearning_step_is_equation_3():
     assert loss.item() == pytest.approx(float(expected), rel=1e-4)
 
 
-def test_release_lesson_replaces_a_share():
-    stage = unlearning(lesson="part", share=0.1)
+def test_unlearning_of_the_release_replaces_a_share():
+    stage = unlearning(share=0.1)
     stage.configure_model()
     stage.classifier.eval()
     images, labels = torch.rand(20, 3, 16, 16), torch.arange(20) % 4
@@ -58,7 +61,7 @@ def test_release_lesson_replaces_a_share():
 
 
 def test_purifying_is_equation_4():
-    stage = purification(lesson="all", image_weight=2.0, far_weight=3.0, benign_weight=0.5)
+    stage = purification(image_weight=2.0, benign_weight=0.5)
     stage.configure_model()
     images, labels = torch.rand(4, 3, 16, 16), torch.tensor([0, 1, 2, 3])
     loss = stage.purifying({"image": images, "label": labels})
@@ -67,12 +70,33 @@ def test_purifying_is_equation_4():
     def part(inputs):
         out = stage.purifier(inputs)
         image = (out - images).square().mean() / unit
-        weight = 3.0 if image > 0.05 else 2.0
         feature = (net.features(out) - net.features(images)).square().mean()
-        return F.cross_entropy(net(out), labels) + weight * image + feature
+        return F.cross_entropy(net(out), labels) + 2.0 * image + feature
 
     with torch.no_grad():
         expected = part(stage.generator(images)) + 0.5 * part(images)
+    assert loss.item() == pytest.approx(float(expected), rel=1e-4)
+
+
+@pytest.mark.parametrize("spread", [0.0, 500.0])
+def test_purifying_of_the_release_replaces_a_share_and_weighs_large_changes(spread):
+    stage = purification(BTIDBFPartialPurification, share=0.5, image_weight=2.0, far_weight=3.0)
+    stage.configure_model()
+    with torch.no_grad():
+        stage.purifier.last.weight.mul_(spread)
+    images, labels = torch.rand(4, 3, 16, 16), torch.tensor([0, 1, 2, 3])
+    torch.manual_seed(5)
+    loss = stage.purifying({"image": images, "label": labels})
+    torch.manual_seed(5)
+    net, unit = stage.net.module, sum(s**2 for s in stage.subject.std) / 3
+    with torch.no_grad():
+        mixed = replace_share(images, stage.generator(images), 0.5)
+        out = stage.purifier(mixed)
+        image = (out - images).square().mean() / unit
+        feature = (net.features(out) - net.features(images)).square().mean()
+        assert (image > 0.05) == (spread > 0)
+        weight = 3.0 if spread else 2.0
+        expected = F.cross_entropy(net(out), labels) + weight * image + feature
     assert loss.item() == pytest.approx(float(expected), rel=1e-4)
 
 

@@ -6,14 +6,14 @@ import torch
 from ddp_parts import as_rank, free_port
 from pgbd_parts import fast, run
 
-from lit_backdoor.defenses.pgbd import NTPGBD, PGBD, STPGBD, Geometry
+from lit_backdoor.defenses.pgbd import PGBD, STPGBD, Geometry, StampNTPGBD
 from lit_backdoor.stages import Evaluation, StampSearch
 
 # Norms of either process see other images, so that their statistics differ when prototypes are rebuilt.
 OPTIONS = {"optimizer": fast, "batch_norm": "train", "head": "tuned"}
 STAGES = {
     "PGBD": lambda: PGBD(tiny.classifier(), 2, geometry=Geometry(update=1, smoothed="both"), **OPTIONS),
-    "NTPGBD": lambda: NTPGBD(tiny.classifier(), search=StampSearch(steps=1), **OPTIONS),
+    "NTPGBD": lambda: StampNTPGBD(tiny.classifier(), search=StampSearch(steps=1), **OPTIONS),
     "STPGBD": lambda: STPGBD(tiny.classifier(), tiny.unet(), geometry=Geometry(update=1), **OPTIONS),
 }
 

@@ -7,7 +7,7 @@ import torch
 from pgbd_parts import fast, run
 from sklearn.decomposition import PCA
 
-from lit_backdoor.defenses.pgbd import PGBD, Geometry, TeacherMapping
+from lit_backdoor.defenses.pgbd import Geometry, MappedPGBD, TeacherMapping
 from lit_backdoor.defenses.pgbd.mapping import LinearMaps
 
 pytestmark = pytest.mark.filterwarnings("ignore:The teacher .* has random weights")
@@ -97,7 +97,7 @@ def test_stage_asks_the_teacher_once_and_maps_at_every_rebuilding(monkeypatch):
     monkeypatch.setattr(TeacherMapping, "train", lambda *args: trained.append(train(*args)) or trained[-1])
     layer = "layer2.1.conv2"  # 8x8 maps
     geometry = Geometry(layer=layer, update=1, alpha=[1.0])
-    stage = run(PGBD(tiny.classifier(), 1, geometry=geometry, mapping=mapping(size=128), optimizer=fast))
+    stage = run(MappedPGBD(tiny.classifier(), 1, geometry=geometry, mapping=mapping(size=128), optimizer=fast))
     assert (len(asked), len(trained)) == (1, 2)
     plain = (stage.prototypes[1] - stage.prototypes).view(-1, *stage.space.shape)
     torch.testing.assert_close(stage.vectors[0], trained[-1].through(plain).flatten(1))

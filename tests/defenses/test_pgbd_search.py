@@ -6,13 +6,14 @@ import torch
 from pgbd_parts import STATIC, fast, run
 from torch.nn import functional as F
 
-from lit_backdoor.defenses.pgbd import PGBD
+from lit_backdoor.defenses.pgbd import PGBD, StampPGBD
+from lit_backdoor.defenses.pgbd.stamped import stamped_images
 from lit_backdoor.functional.prototypes import sanitization_loss
 from lit_backdoor.stages import StampSearch
 
 
 def test_search_of_stamps_adds_the_loss_of_stamped_images():
-    stage = PGBD(tiny.classifier(), 2, weight=3.0, geometry=STATIC, search=StampSearch(weight=0.5, steps=2))
+    stage = StampPGBD(tiny.classifier(), 2, weight=3.0, geometry=STATIC, search=StampSearch(weight=0.5, steps=2))
     steps, seen = tiny.recorded(stage), []
     terms = stage.terms
     stage.terms = lambda images, labels: seen.append((images, labels)) or terms(images, labels)
@@ -37,7 +38,7 @@ def test_searched_stamp_moves_activations_along_the_vectors():
     batch = tiny.data().images(next(iter(tiny.data().train_dataloader())))
     images, labels = batch["image"], batch["label"]
     torch.manual_seed(0)
-    found = stage.stamped(images, labels, StampSearch(smallest=1.0, steps=10))
+    found = stamped_images(stage, images, labels, StampSearch(smallest=1.0, steps=10))
     noise = (images + 0.2 * torch.randn_like(images).sign()).clamp(0, 1)
     along = [float(stage.terms(each, labels)[1]) for each in (images, noise, found)]
     assert along[2] > max(along[:2]) + 0.02
@@ -46,7 +47,7 @@ def test_searched_stamp_moves_activations_along_the_vectors():
 def test_search_on_images_of_the_target_class_alone():
     stage = run(PGBD(tiny.classifier(), 2, geometry=STATIC), 1)
     images = torch.rand(4, 3, tiny.SIZE, tiny.SIZE)
-    stamped = stage.stamped(images, torch.full((4,), 2), StampSearch(steps=2))
+    stamped = stamped_images(stage, images, torch.full((4,), 2), StampSearch(steps=2))
     assert stamped.isfinite().all()
     assert not torch.equal(stamped, images)  # the random start
 
@@ -54,7 +55,7 @@ def test_search_on_images_of_the_target_class_alone():
 def test_search_updates_no_statistics():
     search = StampSearch(steps=2)
     [with_search, without] = (
-        run(PGBD(tiny.classifier(), 2, geometry=STATIC, batch_norm="train", optimizer=fast, search=given), 1)
+        run(StampPGBD(tiny.classifier(), 2, geometry=STATIC, batch_norm="train", optimizer=fast, search=given), 1)
         for given in (search, StampSearch(steps=1))
     )
     for name, value in with_search.classifier.state_dict().items():

@@ -8,7 +8,7 @@ from pgbd_parts import STATIC, fast, run, targets
 
 from lit_backdoor.bundle import open_bundle, save_bundle
 from lit_backdoor.data import BackdoorDataModule, Split, SyntheticSigns
-from lit_backdoor.defenses.pgbd import NTPGBD, PGBD, STPGBD, Geometry
+from lit_backdoor.defenses.pgbd import NTPGBD, PGBD, STPGBD, Geometry, StampPGBD
 from lit_backdoor.stages import FineTune
 from lit_backdoor.triggers import OneOf, Patch
 
@@ -144,7 +144,7 @@ def test_map_may_be_a_tuple():
 @pytest.mark.parametrize(("make", "message"), [
     (lambda net: Geometry(alpha=0.5), "geometry.alpha to be a list"),
     (lambda net: NTPGBD(net, interval=2.5), "whole numbers of at least 1, got 2.5"),
-    (lambda net: PGBD(net, 1, search=True), r"search as StampSearch\(…\) or None, got True"),
+    (lambda net: StampPGBD(net, 1, search=True), r"search as StampSearch\(…\) or None, got True"),
     (lambda net: PGBD(net, 1, weight="6"), "weight to be 0 or more, got '6'"),
     (lambda net: PGBD(net, 1, weight=float("inf")), "weight to be 0 or more, got inf"),
     (lambda net: run(STPGBD(net, lambda images: images), 1), "trigger as a net or the path of a bundle, got a function"),

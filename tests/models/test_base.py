@@ -1,5 +1,6 @@
 import pytest
 import torch
+from PIL import Image
 
 from lit_backdoor.models.timm_classifier import TimmClassifier
 
@@ -104,11 +105,10 @@ def test_images_of_other_channels_than_the_mean_are_refused(classifier, shape):
         classifier(torch.rand(shape))
 
 
-def test_a_gray_classifier_is_told_how_to_take_rgb():
+def test_a_gray_classifier_sees_colors_as_pillow_does():
     gray = TimmClassifier(channels=8, mean=(0.5,), std=(0.5,)).eval()
-    with pytest.raises(ValueError, match=r"got \[3, 3, 32, 32\]. Data modules give RGB always: give three means"):
-        gray(IMAGES)
-    three = TimmClassifier(channels=8, mean=(0.5,) * 3, std=(0.5,) * 3).eval()
-    weights = gray.net.state_dict()
-    three.net.load_state_dict({**weights, "conv1.weight": weights["conv1.weight"].repeat(1, 3, 1, 1) / 3})
-    torch.testing.assert_close(three(IMAGES[:, :1].expand(-1, 3, -1, -1)), gray(IMAGES[:, :1]))
+    torch.testing.assert_close(gray(IMAGES[:, :1].expand(-1, 3, -1, -1)), gray(IMAGES[:, :1]))
+    color = torch.tensor([200, 100, 50], dtype=torch.uint8).view(3, 1, 1).expand(3, 32, 32)
+    seen = torch.tensor(Image.new("RGB", (1, 1), (200, 100, 50)).convert("L").getpixel((0, 0))) / 255
+    shown = gray.normalize(color[None] / 255) / 2 + 0.5
+    torch.testing.assert_close(shown, seen.expand(1, 1, 32, 32), atol=1 / 255, rtol=0)

@@ -75,10 +75,10 @@ def test_foreign_file_gives_the_same_logits(tmp_path):
     torch.testing.assert_close(found.head(found.features(images)), net(images))
 
 
-@pytest.mark.parametrize("channels", [None, 8])
-def test_small_resnet_is_found_in_any_width(tmp_path, channels):
+@pytest.mark.parametrize(("channels", "prefix"), [(None, ""), (8, ""), (8, "module.")])
+def test_small_resnet_is_found_in_any_width(tmp_path, channels, prefix):
     net = TimmClassifier("resnet18", num_classes=5, channels=channels).eval()
-    found = quietly(saved(tmp_path / "w.pt", net.net), size=32)
+    found = quietly(saved(tmp_path / "w.pt", net.net, prefix), size=32)
     assert isinstance(found, TimmClassifier)
     torch.testing.assert_close(found(net.example()), net(net.example()))
 

@@ -116,6 +116,8 @@ WRONG = {
     "parameters": (lambda c: group(c).update(params=[0]), "values"),
     "momentum's shape": (lambda c: c["optimizer_states"][0]["state"][0].update(momentum_buffer=torch.ones(1)), "shape"),
     "momentum's type": (lambda c: c["optimizer_states"][0]["state"][0].update(momentum_buffer="x"), "shape"),
+    "momentum is missing": (lambda c: c["optimizer_states"][0]["state"][0].clear(), "with the keys of this run .momentum"),
+    "momentum's name": (lambda c: c["optimizer_states"][0]["state"][0].update(speed=1.0), "with the keys of this run"),
     "scheduler's type": (lambda c: c.update(lr_schedulers=["x"]), "with the keys of this run"),
     "scheduler's key": (lambda c: c["lr_schedulers"][0].update(step=1), "with the keys of this run"),
     "scheduler's count": (lambda c: c["lr_schedulers"][0].update(last_epoch=-7), "not negative"),
@@ -149,6 +151,28 @@ def test_every_optimizer_s_own_state_is_taken(tmp_path, optimizer):
 
     straight = run(tmp_path)
     assert not tiny.moved(straight, run(tmp_path / "again", tmp_path / "epoch=0.ckpt"))
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "change", "says"),
+    [
+        (torch.optim.AdamW, lambda state: state.pop("exp_avg_sq"), "with the keys of this run .step, exp_avg, exp_avg_sq"),
+        (torch.optim.Adam, lambda state: state.pop("step"), "with the keys of this run .step"),
+        (torch.optim.Adafactor, lambda state: state.update(row_var=torch.ones(2)), "row_var.* a tensor of shape"),
+    ],
+)  # fmt: skip
+def test_optimizer_s_state_has_what_its_step_keeps(tmp_path, optimizer, change, says):
+    def run(folder, path=None):
+        stage = PoisonedTraining(tiny.classifier(), lambda parameters: optimizer(parameters, lr=0.01))
+        saver = ModelCheckpoint(folder, "{epoch}", save_top_k=-1)
+        trainer = tiny.trainer(max_epochs=2, limit_val_batches=0, enable_checkpointing=True, callbacks=[saver])
+        trainer.fit(stage, tiny.data(), ckpt_path=path, weights_only=True)
+
+    run(tmp_path)
+    checkpoint = torch.load(tmp_path / "epoch=0.ckpt", weights_only=True)
+    change(checkpoint["optimizer_states"][0]["state"][0])
+    with pytest.raises(ValueError, match=says):
+        run(tmp_path / "again", saved(checkpoint, tmp_path))
 
 
 def test_checkpoint_from_the_middle_of_an_epoch_is_not_trained_on_but_tested(tmp_path):

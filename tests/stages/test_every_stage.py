@@ -5,6 +5,7 @@ import pickle
 import pytest
 import tiny
 import torch
+from device_watch import watched
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from torch import nn
 from walk_parts import DEFENSES, FIT, PREDICT, STAGES, data, epochs, made, trained, trial_data
@@ -20,6 +21,42 @@ SHORT = {"limit_train_batches": 2}
 every_stage = pytest.mark.parametrize("name", FIT)
 
 
+DRAWN = "draws on the CPU, so that all devices draw the same; only the draws are copied"
+ROWS = "takes those rows of a batch that the paper's loss is about"
+ON_PURPOSE = {  # what a step reads from the device or makes elsewhere, and why
+    "data/augment.py:CropFlip.__call__": DRAWN,
+    "defenses/atclean/generator.py:CollisionGenerator.losses": DRAWN,
+    "functional/decoupling.py:occlusions": DRAWN,
+    "functional/decoupling.py:pieces": DRAWN,
+    "functional/decoupling.py:replace_share": DRAWN,
+    "functional/worst_stamp.py:_grid": DRAWN,
+    "functional/worst_stamp.py:random_window": DRAWN,
+    "functional/worst_stamp.py:worst_stamp": DRAWN,
+    "models/patterned.py:LocalPattern.varied": DRAWN,
+    "defenses/btidbf/varied_purification.py:BTIDBFVariedPurification.triggered": DRAWN,
+    "stages/unlearning.py:StampedUnlearning.mixed": DRAWN,
+    "attacks/combat.py:COMBATTraining.losses": ROWS,
+    "attacks/ml_mmdr.py:MultiLevelMMDTraining.gap": ROWS,
+    "attacks/ml_mmdr.py:MultiLevelMMDTraining.gap.<locals>.<listcomp>": ROWS,
+    "defenses/abl/training.py:ABLTraining.losses": ROWS,
+    "defenses/abl/training.py:ABLUnlearning.losses": ROWS,
+    "defenses/btidbf/adaptive.py:BTIDBFAdaptiveTraining.losses.<locals>.<dictcomp>": ROWS,
+    "defenses/martini/hardening.py:MartiniHardening.harden": ROWS,
+    "defenses/martini/reconstructing.py:Reconstructing.reconstruct": ROWS,
+    "defenses/mcr/repair.py:ModeConnectivityRepair.losses": ROWS,
+    "defenses/moth/hardening.py:Orthogonalization.losses": ROWS,
+    "defenses/none/retraining.py:NeuronReset.losses": ROWS,
+    "stages/mask_pruning.py:MaskPruning.losses": ROWS,
+    "defenses/martini/reconstructing.py:Reconstructing._judge": "decides by each step's success, as the paper does",
+    "defenses/martini/reconstructing.py:Reconstructing.aim": "the round's classes are part of a checkpoint",
+    "data/views.py:View.__post_init__": "once, when the view is made",
+    "data/views.py:_clean": "once, when the view is made",
+    "data/views.py:selected_view": "once, when the view is made",
+    "triggers/inputs.py:check_images.<locals>.<genexpr>": "looks at the first batch only, if not on the CPU",
+    "triggers/patch.py:Patch._color": "once; the pattern is kept on the device",
+}
+
+
 class Run:
     """A stage that was trained straight through, with a checkpoint at each epoch's end and at its last step."""
 
@@ -31,7 +68,8 @@ class Run:
         last = ModelCheckpoint(folder / "last", "{epoch}-{step}", every_n_train_steps=1, save_top_k=-1)
         trainer = tiny.trainer(max_epochs=self.epochs, limit_val_batches=0, enable_checkpointing=True,
                                callbacks=[ends, last], **SHORT)  # fmt: skip
-        trainer.fit(self.stage, data(name, selection))
+        with watched(self.stage) as self.seen:
+            trainer.fit(self.stage, data(name, selection))
         self.end = folder / "ends" / "epoch=0.ckpt"
         self.final = folder / "ends" / f"epoch={self.epochs - 1}.ckpt"
         self.last_step = max((folder / "last").glob("epoch=0-*"), key=lambda p: int(p.stem.rpartition("=")[2]))
@@ -67,7 +105,7 @@ def test_stage_goes_to_another_process(name, victim, tmp_path):
     assert type(pickle.loads(pickle.dumps(stage))) is type(stage)
 
 
-@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.slow)])
 @every_stage
 def test_run_resumed_at_an_epochs_end_equals_one_that_was_not_stopped(name, workers, victim, selection, run, tmp_path):
     straight = run(name)
@@ -116,7 +154,13 @@ def test_bundle_of_a_stage_that_predicts_is_tested(name, victim, selection, tmp_
     tiny.trainer().predict(stage, data(name, selection), return_predictions=False)
     stage.export(tmp_path / "bundle")
     assert open_bundle(tmp_path / "bundle", STAGES[name].kind).kind in TESTED
-    assert tiny.tested(Evaluation(str(tmp_path / "bundle")), data(name, selection))
+    assert tiny.tested(Evaluation(str(tmp_path / "bundle")), trial_data(name, selection, tmp_path / "bundle"))
+
+
+@every_stage
+def test_step_neither_reads_from_the_device_nor_makes_tensors_elsewhere(name, run):
+    found = [place for place in run(name).seen if place.partition(": ")[0] not in ON_PURPOSE]
+    assert not found, "\n".join(["Give tensors a device and read no numbers in a step, or say why:", *found])
 
 
 @every_stage
@@ -174,6 +218,7 @@ class Spoil(Callback):
                     weight.fill_(float("nan"))
 
 
+@pytest.mark.slow
 @every_stage
 def test_nan_loss_stops_and_keeps_the_last_good_checkpoint(name, victim, selection, tmp_path):
     stage = made(name, victim, tmp_path)
@@ -187,6 +232,7 @@ def test_nan_loss_stops_and_keeps_the_last_good_checkpoint(name, victim, selecti
         assert all(state[key].isfinite().all() for key, _ in stage.named_parameters() if key in state)
 
 
+@pytest.mark.slow
 @every_stage
 def test_bf16_mixed_trains_and_keeps_float_weights(name, victim, selection, tmp_path):
     stage = made(name, victim, tmp_path)

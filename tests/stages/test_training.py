@@ -66,6 +66,14 @@ def test_label_smoothing_out_of_range_is_refused(share):
         PoisonedTraining(tiny.classifier(), label_smoothing=share)
 
 
+def test_learning_rate_that_is_no_number_is_refused_before_training():
+    stage = PoisonedTraining(tiny.classifier(), lambda weights: torch.optim.SGD(weights, lr=float("nan")))
+    steps = tiny.recorded(stage)
+    with pytest.raises(ValueError, match="Expected the learning rate of SGD to be finite and 0 or more, got nan"):
+        tiny.fit(stage, tiny.data())
+    assert not steps
+
+
 def test_batches_that_are_no_mappings_are_refused_by_name(victim):
     pairs = torch.utils.data.TensorDataset(torch.rand(8, 3, 16, 16), torch.arange(8) % 4)
     with pytest.raises(ValueError, match="BackdoorDataModule"):

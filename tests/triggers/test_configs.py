@@ -21,7 +21,19 @@ NAMES = {
     *("batt", "batt_a2a", "atclean_adaptive", "atclean_adaptive_a2a", "filter", "filter_a2a", "one_to_one"),
     *("painted_mask", "sunglasses", "filter_regional", "badnets_regions", "bpp", "bpp_paper"),
     *("filter_gotham", "filter_nashville", "filter_kelvin", "filter_lomo", "filter_toaster", "chessboard", "lf"),
-    *("composite", "refool"),
+    *(
+        "composite",
+        "refool",
+        "lira",
+        "input_aware",
+        "input_aware_paper",
+        "wanet_trained",
+        "dynamic",
+        "trojannn",
+        "issba",
+    ),
+    *("label_consistent", "label_consistent_paper", "narcissus", "narcissus_paper", "combat", "combat_paper"),
+    *("grond", "grond_paper"),
     *("adap_blend", "adap_blend_paper", "adap_patch", "adap_patch_paper", "belt", "belt_paper", "ctrl", "ftrojan"),
 }
 
@@ -46,7 +58,7 @@ def test_parses_and_runs(path):
     attack = load(path)
     assert isinstance(attack, Attack)
     attack.check(10)
-    roles = attack.roles(torch.arange(1000) % 10, {"sunglasses": torch.arange(1000) % 2})
+    roles = attack.roles(torch.arange(4000) % 10, {"sunglasses": torch.arange(4000) % 2})
     assert (roles == 1).any()
     assert (roles == 2).any() == (attack.cover_rate > 0)
     images = torch.rand(2, 3, 32, 32)

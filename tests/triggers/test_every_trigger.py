@@ -8,6 +8,7 @@ from trigger_parts import stamp
 from walk_parts import classes_of
 
 from lit_backdoor.bundle import open_bundle, save_bundle
+from lit_backdoor.models import SecretEncoder
 from lit_backdoor.recipe import arguments_of, rebuild, recipe
 from lit_backdoor.triggers import Blend, Patch, Trigger, WaNet
 
@@ -18,6 +19,8 @@ PARTS = {
     "width": tiny.SIZE,
     "column": "glasses",
     "generator": tiny.unet,
+    "masker": tiny.unet,
+    "encoder": lambda: SecretEncoder(8, 4),
     "autoencoder": martini_parts.autoencoder,
     "trigger": WaNet,
     "triggers": lambda: [Patch(), Blend()],

@@ -18,7 +18,7 @@ __all__ = ["Cell", "GridFile", "read_grid"]
 
 FORMAT = 1
 _AXES = {"setups": "setup", "attacks": "attack", "defenses": "defense", "seeds": "seed"}
-_KEYS = {"format", "description", "include", *_AXES, "exclude", "overrides", "relapse", "resources", "flags"}
+_KEYS = {"format", "description", "include", *_AXES, "exclude", "overrides", "relapse", "resources", "flags", "goal"}
 _DEFAULTS: dict[str, list[Any]] = {"setups": ["signs"], "attacks": ["badnets"], "defenses": [], "seeds": [0]}
 
 
@@ -36,6 +36,7 @@ class Cell:
         cpus: Threads that each of its runs gets; None for as many as the machine gives.
         gpus: GPUs that it takes, or a share of one.
         flags: Remarks for its row.
+        goal: The largest ASR and the largest ACC drop that count as reached; None for none.
     """
 
     setup: str
@@ -47,6 +48,7 @@ class Cell:
     cpus: int | None = None
     gpus: float = 0
     flags: tuple[str, ...] = ()
+    goal: tuple[float | None, float | None] = (None, None)
 
     @property
     def titles(self) -> tuple[str, str, str]:
@@ -131,7 +133,7 @@ def _multiplied(content: Mapping[str, Any], path: Path) -> list[Cell]:
     relapse = {_text(name) for name in _list(content, "relapse", path, [])}
     known(f"defense to test for relapse in the grid {path}", relapse, axes[2])
     resources = _resources(content, axes[0], path)
-    flags = tuple(map(str, _list(content, "flags", path, [])))
+    flags, goal = tuple(map(str, _list(content, "flags", path, []))), _goal(content, path)
     cells = []
     for setup, attack, defense, seed in product(*axes):
         at = {"setup": setup, "attack": attack, "defense": defense, "seed": seed}
@@ -139,7 +141,7 @@ def _multiplied(content: Mapping[str, Any], path: Path) -> list[Cell]:
             continue
         settings = {key: value for n in matching(1, at) for key, value in section(overrides[n], "set").items()}
         texts = tuple(f"{key}={json.dumps(value)}" for key, value in settings.items())
-        cells.append(Cell(setup, attack, defense, seed, texts, defense in relapse, *resources[setup], flags))
+        cells.append(Cell(setup, attack, defense, seed, texts, defense in relapse, *resources[setup], flags, goal))
     for kind, what in enumerate(("exclude", "overrides")):
         for n, when in enumerate(places[kind]):
             if (kind, n) not in matched:
@@ -189,6 +191,16 @@ def _resources(content: Mapping[str, Any], setups: list[str], path: Path) -> dic
             )
         found[setup] = (cpus, gpus)
     return found
+
+
+def _goal(content: Mapping[str, Any], path: Path) -> tuple[float | None, float | None]:
+    """Read what counts as reached."""
+    given = section(content, "goal")
+    known(f"goal of the grid {path}", given, ("asr", "acc_drop"))
+    for name, value in given.items():
+        if type(value) not in (int, float) or not 0 <= value <= 1:
+            raise ValueError(f"Expected the goal's {name} in the grid {path} as a share in [0, 1], got {value!r}.")
+    return given.get("asr"), given.get("acc_drop")
 
 
 def _list(content: Mapping[str, Any], key: str, path: Path, default: list[Any]) -> list[Any]:

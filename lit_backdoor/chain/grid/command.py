@@ -57,10 +57,14 @@ def run_grid(
     file = read_grid(name)
     folder, store = Path(out or Path("runs") / f"grid-{file.name}"), Store()
     nodes = connect(file.cells)
-    store.create()
-    claim(folder)
+    from lit_backdoor.chain.grid.methods import reported_of
     from lit_backdoor.chain.grid.rows import collect_rows
     from lit_backdoor.chain.launch import locked
+
+    for cell in file.cells:
+        reported_of(cell)  # a mistake in a method's file shows before anything runs
+    store.create()
+    claim(folder)
 
     with locked(folder):
         plan = make_plan(nodes, folder, store)

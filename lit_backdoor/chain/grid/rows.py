@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lit_backdoor.board import Row, row_of, write_rows
-from lit_backdoor.board.rows import Attack, Code, Defense
+from lit_backdoor.board.rows import Attack, Code, Defense, Goal
 from lit_backdoor.chain.grid.graph import Node
+from lit_backdoor.chain.grid.methods import access_of, reported_of
 from lit_backdoor.chain.store import Store
 
 __all__ = ["collect_rows"]
@@ -35,10 +36,17 @@ def _row(node: Node, out: Path, store: Store, problem: str | None) -> Row:
     cell = node.cell
     setup_name, attack_name, defense_name = cell.titles
     params = dict(text.partition("=")[::2] for text in node.cell.settings)
-    common: dict[str, Any] = {"command": node.line(out), "flags": cell.flags, "id": node.identity[:16]}
+    common: dict[str, Any] = {
+        "command": node.line(out),
+        "flags": cell.flags,
+        "id": node.identity[:16],
+        "reported": reported_of(cell),
+        "goal": Goal(*cell.goal) if cell.goal != (None, None) else None,
+    }
     if not node.is_made(out, store):
         status = "missing" if problem is None else "blocked" if problem.startswith("blocked by ") else "failed"
-        attack, defense = Attack(attack_name), Defense(defense_name, params=params)
+        attack = Attack(attack_name)
+        defense = Defense(defense_name, access=access_of(cell), target=node.target, params=params)
         return Row(setup_name, attack, defense, cell.seed, status=status, error=problem, **common)
     results = json.loads((node.folder(out) / "results.json").read_text())
     row = row_of(results, setup=setup_name, **common)

@@ -6,6 +6,8 @@ Xu et al., "Towards Reliable and Efficient Backdoor Trigger Inversion via Decoup
 from lit_backdoor.defenses.btidbf.adaptive import BTIDBFAdaptiveTraining
 from lit_backdoor.defenses.btidbf.detection import BTIDBFDetection
 from lit_backdoor.defenses.btidbf.inversion import BTIDBFInversion
+from lit_backdoor.defenses.btidbf.partial_purification import BTIDBFPartialPurification
+from lit_backdoor.defenses.btidbf.partial_unlearning import BTIDBFPartialUnlearning
 from lit_backdoor.defenses.btidbf.purification import BTIDBFPurification
 from lit_backdoor.defenses.btidbf.settings import Decoupling, InversionSettings
 from lit_backdoor.defenses.btidbf.unlearning import BTIDBFUnlearning
@@ -15,6 +17,8 @@ __all__ = [
     "BTIDBFAdaptiveTraining",
     "BTIDBFDetection",
     "BTIDBFInversion",
+    "BTIDBFPartialPurification",
+    "BTIDBFPartialUnlearning",
     "BTIDBFPurification",
     "BTIDBFUnlearning",
     "BTIDBFVariedPurification",

@@ -36,7 +36,7 @@ class Decoupled(Phased):
         raise NotImplementedError
 
     def build_mask(self) -> None:
-        """Make the probe and the mask; the subject must stand.
+        """Make the probe and the mask; the subject must be there.
 
         Raises:
             ValueError: If the data's images are not of the subject's size, as the mask is.
@@ -62,7 +62,7 @@ class Decoupled(Phased):
         return head_from(net, self._place(net), features, net.example())
 
     def _place(self, net: Classifier) -> str:
-        """Name the chosen layer as the classifier itself, not its net, has it: a purifier may stand before the net."""
+        """Name the chosen layer as the classifier itself, not its net, has it: the net may be behind a purifier."""
         layer = net.net.get_submodule(cast(str, self.decoupling.layer))
         places: list[str] = [name for name, module in net.named_modules() if module is layer]
         return places[0]

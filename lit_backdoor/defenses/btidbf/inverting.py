@@ -31,8 +31,8 @@ class Inverting(Decoupled):
 
     The class that most generated root images are sent to is the detected target, voted after the first inversion. Of
     several generators, each is trained in the first round on its own, and the first whose class gets nearly all votes
-    (.9), else the one whose class gets most, goes on alone. The most constrained comes first: one warp of all images
-    seldom sends them to one class where no trigger is a warp, while on a model that knows a warp as trigger a change of
+    (.9) is kept, otherwise the one with most votes. The most constrained comes first: one warp of all images seldom
+    sends them to one class unless a warp is the trigger, while on a model that knows a warp as trigger a change of
     pixels may well send all of them to another class.
 
     Args:
@@ -86,7 +86,7 @@ class Inverting(Decoupled):
         return next(span.stop for span in self.plan if span.phase == "invert")
 
     def build_inversion(self) -> None:
-        """Make probe, mask and generator; the subject must stand."""
+        """Make probe, mask and generator; the subject must be there."""
         self.build_mask()
         self.generators = nn.ModuleList(self.make_generators())
         settings, std = self.inversion, self.subject.std

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal, cast
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -12,8 +12,8 @@ from torch.optim import Adam, Optimizer
 
 from lit_backdoor.defenses.btidbf.inverting import Generator, Inverting
 from lit_backdoor.defenses.btidbf.settings import Decoupling, InversionSettings
-from lit_backdoor.errors import check_share, one_of
-from lit_backdoor.functional.decoupling import error, replace_share
+from lit_backdoor.errors import check_rate
+from lit_backdoor.functional.decoupling import error
 from lit_backdoor.models import Classifier, Frozen, Purified, UNet
 from lit_backdoor.stages.base import Batch
 from lit_backdoor.stages.phased import Span
@@ -24,9 +24,9 @@ __all__ = ["BTIDBFPurification"]
 class BTIDBFPurification(Inverting):
     """Train a net before the frozen suspect that removes triggers; the result is a `Purified` suspect.
 
-    In every round after the first the trigger is inverted through the purifier, so that it learns what still passes.
-    Image errors are counted in the classifier's normalized units, as the release does. The release also adds noise
-    before the purifier when it is used; here a prediction is a function of the image.
+    Every image comes clean and generated. In every round after the first the trigger is inverted through the purifier,
+    so that it learns what still passes. Image errors are in the classifier's normalized units, as in the release. The
+    release also adds noise before the purifier when it is used; here a prediction is a function of the image.
 
     Args:
         suspect: Path of a suspect bundle, or a classifier; frozen.
@@ -38,18 +38,14 @@ class BTIDBFPurification(Inverting):
             weights have the same shapes.
         rounds: Rounds R1. Paper and release: 5.
         purify_epochs: Epochs of the purifier in each round. Release: 30.
-        lesson: ``all``: every image comes clean and generated, the sum of Eq. 5 and 6; ``part``: a share of each batch
-            is generated (release).
-        share: The share that ``part`` replaces, in (0, 1]. Release: .1.
         lr: Learning rate of Adam on the purifier. Release: 1e-3.
-        noise: Deviation of Gaussian noise on what the purifier sees in training, in normalized units. Release: .03.
         image_weight: Weight of the image error.
-        far_weight: Weight of the image error where its batch mean exceeds .05. Release: 100; the paper has one weight.
         feature_weight: Weight of the feature error.
-        benign_weight: Weight of the benign loss (Eq. 6) in ``all``; 0 is the ablation of Fig. 8.
+        benign_weight: Weight of the benign loss (Eq. 6); 0 is the ablation of Fig. 8.
 
     Raises:
-        ValueError: If an option is unknown; when run, if ``max_epochs`` contradicts rounds and phases.
+        ValueError: If the learning rate is negative or not finite; when run, if ``max_epochs`` contradicts rounds and
+            phases.
     """
 
     def __init__(
@@ -61,12 +57,8 @@ class BTIDBFPurification(Inverting):
         purifier: UNet | None = None,
         rounds: int = 5,
         purify_epochs: int = 4,
-        lesson: Literal["all", "part"] = "all",
-        share: float = 0.1,
         lr: float = 2e-3,
-        noise: float = 0.0,
         image_weight: float = 1.0,
-        far_weight: float = 1.0,
         feature_weight: float = 1.0,
         benign_weight: float = 1.0,
     ) -> None:
@@ -79,12 +71,8 @@ class BTIDBFPurification(Inverting):
         )
         self.given(suspect=suspect)
         self._purifier = purifier
-        self.lesson = one_of("lesson", lesson, ("all", "part"))
-        self.part = check_share("the share of generated images", share, closed=True)
-        self.lr = lr
-        self.noise = noise
-        self.image_weight, self.far_weight = image_weight, far_weight
-        self.feature_weight, self.benign_weight = feature_weight, benign_weight
+        self.lr = check_rate("the purifier's lr", lr)
+        self.image_weight, self.feature_weight, self.benign_weight = image_weight, feature_weight, benign_weight
 
     @property
     def subject(self) -> Classifier:
@@ -124,10 +112,8 @@ class BTIDBFPurification(Inverting):
         features = self.features_of(self.subject, batch)
         with torch.no_grad():
             generated = self.triggered(images)
-        if self.lesson != "part":
-            purified = self.restoration(batch, generated, features)
-            return purified + self.benign_weight * self.restoration(batch, images, features)
-        return self.restoration(batch, replace_share(images, generated, self.part), features)
+        purified = self.restoration(batch, generated, features)
+        return purified + self.benign_weight * self.restoration(batch, images, features)
 
     def triggered(self, images: Tensor) -> Tensor:
         """Give the images that the purifier is to restore."""
@@ -136,15 +122,15 @@ class BTIDBFPurification(Inverting):
     def restoration(self, batch: Batch, inputs: Tensor, features: Tensor) -> Tensor:
         """Compute Eq. 5 or 6: inputs, purified, are to have the clean images' label, features and pixels."""
         norm = self.inversion.norm
-        if self.noise:
-            scale = self.noise * torch.tensor(self.subject.std).view(-1, 1, 1)
-            inputs = (inputs + (torch.randn(inputs.shape) * scale).to(inputs)).clamp(0, 1)
         purified = self.purifier(inputs)
         found = self.features(self.subject, purified)
         image = error(purified, batch["image"], norm) / self.unit
-        weight = torch.where(image.detach() > 0.05, self.far_weight, self.image_weight)
-        loss = F.cross_entropy(self.head(self.subject, found).float(), batch["label"]) + weight * image
+        loss = F.cross_entropy(self.head(self.subject, found).float(), batch["label"]) + self.weight_of(image) * image
         return loss + self.feature_weight * error(found, features, norm)
+
+    def weight_of(self, image: Tensor) -> float | Tensor:
+        """Give the weight of a batch's image error."""
+        return self.image_weight
 
     def result(self) -> Purified:
         """Give the suspect behind its purifier."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -58,7 +59,7 @@ class InversionSettings:
             features. Release: 50; a generator that starts near the identity needs none.
         lr: Learning rate of Adam on the generator. Release: 1e-3; paper: .01.
         tau: Bound on the change of images, > 0: mean squared (or absolute) error.
-        units: Of tau: ``pixel`` s in [0, 1], or ``normalized`` by the classifier (paper and release: .3).
+        units: Unit of tau: ``pixel`` s in [0, 1], or ``normalized`` by the classifier (paper and release: .3).
         norm: ``l2`` (mean squared) or ``l1`` (mean absolute), for images and features alike.
         feature_bound: Bound on the change of benign features. Release: 3.
         benign_weight: Weight of the benign term. Release: .01; paper: 1.
@@ -105,5 +106,5 @@ class InversionSettings:
 
 
 def _positive(name: str, value: float) -> None:
-    if not value > 0:
-        raise ValueError(f"Expected {name} > 0, got {value}.")
+    if not 0 < value < math.inf:
+        raise ValueError(f"Expected {name} > 0 and finite, got {value}.")

@@ -8,13 +8,12 @@ from typing import Literal
 import torch
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
-from torch.nn import functional as F
 from torch.optim import Optimizer
 
 from lit_backdoor.defenses.btidbf.inverting import Generator, Inverting
 from lit_backdoor.defenses.btidbf.settings import Decoupling, InversionSettings
-from lit_backdoor.errors import check_share, one_of
-from lit_backdoor.functional.decoupling import error, replace_share, unlearning_loss
+from lit_backdoor.errors import one_of
+from lit_backdoor.functional.decoupling import unlearning_loss
 from lit_backdoor.models import Classifier
 from lit_backdoor.models.base import batch_norms
 from lit_backdoor.stages.base import Batch
@@ -37,9 +36,6 @@ class BTIDBFUnlearning(Inverting):
             and a `PatternedUNet`.
         rounds: Rounds R1. Paper and release: 5.
         unlearn_epochs: Epochs of unlearning in each round. Paper: 20; release: 30.
-        lesson: ``all``: every image comes clean and generated (Eq. 3); ``part``: a share of each batch is replaced by
-            its generated images, which are pulled to the clean ones' features (release): it keeps more accuracy.
-        share: The share that ``part`` replaces, in (0, 1]. Release: .1.
         optimizer: Makes the optimizer of the suspect; default Adam 1e-4, the release's. Paper: 1e-3.
         batch_norm: ``train`` uses and updates batch statistics, ``eval`` keeps the suspect's running ones.
 
@@ -55,8 +51,6 @@ class BTIDBFUnlearning(Inverting):
         generator: Generator | Sequence[Generator] | None = None,
         rounds: int = 3,
         unlearn_epochs: int = 3,
-        lesson: Literal["all", "part"] = "part",
-        share: float = 0.1,
         optimizer: OptimizerCallable = adam,
         batch_norm: Literal["train", "eval"] = "train",
     ) -> None:
@@ -68,8 +62,6 @@ class BTIDBFUnlearning(Inverting):
             ("unlearn", unlearn_epochs),
         )
         self.given(suspect=suspect)
-        self.lesson = one_of("lesson", lesson, ("all", "part"))
-        self.part = check_share("the share of generated images", share, closed=True)
         self.optimizer = optimizer
         self.batch_norm = one_of("batch_norm", batch_norm, ("train", "eval"))
 
@@ -79,7 +71,7 @@ class BTIDBFUnlearning(Inverting):
         return self.classifier
 
     def build(self) -> None:
-        """Open the suspect, take its gradients on and make the nets."""
+        """Open the suspect, enable its gradients and make the nets."""
         self.classifier = self.open_classifier().requires_grad_(True)
         self.build_inversion()
 
@@ -103,17 +95,11 @@ class BTIDBFUnlearning(Inverting):
         """Compute Eq. 3; clean and generated images go through the net together, gradients flow through both."""
         images, labels = batch["image"], batch["label"]
         with torch.no_grad():
-            other = self.generator(images)
-            if self.lesson == "part":
-                other = replace_share(images, other, self.part)
-        features = self.features(self.classifier, torch.cat((images, other)))
+            generated = self.generator(images)
+        features = self.features(self.classifier, torch.cat((images, generated)))
         clean, changed = features.chunk(2)
-        norm = self.inversion.norm
-        if self.lesson == "part":
-            logits = self.head(self.classifier, changed).float()
-            return F.cross_entropy(logits, labels) + error(clean, changed, norm)
         clean_logits, logits = self.head(self.classifier, features).chunk(2)
-        return unlearning_loss(clean_logits, logits, clean, changed, labels, norm)
+        return unlearning_loss(clean_logits, logits, clean, changed, labels, self.inversion.norm)
 
     def result(self) -> Classifier:
         """Give the suspect as tuned so far."""

@@ -68,7 +68,6 @@ class BTIDBFVariedPurification(BTIDBFPurification):
             purify_epochs,
             lr=lr,
             image_weight=image_weight,
-            far_weight=image_weight,
             feature_weight=feature_weight,
             benign_weight=benign_weight,
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from lightning.pytorch.cli import OptimizerCallable
@@ -30,7 +30,7 @@ class FeatureShiftTuning(FineTune):
         alpha: Weight of the inner product, >= 0. Release: .2; its README: .1 for CIFAR-10, 0 for Tiny ImageNet.
         optimizer: Makes the optimizer; default SGD .01, momentum .9, weight decay 5e-4.
         schedule: What the learning rate does over the run.
-        batch_norm: ``train`` uses and updates batch statistics, ``eval`` keeps the suspect's running ones.
+        **options: Further arguments of `FineTune`.
 
     Raises:
         ValueError: If ``alpha`` is negative, or the suspect has no final linear layer.
@@ -44,9 +44,9 @@ class FeatureShiftTuning(FineTune):
         alpha: float = 0.2,
         optimizer: OptimizerCallable = sgd,
         schedule: Schedule = "cosine",
-        batch_norm: Literal["train", "eval"] = "train",
+        **options: Any,
     ) -> None:
-        super().__init__(suspect, optimizer, schedule, batch_norm)
+        super().__init__(suspect, optimizer, schedule, **options)
         if not alpha >= 0:
             raise ValueError(f"Expected alpha to be 0 or more, got {alpha}.")
         self.alpha = alpha

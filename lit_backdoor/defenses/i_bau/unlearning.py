@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from typing import Literal
 
@@ -73,8 +74,8 @@ class ImplicitUnlearning(FineTune):
         ):
             if not value >= least:
                 raise ValueError(f"Expected {name} of at least {least}, got {value}.")
-        if not min(search_lr, step) > 0:
-            raise ValueError(f"Expected search_lr and step above 0, got {search_lr} and {step}.")
+        if not 0 < search_lr < math.inf or not 0 < step < math.inf:
+            raise ValueError(f"Expected search_lr and step above 0 and finite, got {search_lr} and {step}.")
         self.penalty, self.search_lr, self.search_passes = penalty, search_lr, search_passes
         self.step, self.iterations = step, iterations
 

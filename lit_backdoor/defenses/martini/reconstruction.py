@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -51,8 +52,8 @@ class ReconstructionSettings:
 
     def __post_init__(self) -> None:
         for name in ("epochs", "images", "lr", "lr_statistics", "kernel"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"Expected reconstruction.{name} > 0, got {getattr(self, name)}.")
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"Expected reconstruction.{name} > 0 and finite, got {getattr(self, name)}.")
 
 
 def reconstruction_terms(

@@ -4,9 +4,11 @@ Amula et al., "Prototype Guided Backdoor Defense via Activation Space Manipulati
 """
 
 from lit_backdoor.defenses.pgbd.known_target import PGBD
+from lit_backdoor.defenses.pgbd.mapped import MappedPGBD
 from lit_backdoor.defenses.pgbd.mapping import TeacherMapping
 from lit_backdoor.defenses.pgbd.no_target import NTPGBD
 from lit_backdoor.defenses.pgbd.settings import Geometry
+from lit_backdoor.defenses.pgbd.stamped import StampNTPGBD, StampPGBD
 from lit_backdoor.defenses.pgbd.synthesized import STPGBD
 
-__all__ = ["NTPGBD", "PGBD", "STPGBD", "Geometry", "TeacherMapping"]
+__all__ = ["NTPGBD", "PGBD", "STPGBD", "Geometry", "MappedPGBD", "StampNTPGBD", "StampPGBD", "TeacherMapping"]

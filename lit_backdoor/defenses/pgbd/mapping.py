@@ -12,7 +12,7 @@ from sklearn.decomposition import PCA
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lit_backdoor.errors import unknown
+from lit_backdoor.errors import check_rate, unknown
 from lit_backdoor.functional.precision import full, no_autocast
 from lit_backdoor.stages.base import Batch
 from lit_backdoor.weights import match_keys, read_weights
@@ -93,7 +93,7 @@ class TeacherMapping:
         self.components = components
         self.images = images
         self.epochs = epochs
-        self.lr = lr
+        self.lr = check_rate("mapping.lr", lr)
 
     @torch.no_grad()
     def teach(self, batches: Iterable[Batch], shape: torch.Size, seed: int = 0) -> Tensor:

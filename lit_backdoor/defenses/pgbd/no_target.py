@@ -78,7 +78,7 @@ class NTPGBD(PrototypeFineTune):
         return torch.zeros(1, self.classifier.num_classes).long()
 
     def on_fit_start(self) -> None:
-        """Leave classes out that the root set lacks."""
+        """Skip classes missing from the root set."""
         super().on_fit_start()
         there = set(self.data.get_view("root").label.tolist())
         missing = sorted(set(self.turns) - there)

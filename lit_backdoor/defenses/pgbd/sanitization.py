@@ -11,7 +11,6 @@ from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
 from torch.nn import functional as F
 
-from lit_backdoor.defenses.pgbd.mapping import TeacherMapping
 from lit_backdoor.defenses.pgbd.settings import Geometry
 from lit_backdoor.errors import one_of, settings
 from lit_backdoor.functional.prototypes import class_prototypes, prototype_vectors, sanitization_loss, smoothed
@@ -22,7 +21,6 @@ from lit_backdoor.stages.averaged import AveragedFineTune
 from lit_backdoor.stages.base import Batch
 from lit_backdoor.stages.optim import Schedule
 from lit_backdoor.stages.rules import check_finite
-from lit_backdoor.stages.stamp_search import StampSearch
 
 __all__ = ["PrototypeFineTune"]
 
@@ -41,8 +39,8 @@ class PrototypeFineTune(AveragedFineTune):
 
     Deviations from the paper: the last linear layer stays as it is by default: where it was tuned, the backdoor came
     back within a few epochs. Weights are averaged over the last epoch's steps, which differ much where the loss's
-    weight is large. With several targets their losses are added. A search of stamps is ours. The release takes absolute
-    cosines and their sum over batches of 16 (``form: abs``, ``reduction: sum``).
+    weight is large. With several targets their losses are added. The release takes absolute cosines and their sum over
+    batches of 16 (``form: abs``, ``reduction: sum``).
 
     Args:
         suspect: Path of a suspect bundle, or a classifier (a copy of it is tuned).
@@ -50,14 +48,12 @@ class PrototypeFineTune(AveragedFineTune):
         form: ``cos`` (paper) or ``abs`` (release).
         reduction: ``mean`` over the batch, or ``sum`` (release).
         geometry: Where prototypes are taken, and when they are rebuilt.
-        mapping: Large-model mapping of the vectors (Sec. 4.2); None for none.
         optimizer: Makes the optimizer; default the paper's SGD 1e-4, momentum .9, weight decay 1e-4.
         schedule: What the learning rate does over the run. Paper: constant.
         batch_norm: ``eval`` tunes the suspect in eval mode, without dropout and with its running statistics (release);
             ``train`` uses and updates batch statistics.
         head: ``frozen`` keeps the last linear layer as it is (ours); ``tuned`` tunes it, too (paper).
         average: The last epochs over whose steps weights are averaged (ours); 0 takes the last step's (paper).
-        search: Search of stamps, under which every batch comes a second time (ours); None for none (paper).
 
     Raises:
         ValueError: If an option is unknown, or the weight is negative; when run, if the root set lacks images of a
@@ -75,13 +71,11 @@ class PrototypeFineTune(AveragedFineTune):
         form: Literal["cos", "abs"] = "cos",
         reduction: Literal["mean", "sum"] = "mean",
         geometry: Geometry | None = None,
-        mapping: TeacherMapping | None = None,
         optimizer: OptimizerCallable = paper_optimizer,
         schedule: Schedule = "constant",
         batch_norm: Literal["train", "eval"] = "eval",
         head: Literal["frozen", "tuned"] = "frozen",
         average: int = 1,
-        search: StampSearch | None = None,
     ) -> None:
         super().__init__(suspect, optimizer, schedule, batch_norm, average)
         if isinstance(weight, str) or not 0 <= weight < math.inf:
@@ -91,11 +85,8 @@ class PrototypeFineTune(AveragedFineTune):
         self.form = one_of("form", form, ("cos", "abs"))
         self.reduction = one_of("reduction", reduction, ("mean", "sum"))
         self.geometry = settings("geometry", geometry, Geometry) or Geometry()
-        self.mapping = settings("mapping", mapping, TeacherMapping)
-        self.search = settings("search", search, StampSearch)
-        self._taught: Tensor | None = None
 
-    # What a subclass says.
+    # Override in subclasses.
 
     @abstractmethod
     def find_leads(self) -> Tensor:
@@ -160,17 +151,8 @@ class PrototypeFineTune(AveragedFineTune):
         current = self.root_prototypes()
         prototypes = smoothed(current, self.prototypes, of_prototypes)
         vectors = self.make_vectors(prototypes, current)
-        if self.mapping is not None:
-            vectors = self.mapped(self.mapping, vectors)
         self.prototypes.copy_(prototypes)
         self.vectors.copy_(smoothed(vectors, self.vectors, of_vectors))
-
-    def mapped(self, mapping: TeacherMapping, vectors: Tensor) -> Tensor:
-        """Let vectors pass through the teacher's space."""
-        if self._taught is None:
-            self._taught = mapping.teach(self.passes("root"), self.space.shape, self.seed)
-        maps = mapping.train(self._taught, *self.space.of_root(self), self.seed)
-        return maps.through(vectors.view(-1, *self.space.shape)).view_as(vectors)
 
     def root_prototypes(self, stamp: Stamp | None = None) -> Tensor:
         """Compute the prototypes of root images, ``[C, d]``, or of root images with a trigger.
@@ -197,27 +179,12 @@ class PrototypeFineTune(AveragedFineTune):
         return found.nan_to_num()  # zeros will do: a class without images is in no batch
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """Compute Eq. 4 on one batch of root images, and on the same stamped where stamps are searched."""
-        images, labels = batch["image"], batch["label"]
-        own, kept = self.terms(images, labels)
-        found = {"loss": own + self.weight * kept, "classification": own, "sanitization": kept}
-        if self.search is not None:
-            of_stamped, kept_stamped = self.terms(self.stamped(images, labels, self.search), labels)
-            found["loss"] = found["loss"] + self.search.weight * (of_stamped + self.weight * kept_stamped)
-            found["stamped"] = of_stamped
-        return found
+        """Compute Eq. 4 on one batch of root images."""
+        own, kept = self.terms(batch["image"], batch["label"])
+        return {"loss": own + self.weight * kept, "classification": own, "sanitization": kept}
 
     def terms(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Compute the two terms of Eq. 4: classification and sanitization."""
         logits, features = self.space(images)
         kept = sanitization_loss(features, labels, self.prototypes, self.vectors, self.form, self.reduction)
         return F.cross_entropy(logits.float(), labels), kept
-
-    def stamped(self, images: Tensor, labels: Tensor, search: StampSearch) -> Tensor:
-        """Put the stamp on images that moves their activations most along the vectors."""
-
-        def movement(stamped: Tensor) -> Tensor:
-            features = self.space(stamped)[1]
-            return sanitization_loss(features, labels, self.prototypes, self.vectors)
-
-        return search.stamped(self.classifier, images, movement)

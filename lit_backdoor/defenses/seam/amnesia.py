@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from lightning.pytorch.cli import OptimizerCallable
@@ -12,7 +12,7 @@ from torch import Tensor
 from lit_backdoor.functional.wrong_labels import wrong_labels
 from lit_backdoor.models import Classifier
 from lit_backdoor.stages import Batch, FineTune
-from lit_backdoor.stages.optim import Schedule, adam_for_generators
+from lit_backdoor.stages.optim import adam_for_generators
 
 __all__ = ["SelectiveAmnesia"]
 
@@ -29,8 +29,7 @@ class SelectiveAmnesia(FineTune):
         suspect: Path of a suspect bundle, or a classifier (a copy of it is tuned).
         forget_epochs: The most epochs of forgetting, >= 0. Release: 10.
         optimizer: Makes the optimizer; default Adam 1e-3, the release's.
-        schedule: What the learning rate does over the run.
-        batch_norm: ``train`` uses and updates batch statistics, ``eval`` keeps the suspect's running ones.
+        **options: Further arguments of `FineTune`.
 
     Raises:
         ValueError: If ``forget_epochs`` is negative, or an option unknown; when run, if no epoch is left to recover in.
@@ -44,13 +43,13 @@ class SelectiveAmnesia(FineTune):
         suspect: str | Classifier,
         forget_epochs: int = 10,
         optimizer: OptimizerCallable = adam_for_generators,
-        schedule: Schedule = "constant",
-        batch_norm: Literal["train", "eval"] = "train",
+        **options: Any,
     ) -> None:
-        super().__init__(suspect, optimizer, schedule, batch_norm)
+        super().__init__(suspect, optimizer, **options)
         if forget_epochs < 0:
             raise ValueError(f"Expected forget_epochs of at least 0, got {forget_epochs}.")
         self.forget_epochs = forget_epochs
+        self.forgetting = True
 
     def build(self) -> None:
         """Open the suspect; which phase it is in is part of a checkpoint."""
@@ -71,8 +70,11 @@ class SelectiveAmnesia(FineTune):
     def begin_epoch(self) -> None:
         """Go on to recover where enough is forgotten."""
         super().begin_epoch()
-        if self.recovering_from >= 0 or self.mid_epoch:
-            return
+        if self.recovering_from < 0 and not self.mid_epoch:
+            self._end_forgetting()
+        self.forgetting = bool(self.recovering_from < 0)
+
+    def _end_forgetting(self) -> None:
         accuracy, enough = self._accuracy(), min(2 / self.classifier.num_classes, 0.6)
         if accuracy < enough or self.current_epoch >= self.forget_epochs:
             if accuracy >= enough:
@@ -87,7 +89,7 @@ class SelectiveAmnesia(FineTune):
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Compute the cross-entropy of wrong labels at first, then of true ones."""
-        if self.recovering_from < 0:
+        if self.forgetting:
             batch = {**batch, "label": wrong_labels(batch["label"], self.classifier.num_classes)}
         return super().losses(batch)
 

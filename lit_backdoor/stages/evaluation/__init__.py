@@ -7,6 +7,7 @@ from lit_backdoor.stages.evaluation.generator import GeneratorEvaluator
 from lit_backdoor.stages.evaluation.inputs import InputEvaluator
 from lit_backdoor.stages.evaluation.reconstruction import ReconstructionEvaluator
 from lit_backdoor.stages.evaluation.selection import SelectionEvaluator
+from lit_backdoor.stages.evaluation.stamp import StampEvaluator
 from lit_backdoor.stages.evaluation.targets import PerturbationEvaluator, TargetEvaluator
 from lit_backdoor.stages.evaluation.trigger import TriggerEvaluator
 
@@ -19,6 +20,7 @@ __all__ = [
     "PerturbationEvaluator",
     "ReconstructionEvaluator",
     "SelectionEvaluator",
+    "StampEvaluator",
     "TargetEvaluator",
     "TriggerEvaluator",
 ]

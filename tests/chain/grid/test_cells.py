@@ -67,6 +67,8 @@ def test_grids_include_others(tmp_path):
         ({"resources": {"cifar10": {}}}, "setup with resources"),
         ({"resources": {"default": {"cpus": 0}}}, "Expected cpus"),
         ({"include": ["grid.yaml"]}, "leads back to it"),
+        ({"goal": {"asr": 10}}, r"goal's asr in the grid .* a share in \[0, 1\], got 10"),
+        ({"goal": {"acc": 0.9}}, "Unknown goal of the grid"),
     ],
 )
 def test_mistakes_are_named(tmp_path, content, said):

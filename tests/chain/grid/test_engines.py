@@ -6,11 +6,11 @@ import stat
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
-from grid_parts import write_grid
+from grid_parts import gone, write_grid
 
+from lit_backdoor.chain.engines.on_ray import _settings
 from lit_backdoor.chain.engines.slurm import write_script
 from lit_backdoor.chain.engines.task import Task, last_line, run
 
@@ -69,27 +69,31 @@ def driver(stub, tmp_path, *options):
     pytest.fail("no command was started")
 
 
-def wait_until_gone(pid):
-    for _ in range(100):
-        try:
-            if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
-                return
-        except OSError:
-            return
-        time.sleep(0.1)
-    os.kill(pid, signal.SIGKILL)
-    pytest.fail("the command outlived its driver by 10 s")
-
-
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)])
 def test_command_ends_with_its_driver(stub, tmp_path, number, code):
     process, command = driver(stub, tmp_path)
     process.send_signal(number)
     assert process.wait(30) == code
-    wait_until_gone(command)
+    assert gone(command)
     if number != signal.SIGKILL:
         assert "again" in process.stderr.read()
         assert (tmp_path / "out" / "rows.jsonl").read_text().count("missing") == 12
+
+
+# Ray, without Ray.
+
+
+def test_local_ray_keeps_out_of_shared_memory_and_home(tmp_path):
+    """Shared memory may be 64 MB only, as in a container; results are exit codes, which need none."""
+    given = _settings(None, str(tmp_path))
+    assert given["_plasma_directory"] == given["_temp_dir"] == str(tmp_path)
+    assert given["object_store_memory"] <= 80 * 2**20  # Ray refuses less than 75 MB
+    assert not given["include_dashboard"]
+    assert given["num_cpus"] == len(os.sched_getaffinity(0))
+
+
+def test_cluster_that_is_joined_keeps_its_own_settings():
+    assert _settings("auto", None) == {"address": "auto", "log_to_driver": False, "configure_logging": False}
 
 
 # Slurm.

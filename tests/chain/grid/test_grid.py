@@ -7,6 +7,7 @@ from cli_parts import refused
 from grid_parts import Here, write_grid
 
 from lit_backdoor.board import read_rows
+from lit_backdoor.board.rows import Goal
 from lit_backdoor.bundle import open_bundle
 from lit_backdoor.chain.grid import command
 from lit_backdoor.chain.grid.command import run_grid
@@ -28,13 +29,16 @@ def small(folder, **changes):
 
 def test_grid_runs_shares_its_victim_and_gives_rows(here, tmp_path):
     out = tmp_path / "out"
-    rows = run_grid(small(tmp_path, flags=["development"]), out=out)
+    rows = run_grid(small(tmp_path, flags=["development"], goal={"asr": 1.0}), out=out)
     assert here.ran == ["mini-badnets_3x3-victim-seed0", "mini-badnets_3x3-tune0-seed0", "mini-badnets_3x3-tune1-seed0"]
     assert [row.status for row in rows] == ["done", "done"]
     assert read_rows(out / "rows.jsonl") == rows
     row = rows[0]
     assert (row.setup, row.attack.name, row.defense.name, row.seed) == ("mini", "badnets_3x3", "tune0", 0)
     assert (row.defense.access, row.defense.target, row.flags) == ("root", "none", ("development",))
+    assert row.goal == Goal(asr=1.0)
+    assert row.reached
+    assert row.reported is None
     assert row.before.acc is not None
     assert row.after.asr is not None
     assert row.seconds["victim"] > 0
@@ -46,7 +50,7 @@ def test_grid_runs_shares_its_victim_and_gives_rows(here, tmp_path):
     assert results[0]["stages"][0]["status"] == "cached"
     assert not list((out / "stages").iterdir())
     here.ran.clear()
-    assert run_grid(small(tmp_path, flags=["development"]), out=out) == rows
+    assert run_grid(small(tmp_path, flags=["development"], goal={"asr": 1.0}), out=out) == rows
     assert not here.ran
 
 

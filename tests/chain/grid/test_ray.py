@@ -2,13 +2,14 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
-from grid_parts import write_grid
+from grid_parts import gone, write_grid
 
 pytest.importorskip("ray")
 pytestmark = pytest.mark.slow
@@ -54,17 +55,6 @@ def start(stub, *words, **environment):
     )
 
 
-def gone(pid):
-    for _ in range(100):
-        try:
-            if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
-                return True
-        except OSError:
-            return True
-        time.sleep(0.1)
-    return False
-
-
 def pid_of(stub):
     for _ in range(900):
         if (stub / "pid").is_file() and (stub / "pid").read_text():
@@ -94,7 +84,8 @@ def test_no_command_outlives_a_killed_driver(stub):
     assert gone(command)
 
 
-def test_joins_a_running_cluster(stub, tmp_path):
+@pytest.mark.parametrize("address", ["127.0.0.1:6399", "auto"])
+def test_joins_a_running_cluster(stub, address):
     ray = Path(sys.executable).with_name("ray")
     env = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled"}
     words = [
@@ -107,10 +98,58 @@ def test_joins_a_running_cluster(stub, tmp_path):
     ]
     subprocess.run([ray, *words], check=True, env=env, stdout=subprocess.DEVNULL)
     try:
-        process = start(stub, "end", "127.0.0.1:6399", RAY_AUTH_MODE="disabled")
+        process = start(stub, "end", address, RAY_AUTH_MODE="disabled")
         assert "Ended(name='end', code=0)" in process.communicate(timeout=240)[0]
     finally:
         subprocess.run([ray, "stop", "--force"], check=True, env=env, stdout=subprocess.DEVNULL)
+
+
+CLUSTER = """
+import os, pathlib, sys, time
+os.environ.update(RAY_AUTH_MODE="disabled", RAY_USAGE_STATS_ENABLED="0")
+from ray.cluster_utils import Cluster
+from lit_backdoor.chain.engines.on_ray import Ray
+from lit_backdoor.chain.engines.task import Task
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+node = cluster.add_node(num_cpus=1)
+engine = Ray(cluster.address)
+folder = pathlib.Path(__file__).parent / "stub"
+engine.start(Task("stay", ("stay",), folder / "stay.log", folder, 1))
+while not (folder / "pid").is_file():
+    time.sleep(0.1)
+cluster.remove_node(node, allow_graceful=False)
+print(engine.wait(), flush=True)
+cluster.add_node(num_cpus=1)
+engine.start(Task("end", ("end",), folder / "end.log", folder, 1))
+print(engine.wait(), flush=True)
+engine.stop()
+cluster.shutdown()
+"""
+
+
+def test_command_of_a_killed_node_is_lost_and_another_node_takes_the_next(stub):
+    (stub.parent / "cluster.py").write_text(CLUSTER)
+    words = [sys.executable, stub.parent / "cluster.py"]
+    done = subprocess.run(words, cwd=stub.parent, capture_output=True, text=True, check=True, timeout=500)
+    assert [line for line in done.stdout.splitlines() if line.startswith("Ended")] == [
+        "Ended(name='stay', code=None)", "Ended(name='end', code=0)",
+    ]  # fmt: skip
+    assert gone(pid_of(stub))
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_signal_to_the_driver_ends_its_commands(stub, tmp_path, number, code):
+    (stub / "lit_backdoor" / "__main__.py").write_text(STUB.replace('!= "end"', '== "chain"'))
+    words = [sys.executable, "-P", "-m", "lit_backdoor", "grid", write_grid(tmp_path), "--engine", "ray"]
+    env = {**os.environ, "LIT_BACKDOOR_CACHE": str(tmp_path / "store")}
+    process = subprocess.Popen(
+        [*words, "--out", str(tmp_path / "out")], cwd=stub, env=env, stderr=subprocess.PIPE, text=True
+    )
+    command = pid_of(stub)
+    process.send_signal(number)
+    assert process.wait(60) == code
+    assert "again" in process.stderr.read()
+    assert gone(command)
 
 
 def test_twelve_cells_give_the_same_bundles_on_ray_as_one_after_another(tmp_path):

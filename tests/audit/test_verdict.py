@@ -1,0 +1,65 @@
+import pytest
+
+from lit_backdoor.audit.detectors import DETECTORS, Finding, confirm
+from lit_backdoor.audit.verdict import decide, targets_of
+
+
+def findings(*flagged):
+    return [Finding(each, "ran", statistics=(1.0, 2.0), flagged=f) for each, f in zip(DETECTORS, flagged, strict=False)]
+
+
+@pytest.mark.parametrize(
+    ("flagged", "verdict"),
+    [
+        (((), ()), "clean"),
+        (((1,), ()), "suspicious"),
+        (((1,), (2,)), "suspicious"),
+        (((1,), (2, 1)), "backdoored"),
+        (((1,), (1,), ()), "backdoored"),
+    ],
+)
+def test_detectors_decide_where_there_is_no_probability(flagged, verdict):
+    assert decide(findings(*flagged), None) == verdict
+
+
+@pytest.mark.parametrize(
+    ("flagged", "probability", "verdict"),
+    [
+        (((), ()), 0.2, "clean"),
+        (((1,), ()), 0.2, "clean"),
+        (((), (1,)), 0.2, "suspicious"),
+        (((1,), (1,)), 0.2, "suspicious"),
+        (((1,), (1,)), 0.5, "backdoored"),
+        (((), ()), 0.5, "suspicious"),
+        (((1,), (1,)), 0.9, "backdoored"),
+    ],
+)
+def test_probability_decides_where_there_is_one(flagged, probability, verdict):
+    assert decide(findings(*flagged), probability, [DETECTORS[0].name]) == verdict
+
+
+def test_nothing_is_said_where_nothing_ran():
+    failed = [Finding(each, "failed", reason="x") for each in DETECTORS]
+    assert decide(failed, None) is None
+
+
+def test_failed_detectors_do_not_count():
+    mixed = [*findings(()), Finding(DETECTORS[1], "failed", flagged=(1,))]
+    assert decide(mixed, None) == "clean"
+
+
+def test_targets_come_with_the_detectors_that_flag_them():
+    assert targets_of(findings((2,), (1, 2), ()), "abc") == [
+        {"class": 2, "name": "c", "detectors": [DETECTORS[0].name, DETECTORS[1].name]},
+        {"class": 1, "name": "b", "detectors": [DETECTORS[1].name]},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("flagged", "score", "confirmed"), [((2,), 0.95, (2,)), ((2,), 0.5, ()), ((1,), 0.95, ()), ((), 1.0, ())]
+)
+def test_inverted_trigger_confirms_a_class_that_another_detector_flags(flagged, score, confirmed):
+    found = findings(flagged, ())
+    found[1].top, found[1].score = 2, score
+    confirm(found)
+    assert found[1].flagged == confirmed
