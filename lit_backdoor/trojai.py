@@ -18,6 +18,7 @@ from torchvision.io import encode_png
 from lit_backdoor.models import load_classifier
 from lit_backdoor.models.base import evaluating
 from lit_backdoor.purify import purify
+from lit_backdoor.recipe import trusting
 from lit_backdoor.weights import read_weights
 
 __all__ = ["Detector", "MitigatedModel", "Mitigation"]
@@ -118,7 +119,8 @@ class Mitigation:
             if report["written"] is None:  # an audit found nothing
                 return MitigatedModel(copy.deepcopy(model))
             if report["written"]["form"] == "bundle":
-                return MitigatedModel(load_classifier(folder / "cleaned.pt"))
+                with trusting(filter(None, [self.options.get("arch")])):  # the user named what makes the net
+                    return MitigatedModel(load_classifier(folder / "cleaned.pt"))
             cleaned = copy.deepcopy(model)
             cleaned.load_state_dict(read_weights(folder / "cleaned.pt"))
             return MitigatedModel(cleaned)

@@ -33,8 +33,8 @@ def calibrate(scores: Mapping[str, float], classes: int, rows: Sequence[Row]) ->
     """Give the probability that a model is backdoored, and what it was calibrated on.
 
     The regression is fitted anew on the detectors at hand, as if half of all models were backdoored, whatever the share
-    among the reference models. Where too few reference models have the scores of all of
-    them, the detector that most models lack is left out, and so on.
+    among the reference models. Where too few reference models have the scores of all of them, the detector that most
+    models lack is left out, and so on.
 
     Args:
         scores: The model's score by detector.

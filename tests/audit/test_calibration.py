@@ -47,7 +47,7 @@ def test_quality_is_of_models_that_were_left_out():
 def test_probability_is_for_even_odds_whatever_the_share_of_poisoned_reference_models():
     probability, said = calibrate({"a": 0.4}, 10, rows(CLEAN, CLEAN * 4))  # a score that tells nothing
     assert probability == pytest.approx(0.5, abs=0.02)
-    assert said["log_loss"] == pytest.approx(np.log(2), abs=0.05)
+    assert said["log_loss"] >= said["base_log_loss"] == pytest.approx(np.log(2))  # left out, it is worse than one half
 
 
 @pytest.mark.parametrize(

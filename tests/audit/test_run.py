@@ -103,7 +103,7 @@ def test_page_needs_nothing_from_elsewhere_and_shows_triggers(audited):
     assert said.count("picture") >= 3 * 3  # an inversion at least, on three images of other classes
     assert said.count('class="chart swarm"') >= 2
     assert "Suspicious" in said
-    assert "safe" not in said.lower()
+    assert not re.search(r"\bsafe\b", said.lower())
 
 
 def test_budget_that_is_too_small_leaves_detectors_out(mine, tmp_path, monkeypatch):

@@ -98,7 +98,7 @@ def test_list_describes_a_defense(capfd):
         "chain pgbd_stamps --setup",
     ):
         assert said in shown
-    refused(capfd, ["list", "defense", "pgdb"], "Unknown defense 'pgdb'. Did you mean 'pgbd'")
+    refused(capfd, ["list", "defense", "pgbdd"], "Unknown defense 'pgbdd'. Did you mean 'pgbd'")
     refused(capfd, ["list", "defense"], "Expected a name")
 
 

@@ -159,7 +159,7 @@ def test_what_is_missing_is_said_with_both_ways_on(model, folder, tmp_path, caps
         (["--target", "1"], ("no --target with --with auto",)),
         (["--with", "fine_tune", "--target", "1"], ("which takes none",)),
         (["--with", "pgbd_stamps", "--target", "owl"], ("from 0 to 3 or a name (ape, bee, cow, dog), got 'owl'",)),
-        (["--with", "pgdb"], ("Did you mean 'pgbd'",)),
+        (["--with", "pgbdd"], ("Did you mean 'pgbd'",)),
         (["--with", "martini/detect"], ("changes none",)),
         (["--budget", "soon"], ("Expected --budget",)),
     ):

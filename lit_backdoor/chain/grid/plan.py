@@ -44,7 +44,9 @@ class Plan:
         lines += [f"blocked  {node.name}, until there is: {', '.join(needs)}" for node, needs in self.blocked]
         count = f"{len(self.ready) + len(self.blocked)} to run ({len(self.blocked)} of them blocked by others)"
         guess = f"about {self.seconds / 3600:.2f} hours, one after another"
-        if self.unknown:
+        if self.unknown and not self.seconds:
+            guess = "how long it takes is not known, since none of its stages ever ran here"
+        elif self.unknown:
             guess += f", without {self.unknown} stage{'s' if self.unknown > 1 else ''} that never ran here"
         return [*lines, f"{count}, {len(self.cached)} cached; {guess}"]
 

@@ -21,9 +21,7 @@ import moments  # found by its bare name in child processes too
 MOMENTS = [  # of a driver in whose process the commands run
     ("lit_backdoor.stages.poisoned_training.PoisonedTraining.training_step", 3),
     ("lit_backdoor.chain.store.copy_whole", 1),  # the victim is made, but not yet in the store
-    ("lit_backdoor.chain.grid.driver.Driver._judge", 1),
     ("lit_backdoor.bundle.place", 1),
-    ("lit_backdoor.chain.grid.rows.write_rows", 1),
 ]
 
 
