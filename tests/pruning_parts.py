@@ -41,6 +41,22 @@ def backdoored():
     return wrap_classifier(net, split="2", num_classes=2, input_size=8, mean=(0.0,) * 3, std=(1.0,) * 3)
 
 
+def nearly_silent():
+    """The same, with a channel 1 that noise just passes, so that a search has gradients."""
+    suspect = backdoored()
+    with torch.no_grad():
+        suspect.net[1].bias[1] = -1.9
+    return suspect
+
+
+def without_backdoor():
+    """The same, with a last layer that does not see channel 1."""
+    suspect = nearly_silent()
+    with torch.no_grad():
+        suspect.net[-1].weight[:, 1] = 0
+    return suspect
+
+
 def redden(images, amount=0.22):
     """The trigger of channel 1."""
     shift = torch.tensor([amount, 0.0, -amount]).view(3, 1, 1)

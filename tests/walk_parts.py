@@ -121,6 +121,7 @@ def made(name, victim, folder, **options):
         "labeler": lambda: tiny.classifier(seed=1),
         "isolator": lambda: tiny.classifier(seed=1),
         "weights": str(weights),
+        "masks": lambda: torch.rand(1, *tiny.classifier().features(torch.rand(1, 3, 16, 16)).shape[1:]),
     }
     if name == "StampedUnlearning":  # its mask is what an inversion gives
         parts["generator"] = lambda: MaskedPattern.holding(torch.ones(1, 16, 16), torch.ones(3, 16, 16))

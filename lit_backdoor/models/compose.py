@@ -8,11 +8,12 @@ from torch import Tensor, nn
 
 from lit_backdoor.functional.decoupling import lost_confidence
 from lit_backdoor.models.base import Classifier
+from lit_backdoor.models.input_detector import InputDetector
 
 __all__ = ["Purified"]
 
 
-class Purified(Classifier):
+class Purified(InputDetector):
     """A classifier that looks at images through a purifier: ``f(P(x))``.
 
     Its split, layers and sizes are those of the classifier.
@@ -23,27 +24,20 @@ class Purified(Classifier):
     """
 
     def __init__(self, purifier: nn.Module, classifier: Classifier) -> None:
-        super().__init__(classifier.num_classes, classifier.input_size, classifier.mean, classifier.std)
+        super().__init__(classifier)
         self.purifier = purifier
-        self.classifier = classifier
-        self.memory_format = classifier.memory_format
 
-    @property
-    def net(self) -> nn.Module:  # type: ignore[override]
-        """The classifier's net."""
-        return self.classifier.net
+    def purified(self, images: Tensor) -> Tensor:
+        """Purify images ``[B, C, H, W]`` in [0, 1]."""
+        return cast(Tensor, self.purifier(images))
 
     def features(self, images: Tensor) -> Tensor:
         """Give the classifier's features of the purified images."""
-        return self.classifier.features(cast(Tensor, self.purifier(images)))
-
-    def head(self, features: Tensor) -> Tensor:
-        """Give the classifier's logits."""
-        return self.classifier.head(features)
+        return self.classifier.features(self.purified(images))
 
     def forward(self, images: Tensor) -> Tensor:
         """Give the classifier's logits of the purified images."""
-        return cast(Tensor, self.classifier(self.purifier(images)))
+        return self.classifier.logits(self.purified(images))
 
     def judge(self, images: Tensor) -> dict[str, Tensor]:
         """Judge inputs by what purification changes (BTI-DBF, App. A).

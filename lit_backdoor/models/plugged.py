@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from torch import nn
 
 from lit_backdoor.models.base import Classifier
+from lit_backdoor.models.enclosing import Enclosing
 
 __all__ = ["Plugged"]
 
 
-class Plugged(Classifier):
+class Plugged(Enclosing):
     """A classifier whose features are transformed before one of its convolutions (NPD).
 
     What is put there is a 1x1 convolution without bias and a batch norm, the identity at the start: the logits are then
@@ -25,8 +26,7 @@ class Plugged(Classifier):
     """
 
     def __init__(self, classifier: Classifier, layer: str) -> None:
-        super().__init__(classifier.num_classes, classifier.input_size, classifier.mean, classifier.std)
-        self.memory_format = classifier.memory_format
+        super().__init__(classifier)
         conv = classifier._layer(layer)
         if not isinstance(conv, nn.Conv2d):
             raise ValueError(f"Expected layer '{layer}' to be a Conv2d, got a {type(conv).__name__}.")
@@ -35,27 +35,9 @@ class Plugged(Classifier):
         parent, _, name = layer.rpartition(".")
         plugged = nn.Sequential(nn.Sequential(mixing, norm).to(conv.weight), conv)
         setattr(classifier.net.get_submodule(parent), name, plugged)
-        self.classifier = classifier
         self.layer = layer
 
     @property
     def plug(self) -> nn.Module:
         """What was put before the layer."""
         return self.classifier.net.get_submodule(f"{self.layer}.0")
-
-    @property
-    def net(self) -> nn.Module:  # type: ignore[override]
-        """The classifier's net, with the plug."""
-        return self.classifier.net
-
-    def features(self, images: Tensor) -> Tensor:
-        """Give the classifier's features."""
-        return self.classifier.features(images)
-
-    def head(self, features: Tensor) -> Tensor:
-        """Give the classifier's logits."""
-        return self.classifier.head(features)
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Give the classifier's logits."""
-        return self.classifier.logits(images)

@@ -5,6 +5,7 @@ from lit_backdoor.stages.attack_training import AttackTraining, JointTraining
 from lit_backdoor.stages.averaged import AveragedFineTune
 from lit_backdoor.stages.base import Batch, Outcome, Stage
 from lit_backdoor.stages.bundle_writer import BundleWriter
+from lit_backdoor.stages.calibrated_detection import CalibratedDetection
 from lit_backdoor.stages.callbacks import AttackSuccessCallback
 from lit_backdoor.stages.compiled import CompiledNets
 from lit_backdoor.stages.from_scratch import FromScratch
@@ -12,6 +13,7 @@ from lit_backdoor.stages.generator_training import GeneratorTraining
 from lit_backdoor.stages.given import GivenSuspect
 from lit_backdoor.stages.imported import ImportedSuspect
 from lit_backdoor.stages.input_detection import InputDetection
+from lit_backdoor.stages.input_table import InputTable
 from lit_backdoor.stages.mask_pruning import MaskPruning, OracleThreshold
 from lit_backdoor.stages.one_shot import OneShot
 from lit_backdoor.stages.own_attack import OwnAttack
@@ -40,6 +42,7 @@ __all__ = [
     "AveragedFineTune",
     "Batch",
     "BundleWriter",
+    "CalibratedDetection",
     "CompiledNets",
     "Evaluation",
     "FineTune",
@@ -51,6 +54,7 @@ __all__ = [
     "HalfGeneratedFineTune",
     "ImportedSuspect",
     "InputDetection",
+    "InputTable",
     "JointTraining",
     "LocalGradientAscentTraining",
     "LowestLoss",

@@ -6,6 +6,7 @@ from typing import cast
 
 from torch import Tensor, nn
 
+from lit_backdoor.models.space_stamp import SpaceStamp
 from lit_backdoor.models.unet import UNet
 from lit_backdoor.models.warp_field import WarpField
 from lit_backdoor.triggers.base import Trigger
@@ -20,7 +21,7 @@ class GeneratorTrigger(Trigger):
         generator: From images in [0, 1] to triggered images in [0, 1], of the same shape.
     """
 
-    def __init__(self, generator: UNet | WarpField) -> None:
+    def __init__(self, generator: UNet | WarpField | SpaceStamp) -> None:
         super().__init__()
         self.generator = generator
 

@@ -35,6 +35,8 @@ KNOWN = {  # what each is given, and what its choices see
     "mcl": ("root", "none"),
     "none": ("questioned", "none"),
     "pipd": ("questioned", "none"),
+    "featurere": ("root", "none"),
+    "februus": ("root", "root"),
 }
 
 
@@ -47,3 +49,14 @@ def test_chain_runs_and_says_what_it_knows(name, tmp_path):
     assert (results["access"], results["selection"]) == KNOWN[name]
     assert None not in results["summary"]["after"].values()
     assert "control" in {stage["name"] for stage in results["stages"]}
+
+
+@pytest.mark.parametrize("name", ["strip", "scale_up"])
+def test_detector_of_inputs_runs_and_leaves_the_victim_as_it_is(name, tmp_path):
+    with contextlib.chdir(tmp_path):
+        ChainRun(compose(name, TINY), "tiny", tmp_path, use_cache=False).run()
+    results = json.loads((tmp_path / "results.json").read_text())
+    stages = {stage["name"]: stage for stage in results["stages"]}
+    assert list(stages) == ["victim", "detect"]
+    assert {"precision", "recall", "f1", "auroc", "threshold", "flagged_share"} <= stages["detect"]["metrics"].keys()
+    assert results["summary"]["after"] is None
