@@ -26,6 +26,7 @@ ROWS = "takes those rows of a batch that the paper's loss is about"
 ON_PURPOSE = {  # what a step reads from the device or makes elsewhere, and why
     "data/augment.py:CropFlip.__call__": DRAWN,
     "defenses/atclean/generator.py:CollisionGenerator.losses": DRAWN,
+    "defenses/februus/purification.py:drawn_holes": DRAWN,
     "functional/decoupling.py:occlusions": DRAWN,
     "functional/decoupling.py:pieces": DRAWN,
     "functional/decoupling.py:replace_share": DRAWN,
@@ -46,6 +47,8 @@ ON_PURPOSE = {  # what a step reads from the device or makes elsewhere, and why
     "defenses/mcr/repair.py:ModeConnectivityRepair.losses": ROWS,
     "defenses/moth/hardening.py:Orthogonalization.losses": ROWS,
     "defenses/none/retraining.py:NeuronReset.losses": ROWS,
+    "defenses/februus/purification.py:Februus.losses": ROWS,
+    "stages/feature_inversion.py:FeatureInversion.losses": ROWS,
     "stages/mask_pruning.py:MaskPruning.losses": ROWS,
     "defenses/martini/reconstructing.py:Reconstructing._judge": "decides by each step's success, as the paper does",
     "defenses/martini/reconstructing.py:Reconstructing.aim": "the round's classes are part of a checkpoint",
