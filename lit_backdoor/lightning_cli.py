@@ -31,7 +31,7 @@ from lit_backdoor.stages.testing import TESTED
 
 __all__ = ["BackdoorCLI"]
 
-# What a mistake is answered with; the list of all options would push the message off the screen.
+# The usage that is printed with an error: a list of all options would push the error off the screen.
 _USAGE = {
     verb: {
         "usage": f"lit-backdoor {verb} [--config FILE] [--trainer.… --model.… --data.…]",

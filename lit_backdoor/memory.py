@@ -16,9 +16,9 @@ _PAD = 2**26
 def keep_memory() -> bool:
     """Let glibc keep what this process frees, instead of returning it to the system and asking for it again.
 
-    A training step frees and takes the same large tensors over and over; the page faults cost a convolution on a CPU a
-    third to half of its time. The process stays as large as it ever was. What the environment says of malloc
-    (``MALLOC_…_``, ``GLIBC_TUNABLES``) comes first.
+    A training step frees and takes large tensors over and over, and each time pays for their page faults
+    (``tests/benchmarks/bench_memory.py`` measures it). The process stays as large as it ever was. Settings of malloc in
+    the environment (``MALLOC_…_``, ``GLIBC_TUNABLES``) come first.
 
     Returns:
         Whether it is done: the libc is glibc, and the environment says nothing.

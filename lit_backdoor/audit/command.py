@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 import torch
 
 from lit_backdoor.audit.run import run_audit
-from lit_backdoor.chain.command import quiet
+from lit_backdoor.chain.command import print_line, quiet
 from lit_backdoor.disk import clean_name
 from lit_backdoor.page.words import duration, percent
 
@@ -44,18 +43,18 @@ def audit_command(given: argparse.Namespace) -> int:
         std=given.std,
         split=given.split,
         part=given.part,
-        say=_print,
+        say=print_line,
     )
     if audit["verdict"] is None:
         reasons = " ".join(f"{each['name']}: {each['reason']}" for each in audit["detectors"])
         raise ValueError(f"No detector could say anything, so there is no verdict. {reasons}")
     likely = "" if audit["probability"] is None else f", probability {percent(audit['probability'], 0)}"
     flagged = ", ".join(f"'{target['name']}' ({', '.join(target['detectors'])})" for target in audit["targets"])
-    _print(f"verdict  {audit['verdict']}{likely}; flagged: {flagged or 'no class'}; {duration(audit['seconds'])}")
+    print_line(f"verdict  {audit['verdict']}{likely}; flagged: {flagged or 'no class'}; {duration(audit['seconds'])}")
     for warning in audit["calibration"]["warnings"]:
-        _print(warning)
-    _print(f"audit    {out / 'audit.json'}")
-    _print(f"page     {out / 'audit.html'}")
+        print_line(warning)
+    print_line(f"audit    {out / 'audit.json'}")
+    print_line(f"page     {out / 'audit.html'}")
     return int(audit["verdict"] in _BAD[given.fail_on])
 
 
@@ -73,8 +72,3 @@ def seconds_of(text: str) -> float:
     if not 0 < seconds < float("inf"):
         raise ValueError(f"Expected --budget such as 90s, 4m or 1h, got '{text}'.")
     return seconds
-
-
-def _print(line: str) -> None:
-    sys.stdout.write(f"{line}\n")
-    sys.stdout.flush()

@@ -8,6 +8,7 @@ import json
 import logging
 import re
 import shlex
+import sys
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -30,7 +31,7 @@ from lit_backdoor.disk import check_claim, claim, clean_name
 from lit_backdoor.page.words import title
 from lit_backdoor.recipe import trusting
 
-__all__ = ["chain_command", "quiet", "run_chain", "sweep"]
+__all__ = ["chain_command", "print_line", "quiet", "run_chain", "sweep"]
 
 
 def run_chain(
@@ -228,6 +229,12 @@ _EXPECTED = (
     "predict returned None",
     "isinstance\\(treespec, LeafSpec\\)",  # Lightning 2.6 on torch 2.13 and later
 )
+
+
+def print_line(line: str) -> None:
+    """Print a line at once, also where the output is no terminal."""
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
 
 
 def quiet() -> None:

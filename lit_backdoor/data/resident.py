@@ -24,7 +24,7 @@ class ResidentPixels:
 
     def __init__(self, budget: int) -> None:
         self.budget = budget
-        self._kept: dict[tuple[int, torch.device], Tensor] = {}
+        self._kept: dict[tuple[Rows, torch.device], Tensor] = {}
 
     def fit(self, rows: Rows, device: torch.device) -> bool:
         """Say whether a part is to be kept on a device: it sits in memory, and within the budget."""
@@ -33,7 +33,7 @@ class ResidentPixels:
     def images(self, rows: Rows, index: Tensor) -> Tensor:
         """Look rows up on the index's device, uint8 ``[B, 3, H, W]``."""
         assert isinstance(rows, TensorRows)  # as `fit` asks
-        key = id(rows), index.device
+        key = rows, index.device
         if key not in self._kept:
             with torch.inference_mode(False):  # copied while validating, they must still serve in training
                 self._kept[key] = rows.pixels.to(index.device)

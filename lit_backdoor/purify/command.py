@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import sys
 import warnings
 from collections.abc import Mapping
 from typing import Any
 
 from lit_backdoor.audit.command import seconds_of
-from lit_backdoor.chain.command import quiet
+from lit_backdoor.chain.command import print_line, quiet
 from lit_backdoor.purify.run import purify
 
 __all__ = ["purify_command"]
@@ -24,7 +23,7 @@ def purify_command(given: argparse.Namespace) -> int:
     options = {key: getattr(given, key) for key in ("arch", "classes", "size", "mean", "std", "split", "part")}
 
     def show(message: Warning | str, *args: Any, **kwargs: Any) -> None:
-        _say(str(message))
+        print_line(str(message))
 
     with warnings.catch_warnings():
         warnings.showwarning = show
@@ -38,17 +37,12 @@ def purify_command(given: argparse.Namespace) -> int:
             seed=given.seed,
             budget=seconds_of(given.budget),
             trust=given.trust,
-            say=_say,
+            say=print_line,
             **options,
         )
     for line in _lines(report, f"{given.out}.purify"):
-        _say(line)
+        print_line(line)
     return 0
-
-
-def _say(line: str) -> None:
-    sys.stdout.write(f"{line}\n")
-    sys.stdout.flush()
 
 
 def _lines(report: Mapping[str, Any], work: str) -> list[str]:
