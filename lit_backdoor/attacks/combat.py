@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from lit_backdoor.errors import check_share
 from lit_backdoor.models import Classifier, Frozen
+from lit_backdoor.models.base import evaluating
 from lit_backdoor.stages.attack_training import AttackTraining
 from lit_backdoor.stages.base import Batch
 from lit_backdoor.stages.inputs import Takes
@@ -29,13 +30,15 @@ class COMBATTraining(AttackTraining):
         + \lambda_c \operatorname{CE}(f'(T(x)), y)
 
     The classifier learns the true labels of all rows; a share of the target class's rows in each batch is triggered.
+    It is in eval mode, as in the release, where the trigger learns from it.
     A victim is then trained from new weights on the trigger as it is, by any training.
 
     Args:
         classifier: The net f to train.
         surrogate: Path of a bundle with the clean net f', or a classifier.
         poison: Share of the target class's rows that are triggered, in (0, 1]. Paper: .5.
-        size_weight: Weight :math:`\lambda_2` of the mean squared change, >= 0. Paper: .02.
+        size_weight: Weight :math:`\lambda_2` of the mean squared change, >= 0. Paper: .02 for images in [-1, 1], which
+            is .08 here.
         clean_weight: Weight :math:`\lambda_c`, >= 0. Paper: .8.
         optimizer: Makes the classifier's optimizer; default SGD, Nesterov .9, learning rate .1, weight decay 5e-4.
         trigger_optimizer: Makes the trigger's; default Adam 1e-3.
@@ -52,7 +55,7 @@ class COMBATTraining(AttackTraining):
         classifier: Classifier,
         surrogate: str | Classifier,
         poison: float = 0.5,
-        size_weight: float = 0.02,
+        size_weight: float = 0.08,
         clean_weight: float = 0.8,
         optimizer: OptimizerCallable = sgd_from_scratch,
         trigger_optimizer: OptimizerCallable = adam_for_generators,
@@ -74,7 +77,8 @@ class COMBATTraining(AttackTraining):
         """Compute the trigger's loss on all rows."""
         images, labels = batch["image"], batch["label"]
         triggered = self.trigger(images, batch["index"])
-        backdoor = F.cross_entropy(self.classifier(triggered).float(), self.wanted(labels))
+        with evaluating(self.classifier), torch.enable_grad():  # its statistics are those of the images that it learns
+            backdoor = F.cross_entropy(self.classifier(triggered).float(), self.wanted(labels))
         size, seen = F.mse_loss(triggered, images), F.cross_entropy(self.clean(triggered).float(), labels)
         loss = backdoor + self.size_weight * size + self.clean_weight * seen
         return {"trigger_loss": loss, "backdoor_loss": backdoor, "size": size, "clean_loss": seen}

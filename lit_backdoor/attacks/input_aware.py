@@ -28,7 +28,7 @@ class InputAwareMask(TriggerTraining):
 
     .. math:: \ell = \lambda_n \operatorname{mean} \max(m(x) - \rho, 0) + \lambda_d \ell_\text{div}(m)
 
-    Pairs of images for the diversity loss (Eq. 7) are rows of one batch.
+    Pairs of images for the diversity loss are rows of one batch.
 
     Args:
         density: Density of a mask that costs nothing, in [0, 1). Release: .032.
@@ -75,7 +75,7 @@ class InputAwareMask(TriggerTraining):
 
 
 class InputAwareTraining(JointTraining):
-    r"""Train classifier and patterns of an `InputAware` trigger; its masks stay as they are (Eq. 8).
+    r"""Train classifier and patterns of an `InputAware` trigger; its masks stay as they are.
 
     The loss is the cross-entropy of a batch with poisoned rows, covers with other images' triggers and clean rows, plus
     :math:`\lambda` times the diversity loss of the patterns, over pairs of poisoned rows and the covers' partners.

@@ -22,7 +22,7 @@ __all__ = ["LIRATraining"]
 
 
 class LIRATraining(AttackTraining):
-    r"""Train a classifier f and a trigger T in turn, then the classifier on the trigger as it is (LIRA, Eq. 3).
+    r"""Train a classifier f and a trigger T in turn, then the classifier on the trigger as it is (LIRA).
 
     .. math:: \min_f\ a\, \mathrm{CE}(f(x), y) + (1 - a)\, \mathrm{CE}(f(T(x)), \eta(y))
         \quad \text{with} \quad T = \arg\min_T \mathrm{CE}(f(T(x)), \eta(y))

@@ -22,7 +22,7 @@ class TrojanNNCrafting(TriggerCrafting):
     """Find the patch under which the most connected inputs of a surrogate's last layer reach a high value.
 
     A neuron's connections are the sum of its absolute weights. The patch is found on questioned rows by gradient steps
-    on the squared distance to the value (Sec. 4.1).
+    on the squared distance to the value.
 
     Args:
         surrogate: Path of a bundle with a classifier, or a classifier.

@@ -53,7 +53,7 @@ def row_of(
     made: dict[str, Any] = {
         "setup": setup or results.get("setup") or source,
         "attack": attack or _attack(results),
-        "defense": defense or Defense(results.get("defense") or results["chain"], target=_target(results)),
+        "defense": defense or _defense(results),
         "seed": results["seed"],
         "code": Code(versions["lit_backdoor"]),
         "env": Env(
@@ -128,6 +128,11 @@ def _attack(results: Mapping[str, Any]) -> Attack:
     trigger = data["attack"]
     name = results.get("attack") or (CLEAN if trigger is None else str(trigger).removesuffix("Trigger").lower())
     return Attack(name, trigger, data["policy"], data["rate"], data.get("rate_of"), data["target"])
+
+
+def _defense(results: Mapping[str, Any]) -> Defense:
+    name = results.get("defense") or results["chain"]
+    return Defense(name, results.get("access"), results.get("selection"), _target(results))
 
 
 def _target(results: Mapping[str, Any]) -> Any:

@@ -21,10 +21,8 @@ import torchvision
 
 from lit_backdoor import __version__
 from lit_backdoor.bundle import Bundle, json_ready
-from lit_backdoor.chain.classes import load_class
-from lit_backdoor.chain.cut import cut
 from lit_backdoor.chain.folders import write_whole
-from lit_backdoor.chain.keys import POISONED
+from lit_backdoor.chain.knowledge import knowledge_of
 from lit_backdoor.data import BackdoorDataModule
 from lit_backdoor.metrics import dem, der
 
@@ -80,8 +78,7 @@ def collect(
             "python": platform.python_version(),
         },
         "hardware": _hardware(),
-        "access": _access(chain),
-        "selection": _selection(chain),
+        **knowledge_of(chain),
         "stages": [
             {
                 "name": stage.name,
@@ -123,34 +120,6 @@ def cost(seconds: float, status: str) -> dict[str, Any]:
         "code": _code(),
         "versions": {"lit_backdoor": __version__, "torch": torch.__version__},
     }
-
-
-def _access(chain: Mapping[str, Any]) -> str | None:
-    """Say which data a defense is given: ``none``, ``root``, ``questioned`` or ``both``; None without a defense."""
-    classes = _defense(chain)
-    if classes is None:
-        return None
-    views = {view for cls in classes for view in cls.views}
-    root, questioned = "root" in views, bool(views & POISONED)
-    return "both" if root and questioned else "root" if root else "questioned" if questioned else "none"
-
-
-def _selection(chain: Mapping[str, Any]) -> str | None:
-    """Say what the choices of a defense see: ``none``, ``root`` or ``oracle``; None without a defense."""
-    classes = _defense(chain)
-    if classes is None:
-        return None
-    seen = {getattr(cls, "selection", "none") for cls in classes}
-    return next((each for each in ("oracle", "root") if each in seen), "none")
-
-
-def _defense(chain: Mapping[str, Any]) -> list[Any] | None:
-    """Give the classes of a defense's stages; None without a defense."""
-    summary = chain.get("summary") or {}
-    if summary.get("after") is None:
-        return None
-    stages = cut(chain, summary["after"])["stages"]
-    return [load_class(stage["model"]["class_path"]) for name, stage in stages.items() if name != summary.get("before")]
 
 
 def _summary(summary: Mapping[str, Any], metrics: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:

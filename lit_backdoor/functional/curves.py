@@ -8,7 +8,7 @@ __all__ = ["quadratic_bezier"]
 
 
 def quadratic_bezier(start: Tensor, bend: Tensor, end: Tensor, place: float) -> Tensor:
-    r"""Give a point of a quadratic Bezier curve (Garipov et al., NeurIPS 2018, Eq. 4).
+    r"""Give a point of a quadratic Bezier curve (Garipov et al., NeurIPS 2018).
 
     .. math:: \phi(t) = (1 - t)^2 w_1 + 2 t (1 - t)\, \theta + t^2 w_2
 

@@ -13,7 +13,7 @@ _LEAST = 1e-7
 
 
 def diversity_loss(images: Tensor, others: Tensor, patterns: Tensor, theirs: Tensor) -> Tensor:
-    r"""Compute how much more images differ than what is made of them (Nguyen and Tran 2020, Eq. 7), mean over pairs.
+    r"""Compute how much more images differ than what is made of them (Nguyen and Tran 2020), mean over pairs.
 
     .. math:: \ell = \frac{\lVert x - x' \rVert}{\lVert g(x) - g(x') \rVert + 10^{-7}}
 

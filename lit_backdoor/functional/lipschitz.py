@@ -9,7 +9,7 @@ __all__ = ["channel_lipschitz", "standard_scores"]
 
 
 def channel_lipschitz(weight: Tensor, scale: Tensor) -> Tensor:
-    r"""Bound how fast each channel of a convolution and its batch norm can change (CLP, Eq. 8).
+    r"""Bound how fast each channel of a convolution and its batch norm can change (CLP).
 
     .. math:: \sigma_c = \lVert W_c \rVert_2 \cdot \Bigl| \frac{\gamma_c}{\sqrt{v_c + \epsilon}} \Bigr|
 

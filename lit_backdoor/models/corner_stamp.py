@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -17,10 +18,10 @@ class CornerStamp(Recorded, nn.Module):
 
     Args:
         size: Side of the square in pixels.
-        color: A value in [0, 1] for each channel.
+        color: A finite value for each channel; outside [0, 1] it is one that no image has.
 
     Raises:
-        ValueError: If there is no pixel to fill or a value is out of range; when called, if images have other channels
+        ValueError: If there is no pixel to fill or a value is not finite; when called, if images have other channels
             or are smaller than the square.
     """
 
@@ -28,9 +29,9 @@ class CornerStamp(Recorded, nn.Module):
 
     def __init__(self, size: int, color: Sequence[float]) -> None:
         super().__init__()
-        if size < 1 or not color or not all(0 <= value <= 1 for value in color):
+        if size < 1 or not color or not all(math.isfinite(value) for value in color):
             raise ValueError(
-                f"Expected a stamp of at least one pixel and a color of values in [0, 1], got {size} and {list(color)}."
+                f"Expected a stamp of at least one pixel and a color of finite values, got {size} and {list(color)}."
             )
         self.size = size
         self.register_buffer("color", torch.tensor([float(value) for value in color]).view(-1, 1, 1), persistent=False)

@@ -36,6 +36,22 @@ def test_the_triggers_loss_is_the_papers(stage):
     torch.testing.assert_close(stage.trigger_losses(BATCH)["trigger_loss"], expected)
 
 
+def test_the_size_of_the_change_weighs_what_it_does_for_images_from_minus_one_to_one():
+    stage = COMBATTraining(tiny.classifier(), tiny.classifier())
+    one, other = 2 * IMAGES - 1, 2 * IMAGES.flip(0) - 1
+    own = stage.size_weight * F.mse_loss(IMAGES, IMAGES.flip(0))
+    torch.testing.assert_close(own, 0.02 * F.mse_loss(one, other))
+
+
+def test_triggered_images_do_not_enter_the_classifiers_statistics(stage):
+    stage.train()
+    before = tiny.tensors(stage.classifier)
+    loss = stage.trigger_losses(BATCH)["trigger_loss"]
+    assert not tiny.moved(before, tiny.tensors(stage.classifier))
+    assert stage.classifier.training
+    assert all(slope is not None for slope in torch.autograd.grad(loss, list(stage.trigger.parameters())))
+
+
 def test_the_classifier_learns_true_labels_half_of_the_class_triggered(stage):
     images = IMAGES.clone()
     images[[0, 2]] = stage.trigger(IMAGES, BATCH["index"])[[0, 2]]

@@ -52,6 +52,11 @@ def test_a_row_holds_what_the_results_say():
     assert row_of(results(), code=Code(commit="abc", dirty=True)).code.dirty
 
 
+def test_a_row_says_what_the_defense_knew():
+    made = row_of(results(access="root", selection="oracle"))
+    assert made.defense == Defense("tac", "root", "oracle", "detected")
+
+
 def test_equal_configurations_have_equal_ids():
     assert row_of(results()).id == row_of(results()).id
     assert row_of(results()).id != row_of(results(seed=4)).id

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from lit_backdoor.bundle import save_bundle
 from lit_backdoor.data import BackdoorDataModule, Split, TensorSource
-from lit_backdoor.defenses.abl import ABLIsolation, ABLTraining, ABLUnlearning
+from lit_backdoor.defenses.abl import ABLAscent, ABLIsolation, ABLTraining, ABLUnlearning
 
 POISONED = list(range(0, 16, 2))  # rows of class 0
 
@@ -66,6 +66,18 @@ def test_unlearning_is_the_difference_of_both_means_over_an_epoch(tmp_path):
     assert found == pytest.approx(means[False] - means[True], rel=1e-4)
 
 
+def test_ascent_climbs_on_the_isolated_rows_only(tmp_path):
+    stage = ABLAscent(parts.backdoored(), optimizer=slow, batch_norm="eval")
+    steps = tiny.recorded(stage)
+    tiny.fit(stage, questioned(chosen(tmp_path / "rows", POISONED)))
+    batch, net = steps[0]["batch"], parts.backdoored().eval()
+    assert sorted(batch["index"].tolist()) == POISONED
+    assert (batch["label"] == 1).all()
+    torch.testing.assert_close(steps[0]["loss"], -F.cross_entropy(net(batch["image"]), batch["label"]).detach())
+    tiny.fit(stage, questioned(chosen(tmp_path / "again", POISONED)), max_epochs=30)
+    assert parts.rates(stage.result(), parts.faint)[1] == 0.0
+
+
 def test_toy_is_cleaned_where_poisoned_rows_were_isolated(tmp_path):
     stage = ABLUnlearning(parts.backdoored(), optimizer=slow, batch_norm="eval")
     tiny.fit(stage, questioned(chosen(tmp_path / "rows", POISONED)), max_epochs=30)
@@ -80,7 +92,7 @@ def test_toy_stays_backdoored_where_none_of_them_were(tmp_path):
 
 def test_flags_and_target_do_not_reach_it(tmp_path):
     """The poisoned images are the data; without flags, clean labels and the triggered view the weights are equal."""
-    for cls in (ABLIsolation, ABLTraining, ABLUnlearning):
+    for cls in (ABLIsolation, ABLTraining, ABLUnlearning, ABLAscent):
         ran = []
         for known in (True, False):
             datamodule = tiny.data(tiny.attack(), suspicious=chosen(tmp_path / f"{cls.__name__}{known}", [0, 1, 4]))
@@ -99,7 +111,7 @@ def test_flags_and_target_do_not_reach_it(tmp_path):
         assert parts.equal(*ran)
 
 
-@pytest.mark.parametrize("cls", [ABLIsolation, ABLTraining, ABLUnlearning])
+@pytest.mark.parametrize("cls", [ABLIsolation, ABLTraining, ABLUnlearning, ABLAscent])
 def test_resumed_run_equals_one_that_was_not_stopped(cls, tmp_path):
     data = tiny.data()
     data.setup()

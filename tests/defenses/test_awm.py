@@ -31,7 +31,7 @@ def test_loss_is_that_of_clean_and_changed_images_of_the_masked_net(suspect):
     images, labels = torch.rand(6, 3, 16, 16), torch.arange(6) % 4
     net = masked_by_hand(stage)
     size = sum(float(mask.detach().sum()) for mask in stage.masks)
-    clean, changed = (F.cross_entropy(net(x), labels) for x in (images, images + stage.change))
+    clean, changed = (F.cross_entropy(net(x), labels) for x in (images, (images + stage.change).clamp(0, 1)))
     found = stage.losses({"image": images, "label": labels})["loss"]
     torch.testing.assert_close(found, 0.7 * clean + 0.3 * changed + 0.01 * size, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(stage.result().eval()(images), net(images), rtol=1e-4, atol=1e-5)
@@ -48,6 +48,13 @@ def test_change_moves_the_net_within_its_bound_and_is_searched_once_a_round():
     sign = 0.05 * torch.sign(torch.randn(changes[0].shape, generator=torch.Generator().manual_seed(0)))
     flipped, by_chance = ((net(images + x).argmax(1) != net(images).argmax(1)).sum() for x in (changes[0], sign))
     assert flipped > by_chance
+
+
+def test_bound_is_the_release_s_on_images_of_its_size_and_the_rate_may_fall_with_the_rounds():
+    stage = AdversarialWeightMasking(tiny.classifier(), round_epochs=2, decay=0.5)
+    assert stage.budget * 3 * 32 * 32 == pytest.approx(1000)
+    tiny.fit(stage, tiny.data(), max_epochs=4)
+    assert stage.optimizers().param_groups[0]["lr"] == pytest.approx(0.01 * 0.5**2)
 
 
 def test_it_removes_a_backdoor_by_a_change_that_is_large_enough():
@@ -83,7 +90,9 @@ def test_resumed_run_equals_one_that_was_not_stopped(tmp_path):
     assert parts.equal(*parts.resumed(lambda: AdversarialWeightMasking(tiny.classifier(), round_epochs=2), tmp_path))
 
 
-@pytest.mark.parametrize("options", [{"alpha": 1.0}, {"budget": 0.0}, {"search_passes": 0}, {"sparsity": -1.0}])
+@pytest.mark.parametrize(
+    "options", [{"alpha": 1.0}, {"budget": 0.0}, {"search_passes": 0}, {"sparsity": -1.0}, {"decay": 0.0}]
+)
 def test_numbers_out_of_range_are_refused(options):
     with pytest.raises(ValueError, match=f"Expected .*{next(iter(options))}"):
         AdversarialWeightMasking("path", **options)

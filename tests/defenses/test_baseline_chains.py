@@ -60,3 +60,4 @@ def test_detector_of_inputs_runs_and_leaves_the_victim_as_it_is(name, tmp_path):
     assert list(stages) == ["victim", "detect"]
     assert {"precision", "recall", "f1", "auroc", "threshold", "flagged_share"} <= stages["detect"]["metrics"].keys()
     assert results["summary"]["after"] is None
+    assert (results["access"], results["selection"]) == ("root", "root")

@@ -68,6 +68,15 @@ def test_only_holes_are_painted_and_only_where_the_heat_is_above_the_threshold()
     torch.testing.assert_close(surgery(images), surgery.classifier(found))
 
 
+def test_threshold_that_is_given_is_not_chosen():
+    stage = Februus(suspect(), small(), threshold=0.7)
+    stage.accuracy = lambda threshold: pytest.fail("no accuracy is needed")
+    tiny.fit(stage, parts.data(), max_epochs=1)
+    assert float(stage.result().threshold) == pytest.approx(0.7)
+    with pytest.raises(ValueError, match="Expected threshold"):
+        Februus(suspect(), small(), threshold=0.0)
+
+
 def test_threshold_is_the_lowest_down_to_which_the_root_accuracy_holds():
     stage = tiny.fit(Februus(suspect(), small()), parts.data(), max_epochs=1)
     seen, stage._stale = {}, True

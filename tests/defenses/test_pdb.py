@@ -23,7 +23,7 @@ def test_stamped_root_images_join_under_shifted_labels():
     batch, net = steps[0]["batch"], stage.stamped.classifier.train()
     root = {key: batch["root"][key][:12] for key in ("image", "label")}  # 1.5 * 24 * 24 / 72
     stamped = root["image"].clone()
-    stamped[:, :, :5, :5] = 1
+    stamped[:, :, :5, :5] = 2
     shifted = torch.tensor([{0: 1, 1: 2, 2: 3, 3: 0}[label] for label in root["label"].tolist()])
     assert batch["view"] == "train"
     expected = F.cross_entropy(net(torch.cat((batch["image"], stamped))), torch.cat((batch["label"], shifted)))
@@ -45,7 +45,7 @@ def test_flags_and_target_do_not_reach_it():
     assert not parts.differs_without_flags(made)
 
 
-@pytest.mark.parametrize("options", [{"size": 0}, {"repeats": 0.0}])
+@pytest.mark.parametrize("options", [{"size": 0}, {"repeats": 0.0}, {"value": float("inf")}])
 def test_numbers_out_of_range_are_refused(options):
-    with pytest.raises(ValueError, match="Expected size of at least 1 and repeats above 0"):
+    with pytest.raises(ValueError, match="Expected size of at least 1, repeats above 0 and a finite value"):
         made(**options)

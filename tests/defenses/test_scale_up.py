@@ -18,17 +18,25 @@ def test_copies_are_multiplied_and_cut_off_at_one():
 def test_score_is_the_consistency_in_deviations_of_root_images_of_the_class():
     stage = ScaleUp(tiny.classifier(), false_alarms=0.1)
     tiny.trainer().predict(stage, datamodule=tiny.data(), return_predictions=False)
-    images, net = torch.cat([b["image"][b["valid"]] for b in stage.passes("root")]), tiny.classifier().eval()
+    rows = [(b["image"][b["valid"]], b["label"][b["valid"]]) for b in stage.passes("root")]
+    (images, labels), net = (torch.cat(column) for column in zip(*rows, strict=True)), tiny.classifier().eval()
     with torch.no_grad():
         classes = net(images).argmax(1)
         kept = torch.stack([net((images * factor).clamp(0, 1)).argmax(1) == classes for factor in (3, 5, 7, 9, 11)])
     consistency, expected = kept.float().mean(0), torch.empty(len(images))
     for label in classes.unique():
-        own = consistency[classes == label]
+        own = consistency[labels == label]
         usual = own if len(own) > 1 and own.std() > 0 else consistency
-        expected[classes == label] = (own - usual.mean()) / (usual.std() if usual.std() > 0 else 1)
+        compared = (consistency - usual.mean()) / (usual.std() if usual.std() > 0 else 1)
+        expected[classes == label] = compared[classes == label]
     torch.testing.assert_close(stage.result().judge(images)["score"], expected)
     assert stage.numbers()["threshold"] == pytest.approx(float(expected.quantile(0.9)))
+
+
+def test_threshold_that_is_given_stays():
+    stage = ScaleUp(tiny.classifier(), threshold=0.5)
+    tiny.trainer().predict(stage, datamodule=tiny.data(), return_predictions=False)
+    assert stage.numbers()["threshold"] == 0.5
 
 
 def test_trigger_that_outlasts_scaling_is_found_and_one_whose_color_is_cut_off_is_not():

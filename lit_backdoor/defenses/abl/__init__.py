@@ -3,6 +3,6 @@
 Li et al., "Anti-Backdoor Learning: Training Clean Models on Poisoned Data", NeurIPS 2021.
 """
 
-from lit_backdoor.defenses.abl.training import ABLIsolation, ABLTraining, ABLUnlearning
+from lit_backdoor.defenses.abl.training import ABLAscent, ABLIsolation, ABLTraining, ABLUnlearning
 
-__all__ = ["ABLIsolation", "ABLTraining", "ABLUnlearning"]
+__all__ = ["ABLAscent", "ABLIsolation", "ABLTraining", "ABLUnlearning"]

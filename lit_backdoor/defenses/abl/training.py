@@ -1,4 +1,4 @@
-"""ABL's three trainings: before isolation, on the rows that were not isolated, and against those that were."""
+"""ABL's trainings: before isolation, on the rows that were not isolated, and, in two forms, against those that were."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from lit_backdoor.stages.from_scratch import FromScratch
 from lit_backdoor.stages.optim import Schedule, sgd_from_scratch
 from lit_backdoor.stages.repair import FineTune
 
-__all__ = ["ABLIsolation", "ABLTraining", "ABLUnlearning"]
+__all__ = ["ABLAscent", "ABLIsolation", "ABLTraining", "ABLUnlearning"]
 
 
 class ABLIsolation(FromScratch):
-    """Train anew by local gradient ascent: the loss of clean rows stays near gamma, of poisoned ones falls (Eq. 3).
+    """Train anew by local gradient ascent: the loss of clean rows stays near gamma, of poisoned ones falls.
 
     The rows with the lowest loss are then isolated by `LowestLoss`.
 
@@ -65,7 +65,7 @@ class ABLTraining(FineTune):
 
 
 class ABLUnlearning(ABLTraining):
-    r"""Unlearn the isolated rows by gradient ascent, while the others are learned on (Eq. 4).
+    r"""Unlearn the isolated rows by gradient ascent, while the others are learned on.
 
     .. math:: \mathbb E_{(x, y) \in D_c}[\mathrm{CE}(f(x), y)] - \mathbb E_{(x, y) \in D_b}[\mathrm{CE}(f(x), y)]
 
@@ -82,3 +82,16 @@ class ABLUnlearning(ABLTraining):
         learned = each[~isolated].sum() / rows * whole / (whole - part)
         unlearned = each[isolated].sum() / rows * whole / part
         return {"loss": learned - unlearned, "unlearned_loss": unlearned}
+
+
+class ABLAscent(FineTune):
+    """Maximize the cross-entropy of the isolated rows, ``data.suspicious``, and see no others, as the release does.
+
+    Arguments as in `FineTune`.
+    """
+
+    views: ClassVar[tuple[str, ...]] = ("suspicious",)
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """Compute the negative cross-entropy."""
+        return {"loss": -super().losses(batch)["loss"]}

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 from torch.optim import Adam, Optimizer
+from torch.optim.lr_scheduler import StepLR
 
 from lit_backdoor.errors import check_share
 from lit_backdoor.models import Classifier, Frozen
@@ -25,25 +26,24 @@ def adam_for_masks(parameters: Any) -> Optimizer:
 
 
 class AdversarialWeightMasking(Mitigation):
-    r"""Train a mask in [0, 1] on each weight of the convolutions against one change of all images (AWM, Eq. 4).
+    r"""Train a mask in [0, 1] on each weight of the convolutions against one change of all images (AWM).
 
     .. math:: \min_{m \in [0, 1]^d} \max_{\|\delta\|_1 \le \tau} \; \alpha\, \mathcal L(f_{m \odot \theta}(x), y)
         + (1 - \alpha)\, \mathcal L(f_{m \odot \theta}(x + \delta), y) + \gamma \|m\|_1
 
     Every ``round_epochs`` epochs the change is searched from 0 by gradient ascent over the root set, away from the
     labels that the masked net itself gives, and then scaled into its bound. The net is in eval mode throughout. As in
-    the release, changed images may leave [0, 1].
+    the release, changed images may leave [0, 1] in the search, and are clipped to it in the loss.
 
     Args:
         suspect: Path of a suspect bundle, or a classifier (a copy of it is masked).
-        alpha: Weight of the loss of clean images, in (0, 1). Paper: .9.
+        alpha: Weight of the loss of clean images, in (0, 1). Release: .9.
         sparsity: gamma >= 0. Release: 1e-8.
-        budget: tau as the mean absolute change of a pixel, in (0, 1]. Release: 1000 in normalized units on CIFAR-10,
-            which is .08.
+        budget: tau as the mean absolute change of a pixel, in (0, 1]. Release: a sum of 1000 on CIFAR-10: .326.
         search_lr: Learning rate of the search, > 0. Release: 10.
-        search_passes: Passes over the root set in each search, one step per evaluation batch. Release: 1, of more
-            batches.
+        search_passes: Passes over the root set in each search, one step per evaluation batch. Release: 5.
         round_epochs: Epochs from one search to the next, at least 1. Release: 5.
+        decay: What the learning rate is multiplied by from one round to the next, in (0, 1]. Release: .9.
         optimizer: Makes the optimizer of the masks; default Adam 1e-2.
 
     Raises:
@@ -57,10 +57,11 @@ class AdversarialWeightMasking(Mitigation):
         suspect: str | Classifier,
         alpha: float = 0.9,
         sparsity: float = 1e-8,
-        budget: float = 0.08,
+        budget: float = 1000 / 3072,
         search_lr: float = 10.0,
         search_passes: int = 10,
         round_epochs: int = 5,
+        decay: float = 1.0,
         optimizer: OptimizerCallable = adam_for_masks,
     ) -> None:
         super().__init__(suspect)
@@ -72,6 +73,7 @@ class AdversarialWeightMasking(Mitigation):
             )
         self.alpha = check_share("alpha", alpha)
         self.budget = check_share("budget", budget, closed=True)
+        self.decay = check_share("decay", decay, closed=True)
         self.sparsity, self.search_lr = sparsity, search_lr
         self.search_passes, self.round_epochs = search_passes, round_epochs
         self.optimizer = optimizer
@@ -92,8 +94,11 @@ class AdversarialWeightMasking(Mitigation):
         self.register_buffer("change", self.classifier.example())  # saved: a run resumed in mid-round does not search
 
     def configure_optimizers(self) -> Any:
-        """Make the optimizer of the masks."""
-        return self.optimizer(self.masks.parameters())
+        """Make the optimizer of the masks, whose learning rate decays with the rounds."""
+        optimizer = self.optimizer(self.masks.parameters())
+        if self.decay == 1:
+            return optimizer
+        return {"optimizer": optimizer, "lr_scheduler": StepLR(optimizer, self.round_epochs, self.decay)}
 
     def masked_weights(self) -> dict[str, Tensor]:
         """Give the masked weights, by name."""
@@ -123,10 +128,10 @@ class AdversarialWeightMasking(Mitigation):
         return change * (self.budget / change.abs().mean().clamp(min=self.budget))
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """Compute Eq. 4 with the change of this round."""
+        """Compute the loss with the change of this round."""
         images, labels = batch["image"], batch["label"]
         clean = F.cross_entropy(self.logits(images), labels)
-        changed = F.cross_entropy(self.logits(images + self.change), labels)
+        changed = F.cross_entropy(self.logits((images + self.change).clamp(0, 1)), labels)
         size = torch.stack([mask.abs().sum() for mask in self.masks]).sum()
         loss = self.alpha * clean + (1 - self.alpha) * changed + self.sparsity * size
         return {"loss": loss, "clean_loss": clean.detach(), "changed_loss": changed.detach()}

@@ -16,7 +16,7 @@ __all__ = ["CLP"]
 
 
 class CLP(Pruning):
-    r"""Prune channels whose Lipschitz bound is above their layer's mean by u standard deviations (Eq. 10); no data.
+    r"""Prune channels whose Lipschitz bound is above their layer's mean by u standard deviations (CLP); no data.
 
     A channel is one of a batch norm, together with the convolution whose output it normalizes. Norms that take anything
     else are left as they are: in nets that normalize before they convolve, the sum of two branches has no bound of its

@@ -27,13 +27,14 @@ class Februus(Mitigation):
     for as long as the accuracy on root images holds.
 
     Deviations: the net is a U-Net that minimizes the mean absolute error in holes, where the paper trains a GAN on many
-    images; the paper says the threshold by data set.
+    images; the release has one threshold.
 
     Args:
         suspect: Path of a suspect bundle, or a classifier; frozen.
         generator: The net that paints in; default `UNet`.
         largest: Largest side of a hole in training, as a share of the image's, in (0, 1).
         tolerance: Share of the root accuracy that removing may cost, in (0, 1).
+        threshold: Threshold on the heat, in (0, 1); None lets root images choose. Release: .7.
         optimizer: Makes the optimizer; default Adam 1e-3.
 
     Raises:
@@ -48,12 +49,14 @@ class Februus(Mitigation):
         generator: UNet | None = None,
         largest: float = 0.6,
         tolerance: float = 0.05,
+        threshold: float | None = None,
         optimizer: OptimizerCallable = adam_for_generators,
     ) -> None:
         super().__init__(suspect)
         self.generator = [generator or UNet()]  # in a list: it is part of the result
         self.largest = check_share("largest", largest)
         self.tolerance = check_share("tolerance", tolerance)
+        self.threshold = None if threshold is None else check_share("threshold", threshold)
         self.optimizer = optimizer
         self._stale = True  # whether the net changed since the threshold was chosen
 
@@ -89,7 +92,9 @@ class Februus(Mitigation):
 
     def result(self) -> Classifier:
         """Give the purified suspect; the threshold is chosen anew if the net changed."""
-        if self._stale:
+        if self.threshold is not None:
+            self.classifier.threshold.fill_(self.threshold)
+        elif self._stale:
             least = (1 - self.tolerance) * self.accuracy(torch.inf)
             chosen = torch.inf
             for threshold in THRESHOLDS:

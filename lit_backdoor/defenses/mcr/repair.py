@@ -26,7 +26,7 @@ PLACES = tuple(step / 10 for step in range(1, 10))  # .1 to .9
 
 
 class ModeConnectivityRepair(FineTune):
-    r"""Train the bend of a curve from the suspect to a fine-tuned copy, and give a net on the curve (MCR, Eq. 1).
+    r"""Train the bend of a curve from the suspect to a fine-tuned copy, and give a net on the curve (MCR).
 
     .. math:: \min_\theta \mathbb E_{t \sim U(0, 1)} \mathrm{CE}\bigl(f_{\phi_\theta(t)}(x),\ y\bigr)
 

@@ -22,7 +22,7 @@ __all__ = ["Orthogonalization"]
 
 
 class Orthogonalization(FineTune):
-    """Enlarge the distances between classes, the sizes of the smallest triggers from one to the other (MOTH, Alg. 1).
+    """Enlarge the distances between classes, the sizes of the smallest triggers from one to the other (MOTH).
 
     Every ``round_epochs`` epochs triggers are searched against the suspect as tuned so far; until the next search a
     share of the images that they are for is stamped, under true labels. The first rounds search one trigger each, from

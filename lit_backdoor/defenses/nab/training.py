@@ -20,7 +20,7 @@ __all__ = ["NonAdversarialTraining", "PseudoLabeling"]
 
 
 class PseudoLabeling(FromScratch):
-    """Train a net anew on clean root images only, so that it gives labels without the backdoor (NAB, Sec. 4.2).
+    """Train a net anew on clean root images only, so that it gives labels without the backdoor (NAB).
 
     Arguments as in `FromScratch`.
     """
@@ -29,7 +29,7 @@ class PseudoLabeling(FromScratch):
 
 
 class NonAdversarialTraining(FromScratch):
-    """Train anew on the questioned set, with a stamp and a new label on suspicious rows (NAB, Sec. 4).
+    """Train anew on the questioned set, with a stamp and a new label on suspicious rows (NAB).
 
     A row of ``data.suspicious`` whose label is not the one that the labeler gives it gets the stamp and the labeler's
     label. So the net learns that the stamp overrules the attacker's trigger. The result stamps every image before it

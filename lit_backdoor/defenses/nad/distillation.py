@@ -32,7 +32,8 @@ class NAD(FineTune):
     Args:
         suspect: Path of a suspect bundle, or a classifier (a copy of it is tuned): the student.
         teacher: Path of the bundle of the fine-tuned suspect, or a classifier.
-        betas: Weights of the layers, the last layer's last, each 0 or more. BackdoorBench: 500, 1000, 1000.
+        betas: Weights of the layers, the last layer's last, each 0 or more. BackdoorBench: 500, 1000, 1000;
+            release: 0, 0, 5000.
         optimizer: Makes the optimizer; default Adam 1e-4.
         schedule: What the learning rate does over the run.
         batch_norm: ``train`` uses and updates batch statistics, ``eval`` keeps the suspect's running ones.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, ClassVar, cast
 
 import torch
@@ -20,23 +21,24 @@ __all__ = ["ProactiveTraining"]
 
 
 class ProactiveTraining(FromScratch):
-    r"""Train anew on the questioned set and on stamped root images under shifted labels (PDB, Eq. 2).
+    r"""Train anew on the questioned set and on stamped root images under shifted labels (PDB).
 
     .. math:: \mathrm{CE}(f(x), y) \text{ on questioned rows}, \qquad
         \mathrm{CE}\bigl(f(s(x)), (y + 1) \bmod C\bigr) \text{ on root rows}
 
-    The stamp s is a white square. The result stamps every image and takes the shift back, so that a triggered image,
-    stamped, goes where the stamp sends it.
+    The stamp s is a square, by default of a value that no image has. The result stamps every image and takes the shift
+    back, so that a triggered image, stamped, goes where the stamp sends it.
 
     Args:
         suspect: Path of a suspect bundle, or a classifier; only its architecture is used.
         size: Side in pixels of the stamp in the top left corner. Release: 7.
+        value: Value of its pixels, in units in which white is 1. Release: 2.
         repeats: How often an epoch over the questioned set sees each root row, > 0. Release: 5.
         optimizer: Makes the optimizer; default SGD, Nesterov .9, learning rate .1, weight decay 5e-4.
         schedule: What the learning rate does over the run.
 
     Raises:
-        ValueError: If ``size`` or ``repeats`` is not positive.
+        ValueError: If ``size`` or ``repeats`` is not positive, or ``value`` not finite.
     """
 
     views: ClassVar[tuple[str, ...]] = ("train", "root")
@@ -45,20 +47,23 @@ class ProactiveTraining(FromScratch):
         self,
         suspect: str | Classifier,
         size: int = 7,
+        value: float = 2.0,
         repeats: float = 5.0,
         optimizer: OptimizerCallable = sgd_from_scratch,
         schedule: Schedule = "one_cycle",
     ) -> None:
         super().__init__(suspect, optimizer, schedule)
-        if size < 1 or not repeats > 0:
-            raise ValueError(f"Expected size of at least 1 and repeats above 0, got {size} and {repeats}.")
-        self.size, self.repeats = size, repeats
+        if size < 1 or not repeats > 0 or not math.isfinite(value):
+            raise ValueError(
+                f"Expected size of at least 1, repeats above 0 and a finite value, got {size}, {repeats} and {value}."
+            )
+        self.size, self.value, self.repeats = size, value, repeats
 
     def build(self) -> None:
         """Make a new net behind the stamp, its classes shifted back."""
         super().build()
         net: Classifier = self.classifier
-        stamped = Purified(CornerStamp(self.size, [1.0] * len(net.mean)), net)
+        stamped = Purified(CornerStamp(self.size, [self.value] * len(net.mean)), net)
         self.classifier: Permuted = Permuted(stamped, [*range(1, net.num_classes), 0])
 
     @property

@@ -22,7 +22,7 @@ __all__ = ["ProgressiveIsolation"]
 
 
 class ProgressiveIsolation(SuspiciousSelection):
-    """Isolate the questioned rows that excite the same channels as the rows that were learned first (PIPD, Alg. 1).
+    """Isolate the questioned rows that excite the same channels as the rows that were learned first (PIPD).
 
     Two presets come from a net trained by local gradient ascent: the rows that it fits best are taken for poisoned, the
     rows that it fits worst for clean. In each round, the channels of the suspect that the former excite most above the

@@ -17,7 +17,7 @@ __all__ = ["RNPOracle", "RNPRecovery"]
 
 
 class RNPRecovery(MaskPruning):
-    r"""Train masks under which the unlearned net classifies root images again, and prune the suspect by them (Eq. 3).
+    r"""Train masks under which the unlearned net classifies root images again, and prune the suspect by them.
 
     .. math:: \min_{m \in [0,1]^n} \mathcal L(m \odot \hat\theta)
 

@@ -23,7 +23,7 @@ def sgd(parameters: Any) -> Optimizer:
 
 
 class RNPUnlearning(FineTune):
-    """Maximize the cross-entropy of root images until the suspect no longer classifies them (RNP, Eq. 2).
+    """Maximize the cross-entropy of root images until the suspect no longer classifies them (RNP).
 
     The accuracy on the root set is measured before each epoch; once it is below ``floor``, no more epochs are trained.
 

@@ -23,8 +23,8 @@ class STRIP(CalibratedDetection):
 
     Args:
         suspect: Path of a suspect bundle, or a classifier.
-        count: Number of superimposed images, at least 1. Paper: 100.
-        weight: Weight of a superimposed image, > 0; pixels above 1 are cut off.
+        count: Number of superimposed images, at least 1. Release: 100.
+        weight: Weight of a superimposed image, > 0; pixels above 1 are cut off. Release: 1.
         false_alarms: Share of clean inputs that may be flagged, in (0, 1). Paper: .01.
         table: CSV file of inputs that ``predict`` writes; None puts ``inputs.csv`` under ``default_root_dir``.
 
