@@ -4,7 +4,7 @@ python tests/benchmarks/bench_tac.py [--classes 200] [--width 512] [--images 100
 
 Weights and latents are random, of a ResNet-18's shapes; the pass over the root set, which comes before, is not counted.
 The right sides are also computed by a loop that compares all images of every two classes, in turn with ours, unless
-``--alone`` is given; the two are equal to the bit.
+``--only-ours`` is given; the two are equal to the bit.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=10_000)
     parser.add_argument("--quantile", type=float, default=1.0)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--alone", action="store_true", help="leave the loop over all images out")
+    parser.add_argument("--only-ours", action="store_true", help="leave the loop over all images out")
     given = parser.parse_args()
     generator = torch.Generator().manual_seed(0)
     weight = 0.05 * torch.randn(given.classes, given.width, generator=generator)
@@ -60,7 +60,7 @@ def main() -> None:
     gains, program, one, hand = ([] for _ in range(4))
     for _ in range(given.rounds):
         required = timed(gains, lambda: required_gains(weight, None, latents, quantile=given.quantile))
-        if not given.alone:
+        if not given.only_ours:
             compared = timed(hand, lambda: by_hand(weight, latents, given.quantile))
             assert torch.equal(required, compared), "the right sides differ"
         found = timed(program, lambda right=required: minimal_perturbations(weight, right))
