@@ -31,16 +31,6 @@ from lit_backdoor.stages.testing import TESTED
 
 __all__ = ["BackdoorCLI"]
 
-# The usage that is printed with an error: a list of all options would push the error off the screen.
-_USAGE = {
-    verb: {
-        "usage": f"lit-backdoor {verb} [--config FILE] [--trainer.… --model.… --data.…]",
-        "epilog": "Stages for --model: lit-backdoor list stages, lit-backdoor list defenses. Arguments of one: "
-        f"lit-backdoor {verb} --model.help CLASS_PATH",
-    }
-    for verb in ("fit", "validate", "test", "predict")
-}
-
 
 def take_attack(config: Any) -> None:
     """Let the data be triggered by the attack that the suspect's bundle carries, where none or the same is given.
@@ -97,7 +87,7 @@ class BackdoorCLI(LightningCLI):
     """
 
     def __init__(self, args: list[str], run: bool = True) -> None:
-        self._run = run
+        self._run, self._verb = run, args[0]
         _check_configs(args)
         super().__init__(
             Stage,
@@ -108,9 +98,14 @@ class BackdoorCLI(LightningCLI):
             seed_everything_default=0,
             save_config_kwargs={"overwrite": True},
             parser_class=_Parser,
-            parser_kwargs={"prog": "lit-backdoor", "exit_on_error": run, "allow_abbrev": False, **_USAGE},
+            parser_kwargs={"prog": "lit-backdoor", "exit_on_error": run, "allow_abbrev": False}
+            | {self._verb: _usage(self._verb)},
             args=args,
         )
+
+    def subcommands(self) -> dict[str, set[str]]:
+        """Give the one that is run: a parser of another takes as long to make, and a chain makes one per stage."""
+        return {self._verb: LightningCLI.subcommands()[self._verb]}
 
     def _parse_ckpt_path(self) -> None:
         """Check the checkpoint, and take no settings from it: they could name any class and have it built."""
@@ -170,6 +165,15 @@ class BackdoorCLI(LightningCLI):
         added = [StopAtBatch(), Requeue(), BundleWriter(config["out"], config["key"])]
         trainer.callbacks.extend(added)  # type: ignore[attr-defined]
         return trainer
+
+
+def _usage(verb: str) -> dict[str, str]:
+    """Give the usage that is printed with an error: a list of all options would push the error off the screen."""
+    return {
+        "usage": f"lit-backdoor {verb} [--config FILE] [--trainer.… --model.… --data.…]",
+        "epilog": "Stages for --model: lit-backdoor list stages, lit-backdoor list defenses. Arguments of one: "
+        f"lit-backdoor {verb} --model.help CLASS_PATH",
+    }
 
 
 def _check_configs(arguments: Sequence[str]) -> None:

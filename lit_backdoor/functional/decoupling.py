@@ -227,12 +227,12 @@ def adaptive_loss(
     return normal + benign + trigger
 
 
-def replace_share(images: Tensor, generated: Tensor, share: float) -> Tensor:
+def replace_share(images: Tensor, generator: Callable[[Tensor], Tensor], share: float) -> Tensor:
     """Replace random rows of a batch by their generated images: the share, rounded down, and one more, as the release.
 
     Args:
         images: x in [0, 1], ``[B, C, H, W]``.
-        generated: G(x), of the same shape.
+        generator: G, which changes one image independently of others; only the rows to replace go through it.
         share: In (0, 1].
 
     Returns:
@@ -240,7 +240,7 @@ def replace_share(images: Tensor, generated: Tensor, share: float) -> Tensor:
     """
     count = min(len(images), int(share * len(images) + 1))
     rows = torch.randperm(len(images))[:count].to(images.device)
-    return images.index_copy(0, rows, generated.to(images.dtype)[rows])
+    return images.index_copy(0, rows, generator(images[rows]).to(images.dtype))
 
 
 def pieces(images: Tensor, generated: Tensor, grid: int = 4, strongest: float = 2.0) -> Tensor:

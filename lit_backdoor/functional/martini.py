@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 
 import torch.nn.functional as F
-from kornia.metrics import ssim
 from torch import Tensor
 
 from lit_backdoor.functional.precision import full, no_autocast
@@ -85,6 +84,8 @@ def ssim_loss(images: Tensor, generated: Tensor, window: int = 5) -> Tensor:
         generated: In [0, 1], of the same shape.
         window: Side of the Gaussian window, odd. Ours is 5, for small images.
     """
+    from kornia.metrics import ssim  # slow to import
+
     return 1 - ssim(full(images), full(generated), window).mean()
 
 

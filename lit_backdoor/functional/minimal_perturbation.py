@@ -25,6 +25,7 @@ from torch import Tensor
 __all__ = ["minimal_perturbations", "perturbation_by_nnls", "required_gains"]
 
 _CHECK_EVERY = 50
+_AT_ONCE = 64  # classes whose numbers stay in a core's cache
 
 
 def required_gains(
@@ -56,15 +57,40 @@ def required_gains(
     logits = weight.double() @ latents.double().T + (0.0 if bias is None else bias.double()[:, None])
     count = logits.shape[1]
     rank = min(count, max(1, math.ceil(quantile * count - 1e-9)))
-    required = logits.new_zeros(len(weight), len(weight))
-    for k in range(len(weight)):  # one class at a time: all pairs for all images would be large
-        gaps = logits[k:] - logits[k]
-        if rank == count:
-            low, high = gaps.aminmax(dim=1)
-        else:
-            low, high = gaps.kthvalue(count + 1 - rank, 1).values, gaps.kthvalue(rank, 1).values
-        required[k, k:], required[k:, k] = high, -low
-    return (required + margin).fill_diagonal_(0)
+    return (_ranked_gaps(logits, count + 1 - rank) + margin).fill_diagonal_(0)
+
+
+def _ranked_gaps(logits: Tensor, place: int) -> Tensor:
+    r"""Give the largest gap, or the one at a place further down, between any two classes' logits over all images.
+
+    A gap z_ij - z_ik that is among the largest has a large z_ij or a small z_ik, so a few images are compared of each
+    class: those with its largest and its smallest logits. No gap of another image exceeds the difference of the last
+    of these two; where that is not enough, all images are compared (Fagin et al. 2003, the threshold algorithm). How
+    many are few enough is a guess: of two independent logits the product of their shares is the share of the gap.
+
+    Args:
+        logits: ``[C, n]``.
+        place: 1 for the largest, 2 for the second largest, up to n.
+
+    Returns:
+        ``[C, C]``, at k, j the gap of z_ij over z_ik; the diagonal says nothing.
+    """
+    few = math.ceil(math.sqrt(place * logits.shape[1]))
+    high, top = logits.topk(few, dim=1)
+    low, bottom = logits.topk(few, dim=1, largest=False)
+    by_image = logits.T.contiguous()  # to take images is quick by rows
+    in_top = torch.zeros_like(logits, dtype=torch.bool).scatter_(1, top, True).T.contiguous()
+    found = logits.new_empty(len(logits), len(logits))
+    for k, own in enumerate(logits):  # one class at a time: all pairs for all images would be large
+        of_top = high - own.take(top)
+        of_bottom = by_image[bottom[k]] - low[k][:, None]
+        of_bottom.masked_fill_(in_top[bottom[k]], -torch.inf)  # an image is compared once
+        found[k] = torch.cat((of_top, of_bottom.T), 1).topk(place, 1).values[:, -1]
+        unsure = found[k] < high[:, -1] - low[k, -1]
+        unsure[k] = False
+        others = unsure.nonzero().flatten()
+        found[k, others] = (logits[others] - own).topk(place, 1).values[:, -1]
+    return found
 
 
 def minimal_perturbations(
@@ -80,7 +106,8 @@ def minimal_perturbations(
         s_k = A_k^\top \lambda = \sum_j \lambda_j (w_k - w_j)
 
     by projected gradient steps with Nesterov's momentum, restarted for each class where it points uphill (O'Donoghue
-    and Candes 2015). No A_k is ever stored: the products are of ``[C, C]`` matrices.
+    and Candes 2015). No A_k is ever stored, and some classes are solved at a time, so memory is that of a few
+    ``[C, C]`` matrices.
 
     Args:
         weight: Rows w of the final linear layer, ``[C, d]``.
@@ -103,37 +130,63 @@ def minimal_perturbations(
     if slack is None:
         _refuse_twins(weight)
     gram = weight @ weight.T
-    own = gram.diagonal()[:, None]
-    # a row sum of |A A^T| is at least its largest eigenvalue, and close to it where rows lean the same way
-    sharpest = torch.stack([(g[k] - g[:, None] - g + gram).abs().sum(1).amax() for k, g in enumerate(gram)])
-    step = 1 / sharpest.clamp(min=torch.finfo(gram.dtype).tiny)[:, None]
-    limit = tolerance * required.clamp(min=0).amax(1, keepdim=True).clamp(min=1e-30)
-
-    dual = torch.zeros_like(required)
-    ahead, pace = dual, torch.ones_like(own)
-    unsolved = torch.ones(len(weight), dtype=torch.bool, device=weight.device)
-    for number in range(iterations):
-        new = (ahead - step * _missing(gram, ahead, required)).clamp(0, slack)
-        uphill = ((ahead - new) * (new - dual)).sum(1, keepdim=True) > 0
-        new_pace = torch.where(uphill, 1.0, (1 + (1 + 4 * pace.square()).sqrt()) / 2)
-        ahead = new + torch.where(uphill, 0.0, (pace - 1) / new_pace) * (new - dual)
-        dual, pace = new, new_pace
-        if number % _CHECK_EVERY == 0:
-            moved = dual - (dual - step * _missing(gram, dual, required)).clamp(0, slack)
-            unsolved = ((moved / step).abs() > limit).any(1)
-            if not unsolved.any():
-                break
+    sharpest = _sharpest(weight)
+    dual, unsolved = torch.zeros_like(required), []
+    for classes in torch.arange(len(weight), device=weight.device).split(_AT_ONCE):
+        dual[classes], left = _minimize(gram, required, classes, 1 / sharpest[classes], slack, tolerance, iterations)
+        unsolved += left.tolist()
     found = dual.sum(1, keepdim=True) * weight - dual @ weight
     if slack is None:
-        for k in unsolved.nonzero().flatten().tolist():
+        for k in unsolved:
             found[k] = perturbation_by_nnls(weight, required, k).to(found)
     return found
 
 
-def _missing(gram: Tensor, dual: Tensor, required: Tensor) -> Tensor:
-    """Give A_k s_k - m_k, the dual's gradient, where s_k belongs to the k-th row of the dual variables."""
-    reached = dual.sum(1, keepdim=True) * gram - dual @ gram  # w_j^T s_k
-    return (reached.diagonal()[:, None] - reached - required).fill_diagonal_(0)
+def _sharpest(weight: Tensor) -> Tensor:
+    r"""Bound the largest eigenvalue of each A_k^T A_k, ``[C]``, from above; for random weights by less than a percent.
+
+    With :math:`u_j = w_j - \bar w`, the sum over j of the squares of w_k - w_j is that of the squares of u_j, which is
+    the same for every class, plus C times the square of u_k: the largest eigenvalue is at most the sum of theirs.
+    """
+    apart = weight - weight.mean(0)
+    shared: Tensor = torch.linalg.eigvalsh(apart @ apart.T)[-1]
+    bound = shared + len(weight) * apart.square().sum(1)
+    return bound.clamp(min=torch.finfo(weight.dtype).tiny)
+
+
+def _minimize(
+    gram: Tensor,
+    required: Tensor,
+    classes: Tensor,
+    step: Tensor,
+    slack: float | None,
+    tolerance: float,
+    iterations: int,
+) -> tuple[Tensor, Tensor]:
+    """Solve the dual of some classes, ``[K, C]``; also gives those of them that are still unsolved."""
+    own, required, step = gram[classes], required[classes], step[:, None]
+    limit = tolerance * required.clamp(min=0).amax(1, keepdim=True).clamp(min=1e-30)
+
+    def missing(dual: Tensor) -> Tensor:
+        """Give m_k - A_k s_k, where s_k is that of class k's dual variables: minus the gradient of the dual."""
+        found = torch.addmm(required, dual, gram, alpha=-1).addcmul_(dual.sum(1, keepdim=True), own)  # m_kj + w_j^T s_k
+        return found.sub_(found.gather(1, classes[:, None]))
+
+    dual = ahead = torch.zeros_like(required)
+    pace = torch.ones_like(step)
+    for number in range(iterations):
+        new = torch.addcmul(ahead, step, missing(ahead)).clamp_(0, slack)
+        moved = new - dual
+        uphill = ((ahead - new) * moved).sum(1, keepdim=True) > 0
+        new_pace = torch.where(uphill, 1.0, (1 + (1 + 4 * pace.square()).sqrt()) / 2)
+        ahead = torch.addcmul(new, torch.where(uphill, 0.0, (pace - 1) / new_pace), moved)
+        dual, pace = new, new_pace
+        if number % _CHECK_EVERY == 0:
+            further = torch.addcmul(dual, step, missing(dual)).clamp_(0, slack)
+            unsolved = ((further - dual).abs() > limit * step).any(1)
+            if not unsolved.any():
+                break
+    return dual, classes[unsolved]
 
 
 def perturbation_by_nnls(weight: Tensor, required: Tensor, target: int) -> Tensor:

@@ -6,6 +6,7 @@ import pytest
 from cli_parts import ROOT, refused
 
 from lit_backdoor.cli import main
+from lit_backdoor.lightning_cli import _Parser
 
 
 def in_a_process(*arguments, code=""):
@@ -29,6 +30,23 @@ def test_help_imports_no_torch(arguments):
     heavy = "print([m for m in ('torch', 'lightning', 'numpy', 'yaml') if m in sys.modules], r)"
     done = in_a_process(*arguments, code=heavy)
     assert done.stdout.strip().splitlines()[-1] == "[] 0", done.stderr
+
+
+def test_help_of_a_stage_imports_nothing_that_few_methods_need():
+    done = in_a_process("fit", "--help", code="print('kornia' in sys.modules, r)")
+    assert done.stdout.strip().splitlines()[-1] == "False 0", done.stderr
+
+
+def test_a_command_makes_no_parser_of_another(monkeypatch):
+    made, make = [], _Parser.add_lightning_class_args
+
+    def watched(self, kind, name, **options):
+        made.append(name)
+        return make(self, kind, name, **options)
+
+    monkeypatch.setattr(_Parser, "add_lightning_class_args", watched)
+    assert main(["validate", "--help"]) == 0
+    assert made == ["trainer", "model", "data"]
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from lit_backdoor.functional.decoupling import (
     tau_to_pixels,
     unlearning_loss,
 )
+from lit_backdoor.models import UNet, WarpField
 
 
 @pytest.fixture
@@ -165,10 +166,28 @@ def test_hinge_counts_only_what_is_beyond_the_bound(case, tau):
 
 @pytest.mark.parametrize(("share", "count"), [(0.1, 1), (0.5, 4), (1.0, 6)])
 def test_replaced_rows_are_a_random_share_of_the_batch(case, share, count):
-    found = replace_share(case["images"], case["generated"].double(), share)
-    replaced = (found == case["generated"]).flatten(1).all(1)
-    assert int(replaced.sum()) == count
+    seen = []
+
+    def generator(images):
+        seen.append(images)
+        return (1 - images).double()
+
+    found = replace_share(case["images"], generator, share)
+    replaced = (found == 1 - case["images"]).flatten(1).all(1)
+    assert int(replaced.sum()) == count == len(seen[0])
     torch.testing.assert_close(found[~replaced], case["images"][~replaced], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("net", [lambda: UNet(base=8, downs=2, start="random"), WarpField])
+def test_rows_generated_among_themselves_equal_those_of_the_whole_batch(net):
+    torch.manual_seed(0)
+    generator, images = net(), torch.rand(20, 3, 16, 16)
+    with torch.no_grad():
+        whole = generator(images)
+        mixed = replace_share(images, generator, 0.3)
+    replaced = (mixed != images).flatten(1).any(1)
+    assert int(replaced.sum()) == 7
+    torch.testing.assert_close(mixed[replaced], whole[replaced], rtol=0, atol=1e-6)
 
 
 def test_pieces_are_squares_of_the_trigger_at_one_strength_per_image():

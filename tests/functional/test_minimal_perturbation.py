@@ -44,7 +44,9 @@ def test_reduced_program_equals_the_unreduced_one(margin):
         np.testing.assert_allclose(found[target].numpy(), reference.x, atol=1e-5)
 
 
-@pytest.mark.parametrize(("classes", "width", "count"), [(3, 2, 4), (10, 32, 100), (43, 64, 60), (30, 24, 50)])
+@pytest.mark.parametrize(
+    ("classes", "width", "count"), [(3, 2, 4), (10, 32, 100), (43, 64, 60), (30, 24, 50), (70, 96, 40)]
+)
 def test_solver_agrees_with_nnls(classes, width, count):
     weight, bias, latents = layer(classes, width, count, seed=classes)
     required = required_gains(weight, bias, latents)
@@ -86,6 +88,20 @@ def test_quantile_is_that_of_numpy(quantile):
     gaps = logits[:, None, :] - logits[:, :, None]  # [n, k, j]
     expected = np.quantile(gaps, quantile, axis=0, method="inverted_cdf")
     np.testing.assert_allclose(required_gains(weight, bias, latents, quantile=quantile).numpy(), expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("quantile", [0.7, 0.98, 1.0])
+@pytest.mark.parametrize("kind", ["random", "ties", "by class"])
+def test_few_images_of_each_class_give_the_gains_of_all(kind, quantile):
+    weight, bias, latents = layer(12, 16, 400)
+    if kind == "ties":
+        latents = latents[torch.arange(400) % 5]
+    if kind == "by class":  # logits of two classes hang together, which the guess does not expect
+        latents = (latents + 4 * weight[torch.arange(400) % 12]).relu()
+    logits = weight.double() @ latents.double().T + bias.double()[:, None]
+    gaps = (logits - logits[:, None]).sort(dim=2).values
+    expected = gaps[:, :, int(np.ceil(quantile * 400 - 1e-9)) - 1].fill_diagonal_(0)
+    assert torch.equal(required_gains(weight, bias, latents, quantile=quantile), expected)
 
 
 def test_slack_bounds_the_dual_and_bends_an_infeasible_program():

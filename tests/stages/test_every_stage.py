@@ -1,12 +1,14 @@
 """What holds for every stage of the package; a new one is found by being there."""
 
 import pickle
+from contextlib import nullcontext
 
 import pytest
 import tiny
 import torch
 from device_watch import watched
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.plugins import MixedPrecision
 from torch import nn
 from walk_parts import DEFENSES, FIT, PREDICT, STAGES, data, epochs, made, trained, trial_data
 
@@ -18,6 +20,13 @@ from lit_backdoor.stages import Evaluation
 from lit_backdoor.stages.testing import TESTED
 
 SHORT = {"limit_train_batches": 2}
+SEARCH = {
+    "ANP",
+    "NeuralCleanse",
+    "SAMFineTune",
+    "SharedAdversarialUnlearning",
+    "StampPGBD",
+}  # take gradients themselves
 every_stage = pytest.mark.parametrize("name", FIT)
 
 
@@ -243,6 +252,26 @@ def test_bf16_mixed_trains_and_keeps_float_weights(name, victim, selection, tmp_
     for weight in trained(stage):
         assert weight.dtype == torch.float32
         assert weight.isfinite().all()
+
+
+class Scaled(MixedPrecision):
+    """Loss scaling as 16-mixed has it, without half precision: a power of two changes no bit of a float32 number."""
+
+    def __init__(self):
+        super().__init__("16-mixed", "cpu", torch.amp.GradScaler("cpu", init_scale=2.0**10))
+
+    def autocast_context_manager(self):
+        return nullcontext()
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in SEARCH else pytest.param(name, marks=pytest.mark.slow) for name in FIT]
+)
+def test_loss_scaling_changes_no_weight(name, victim, selection, run, tmp_path):
+    """What a search takes by itself, such as the slope of a trigger, must not be scaled, or unscaled, with the loss."""
+    stage = made(name, victim, tmp_path)
+    tiny.fit(stage, data(name, selection), max_epochs=epochs(stage), plugins=[Scaled()], **SHORT)
+    assert_equal(run(name).stage, stage)
 
 
 @pytest.mark.parametrize("name", DEFENSES)

@@ -48,8 +48,8 @@ class BTIDBFPartialPurification(BTIDBFPurification):
         images = batch["image"]
         features = self.features_of(self.subject, batch)
         with torch.no_grad():
-            generated = self.triggered(images)
-        return self.restoration(batch, replace_share(images, generated, self.share_generated), features)
+            mixed = replace_share(images, self.triggered, self.share_generated)
+        return self.restoration(batch, mixed, features)
 
     def restoration(self, batch: Batch, inputs: Tensor, features: Tensor) -> Tensor:
         """Compute Eq. 5 with noise on the inputs."""
