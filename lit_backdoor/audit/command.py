@@ -29,7 +29,7 @@ def audit_command(given: argparse.Namespace) -> int:
         if given.threads < 1:
             raise ValueError(f"Expected --threads of at least 1, got {given.threads}.")
         torch.set_num_threads(given.threads)
-    out = given.out or Path("runs") / f"audit-{clean_name(Path(given.model).stem)}"
+    out = given.out or Path("runs") / f"audit-{clean_name(Path(given.model).absolute().stem)}"
     audit = run_audit(
         given.model,
         given.data,
@@ -43,11 +43,13 @@ def audit_command(given: argparse.Namespace) -> int:
         std=given.std,
         split=given.split,
         part=given.part,
+        trust=given.trust,
         say=print_line,
     )
     if audit["verdict"] is None:
         reasons = " ".join(f"{each['name']}: {each['reason']}" for each in audit["detectors"])
-        raise ValueError(f"No detector could say anything, so there is no verdict. {reasons}")
+        longer = " Give a larger --budget." if any(each["status"] == "left out" for each in audit["detectors"]) else ""
+        raise ValueError(f"No detector could say anything, so there is no verdict.{longer} {reasons}")
     likely = "" if audit["probability"] is None else f", probability {percent(audit['probability'], 0)}"
     flagged = ", ".join(f"'{target['name']}' ({', '.join(target['detectors'])})" for target in audit["targets"])
     print_line(f"verdict  {audit['verdict']}{likely}; flagged: {flagged or 'no class'}; {duration(audit['seconds'])}")
