@@ -22,8 +22,17 @@ def audit_command(given: argparse.Namespace) -> int:
     """Audit the model that the command names; gives the exit code: 0, or 1 for a verdict that fails.
 
     Raises:
-        ValueError: If no detector could say anything, and as `run_audit` does.
+        ValueError: If no detector could say anything, something else ended the program, and as `run_audit` does.
     """
+    try:
+        return _audit(given)
+    except SystemExit as stop:  # such as a module of the user's, whose exit code must not be taken for a verdict
+        if isinstance(stop.__context__, KeyboardInterrupt):
+            raise
+        raise ValueError(f"Something ended the audit by exit code {stop.code}, so there is no verdict.") from stop
+
+
+def _audit(given: argparse.Namespace) -> int:
     quiet()
     if given.threads is not None:
         if given.threads < 1:

@@ -87,7 +87,7 @@ def run_audit(
     check_seed(seed)
     for name in detectors or ():
         one_of("detector", name, [detector.name for detector in DETECTORS])
-    check_claim(folder)
+    _check_folder(folder)
     check_apart(folder, data)
     count, outputs = read_outputs(classes)
     trust = (*trust, *(() if arch is None or ":" in arch else (arch.rpartition(".")[0],)))
@@ -146,6 +146,16 @@ def run_audit(
     write_page(folder / "audit.html", audit, findings, images, pixels, classifier)
     write_whole(folder / "audit.json", json.dumps(audit, indent=1, allow_nan=False) + "\n")  # the last of all
     return audit
+
+
+def _check_folder(folder: Path) -> None:
+    """Check that an audit may be written to a folder: a new one, or that of an earlier audit, not of a chain."""
+    check_claim(folder)
+    if (folder / ".runs").is_dir():
+        raise ValueError(
+            f"Expected --out to be a new or empty folder, or one of an earlier audit, got that of a chain, {folder}. "
+            "Give another --out."
+        )
 
 
 def _load(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -223,7 +223,7 @@ def _by_function(
     count = classes or (len(matrices[-1]) if matrices else 0)
     if count < 1:
         raise ValueError(f"Expected classes for '{name}', whose weights end in no linear layer. Set classes.")
-    factory = load_factory(name)
+    factory = _load_factory(name)
     first = next((value for value in state.values() if value.ndim == 4), None)
     channels, side = 3 if first is None else int(first.shape[1]), size or 32
     takes = inspect.signature(factory).parameters
@@ -235,6 +235,19 @@ def _by_function(
     split = given["split"] or choose_split(net, (channels, side, side))
     say(None, f"{count} classes", f"{side} px", f"mean {mean}", f"std {std}", f"split {split}")
     return ForeignClassifier(name, args, split, count, side, mean, std)
+
+
+def _load_factory(name: str) -> Callable[..., Any]:
+    """Import the user's function; what their module raises, or that it ends the program, is an error of one line."""
+    try:
+        return load_factory(name)
+    except ValueError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise ValueError(
+            f"The module of '{name}' cannot be imported ({type(error).__name__}: {one_line(str(error))}). Name one "
+            "that does nothing but define the net."
+        ) from error
 
 
 def _pair(

@@ -75,6 +75,10 @@ def purify(
     work = out.with_name(f"{out.name}.purify")
     check_claim(work)
     check_apart(work, data)
+    if model.resolve().is_relative_to(work.resolve()):
+        raise ValueError(
+            f"Expected a model outside '{work}', where files are replaced, got '{model}'. Move it elsewhere."
+        )
     if defense != AUTO:
         check_defense(defense, target)
     elif target is not None:

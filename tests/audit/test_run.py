@@ -302,3 +302,23 @@ def test_names_that_a_terminal_cannot_show_are_escaped(mine, tmp_path, monkeypat
     model, _, options = mine
     assert main(words((model, str(images), {**options, "classes": outputs}), tmp_path / "out")) == 1
     assert b"flags 'caf\\udce9'" in terminal.buffer.getvalue()
+
+
+@pytest.mark.parametrize("code", [0, 1])
+def test_exit_of_the_users_module_is_no_verdict(mine, tmp_path, monkeypatch, capsys, code):
+    monkeypatch.chdir(tmp_path)
+    name = f"exits_with_{code}"
+    (tmp_path / f"{name}.py").write_text(f"import sys\nsys.exit({code})")
+    assert main(words(mine, tmp_path / "out", arch=f"{name}.Net")) == 2
+    assert f"cannot be imported (SystemExit: {code})" in capsys.readouterr().err
+    monkeypatch.setattr(bench.Bench, "speed", lambda self: sys.exit(code))
+    assert main(words(mine, tmp_path / "out")) == 2
+    assert f"Something ended the audit by exit code {code}, so there is no verdict" in capsys.readouterr().err
+
+
+def test_folder_of_a_chain_is_not_mixed_with(audited, mine, capsys):
+    chain = audited[0] / "detectors" / "tac"
+    held = sorted(path.name for path in chain.iterdir())
+    assert main(words(mine, chain)) == 2
+    assert "got that of a chain" in capsys.readouterr().err
+    assert sorted(path.name for path in chain.iterdir()) == held

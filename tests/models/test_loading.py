@@ -232,3 +232,12 @@ def test_bundle_takes_no_options_that_it_holds(tmp_path):
         load_classifier(tmp_path / "b", size=64, mean=[0.5] * 3)
     with pytest.raises(ValueError, match="Expected 6 classes, but the weights in .* are for 5"):
         load_classifier(tmp_path / "b", classes=6)
+
+
+@pytest.mark.parametrize("text", ["import sys; sys.exit()", "def broken(:", "nothing"])
+def test_module_that_cannot_be_imported_is_an_error_of_one_line(tmp_path, monkeypatch, text):
+    monkeypatch.syspath_prepend(tmp_path)
+    name = f"module_{abs(hash(text))}"
+    (tmp_path / f"{name}.py").write_text(text)
+    with pytest.raises(ValueError, match=f"The module of '{name}.Net' cannot be imported"):
+        quietly(saved(tmp_path / "w.pt", Own(3)), f"{name}.Net")

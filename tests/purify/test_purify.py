@@ -254,3 +254,13 @@ def test_place_that_was_taken_meanwhile_is_left_and_the_result_is_named(model, f
         purify(model, folder, out, defense="fine_tune", settings=["stages.control.steps=1"], **READ)
     assert out.read_bytes() == b""
     assert (tmp_path / "new.pth.purify" / "returned" / "new.pth").is_file()
+
+
+def test_model_in_the_working_folder_is_not_replaced(model, folder, tmp_path, capsys):
+    work = tmp_path / "new.pth.purify"
+    (work / "returned").mkdir(parents=True)
+    (work / ".lit-backdoor").touch()
+    held = model.rename(work / "returned" / "new.pth")
+    assert main(command(held, folder, tmp_path / "new.pth", *SHORT)) == 2
+    assert "Expected a model outside" in capsys.readouterr().err
+    assert held.is_file()
