@@ -124,7 +124,9 @@ def _check_free(out: Path, more: str = " Name another.") -> None:
 
 def _check_form(model: Path, out: Path) -> None:
     """Check that the name of a file to write does not say another format than that of the suspect's, which it gets."""
-    if model.is_file() and out.suffix and is_safetensors(model) != (out.suffix == ".safetensors"):
+    if not model.is_file() or out.suffix in ("", model.suffix):
+        return
+    if is_safetensors(model) != (out.suffix == ".safetensors"):
         raise ValueError(
             f"Expected --out to end in '{model.suffix}', as '{model}' does, since the cleaned model comes back in that "
             f"format, got '{out}'."
