@@ -182,13 +182,18 @@ def _by_library(
 def _bare(state: Mapping[str, Tensor], arch: str | None) -> dict[str, Tensor]:
     """Name weights as the bare net does: without the prefix of what wraps it, and without those of a loss."""
     if arch is not None:
-        with warnings.catch_warnings():  # said when the weights are loaded
-            warnings.simplefilter("ignore", UserWarning)
-            return match_keys(state, make_net(arch).state_dict())
+        return _matched(state, make_net(arch))
     options = [""] + [p for p in prefixes(state, 3) if sum(key.startswith(p) for key in state) > len(state) / 2]
     named = [{key.removeprefix(p): value for key, value in state.items() if key.startswith(p)} for p in options]
     stemmed = (each for each in named if "conv1.weight" in each)  # maybe a ResNet for small images, see `_small`
     return next((each for each in named if find_architectures(each)), None) or next(stemmed, named[0])
+
+
+def _matched(state: Mapping[str, Tensor], net: nn.Module) -> dict[str, Tensor]:
+    """Name weights as a net does; what is left out is said when they are loaded."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        return match_keys(state, net.state_dict())
 
 
 def _small(state: Mapping[str, Tensor], arch: str | None, size: int | None, **given: Any) -> Classifier | None:
@@ -218,20 +223,26 @@ def _small(state: Mapping[str, Tensor], arch: str | None, size: int | None, **gi
 def _by_function(
     name: str, state: Mapping[str, Tensor], classes: int | None, size: int | None, **given: Any
 ) -> Classifier:
-    """Build a net by the user's own function; the last matrix of the weights tells the number of classes."""
-    matrices = [value for value in state.values() if value.ndim == 2]
+    """Build a net by the user's own function; its last matrix tells the number of classes, its first filters channels.
+
+    Files may hold weights in another order than the net, by their names for example, so a first net says the order.
+    """
+    factory = _load_factory(name)
+    takes = inspect.signature(factory).parameters
+    net = factory(**{key: classes or 2 for key in _CLASSES if key in takes})
+    if not isinstance(net, nn.Module):
+        raise ValueError(f"Expected '{name}' to make a torch.nn.Module, got {type(net).__name__}.")
+    own = _matched(state, net)
+    weights = [own[key] for key in net.state_dict() if key in own]
+    matrices = [value for value in weights if value.ndim == 2]
     count = classes or (len(matrices[-1]) if matrices else 0)
     if count < 1:
-        raise ValueError(f"Expected classes for '{name}', whose weights end in no linear layer. Set classes.")
-    factory = _load_factory(name)
-    first = next((value for value in state.values() if value.ndim == 4), None)
+        raise ValueError(f"Expected --classes for '{name}', whose weights end in no linear layer.")
+    first = next((value for value in weights if value.ndim == 4), None)
     channels, side = 3 if first is None else int(first.shape[1]), size or 32
-    takes = inspect.signature(factory).parameters
     args = {key: count for key in _CLASSES if key in takes} | {key: channels for key in _CHANNELS if key in takes}
     mean, std = _pair(channels, ((0.5,) * 3, (0.5,) * 3), given["mean"], given["std"])
     net = factory(**args)
-    if not isinstance(net, nn.Module):
-        raise ValueError(f"Expected '{name}' to make a torch.nn.Module, got {type(net).__name__}.")
     split = given["split"] or choose_split(net, (channels, side, side))
     say(None, f"{count} classes", f"{side} px", f"mean {mean}", f"std {std}", f"split {split}")
     return ForeignClassifier(name, args, split, count, side, mean, std)

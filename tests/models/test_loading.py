@@ -241,3 +241,23 @@ def test_module_that_cannot_be_imported_is_an_error_of_one_line(tmp_path, monkey
     (tmp_path / f"{name}.py").write_text(text)
     with pytest.raises(ValueError, match=f"The module of '{name}.Net' cannot be imported"):
         quietly(saved(tmp_path / "w.pt", Own(3)), f"{name}.Net")
+
+
+class Unsorted(torch.nn.Module):
+    """Its names are not in the order of its layers."""
+
+    def __init__(self, num_classes):
+        super().__init__()
+        self.stem = torch.nn.Conv2d(1, 8, 3)
+        self.body = torch.nn.Conv2d(8, 6, 3)
+        self.hidden = torch.nn.Linear(6, 9)
+        self.classify = torch.nn.Linear(9, num_classes)
+
+    def forward(self, images):
+        return self.classify(self.hidden(self.body(self.stem(images)).mean((2, 3))))
+
+
+def test_order_of_the_layers_is_the_nets_not_the_files(tmp_path):
+    save_file({f"module.{key}": value for key, value in Unsorted(5).state_dict().items()}, tmp_path / "w.safetensors")
+    found = quietly(tmp_path / "w.safetensors", f"{__name__}.Unsorted", size=16)
+    assert (found.num_classes, found.mean, found.split) == (5, (0.5,), "hidden")
