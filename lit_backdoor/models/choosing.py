@@ -16,7 +16,7 @@ from lit_backdoor.weights import misfits
 
 __all__ = ["choose", "not_found", "say"]
 
-_HEAD = re.compile(r"(\w+)\.\d+\.(weight|bias)")
+_HEAD = re.compile(r"^(\w+)\.\d+\.(weight|bias)$")  # of a Sequential in the place of a linear layer
 
 
 def choose(file: Path, fitting: Sequence[Architecture], state: Mapping[str, Tensor]) -> Architecture:
@@ -61,7 +61,7 @@ def not_found(file: Path, arch: str | None, state: Mapping[str, Tensor]) -> Valu
             f"Expected the weights in {file} to fit '{arch}', got others: {said}. Name another one by --arch, or your "
             "own module.function that makes the net."
         )
-    heads = [key for key in state if _HEAD.fullmatch(key)]
+    heads = [key for key in state if _HEAD.match(key)]
     near = find_architectures({_HEAD.sub(r"\1.\2", key): value for key, value in state.items()}) if heads else []
     if near:
         return ValueError(

@@ -268,7 +268,7 @@ def test_model_of_two_classes_is_refused(mine, tmp_path):
     from audit_parts import Bands
 
     path = saved(tmp_path / "two.safetensors", Bands(2))
-    with pytest.raises(ValueError, match="at least three classes, got 2"):
+    with pytest.raises(ValueError, match="at least 3 classes, got 2"):
         run_audit(path, mine[1], tmp_path / "out", **OPTIONS)
 
 

@@ -173,9 +173,9 @@ def test_net_that_cannot_be_made_or_run_is_an_error_that_says_what_to_check(tmp_
 
 
 def test_size_that_the_positions_of_a_vit_contradict_is_an_error(tmp_path):
-    path = saved(tmp_path / "w.pt", timm.create_model("test_vit", num_classes=3))
+    path = saved(tmp_path / "w.pt", timm.create_model("vit_tiny_patch16_224", num_classes=3))
     with pytest.raises(ValueError, match=r"Input height \(32\) doesn't match model"):
-        quietly(path, "timm:test_vit", size=32)
+        quietly(path, "timm:vit_tiny_patch16_224", size=32)
 
 
 @pytest.mark.parametrize(
