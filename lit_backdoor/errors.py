@@ -62,6 +62,17 @@ def check_rate(name: str, value: float) -> float:
     raise ValueError(f"Expected {name} to be finite and 0 or more, got {value}.")
 
 
+def check_seed(seed: int) -> int:
+    """Return a seed if every generator takes it: 0 or more, below 2^32.
+
+    Raises:
+        ValueError: If it is not.
+    """
+    if 0 <= seed < 2**32:
+        return seed
+    raise ValueError(f"Expected a seed from 0 to {2**32 - 1}, got {seed}.")
+
+
 def settings(what: str, value: Any, kind: type[T]) -> T | None:
     """Return settings that were given as an object of their class, or None.
 

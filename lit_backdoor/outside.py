@@ -20,7 +20,7 @@ def add_commands(commands: Any) -> None:
     )
     importing.set_defaults(run=_import)
     _add_model(importing, "N|FILE", "number of classes, or a file with a name on each line")
-    importing.add_argument("--out", metavar="DIR", required=True, help="folder of the bundle to write")
+    importing.add_argument("--out", metavar="DIR", required=True, type=folder, help="folder of the bundle to write")
 
     audit = commands.add_parser(
         "audit",
@@ -73,9 +73,6 @@ def add_commands(commands: Any) -> None:
     )
     purifying.add_argument("--seed", metavar="N", type=int, default=0, help="seed; default 0")
     purifying.add_argument("--budget", metavar="TIME", default="4m", help="with auto: time for an audit; default 4m")
-    purifying.add_argument(
-        "--trust", metavar="MODULE", action="append", default=[], help="a package or module that bundles may name"
-    )
 
 
 def _add_model(parser: argparse.ArgumentParser, classes: str, meaning: str) -> None:
@@ -92,6 +89,9 @@ def _add_model(parser: argparse.ArgumentParser, classes: str, meaning: str) -> N
     parser.add_argument("--std", metavar="X", type=float, nargs="+", help="standard deviation of each channel")
     parser.add_argument("--split", metavar="LAYER", help="layer that ends the features; default: found")
     parser.add_argument("--part", metavar="PLACE", help="place of the weights in the file, such as ema.module")
+    parser.add_argument(
+        "--trust", metavar="MODULE", action="append", default=[], help="a package or module that bundles may name"
+    )
 
 
 def folder(text: str) -> Path:
@@ -102,6 +102,7 @@ def folder(text: str) -> Path:
 
 
 def _import(given: argparse.Namespace) -> int:
+    sys.path.append(str(Path.cwd()))  # where the function may lie that makes the net
     from lit_backdoor.chain.importing import run_import
 
     return run_import(given)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
+import pathlib
 import pickle
 import re
 import tarfile
@@ -20,6 +22,8 @@ from torch import Tensor, nn
 __all__ = [
     "find_state",
     "find_states",
+    "is_finite",
+    "is_safetensors",
     "load_state",
     "load_weights",
     "match_keys",
@@ -46,11 +50,19 @@ for _value in (np.float64(0), np.zeros(1)):
     _function: Any = _value.__reduce__()[0]  # scalar and _reconstruct, which have no public name
     _NUMPY += [(_function, f"numpy.{core}.multiarray.{_function.__name__}") for core in ("core", "_core")]
 
+# Options and paths, which trainings write beside the weights; making them does nothing else.
+_PLAIN: list[Any] = [
+    argparse.Namespace,
+    *((Path, f"pathlib.{module}PosixPath") for module in ("", "_local.")),
+    *((pathlib.PureWindowsPath, f"pathlib.{module}WindowsPath") for module in ("", "_local.")),
+]
+
 
 def read_weights(path: str | Path, part: str | None = None) -> dict[str, Tensor]:
     """Read a state dict from a file without running anything in it.
 
-    Takes safetensors files, and what ``torch.save`` writes as far as it holds tensors, numpy numbers and plain values.
+    Takes safetensors files, under any name, and what ``torch.save`` writes as far as it holds tensors, numpy numbers,
+    plain values, options of argparse and paths.
     A state dict nested under a common name (``state_dict``, ``model``, ``netC`` …) is found; averaged weights beside
     the raw ones are named in a warning. TorchScript, exported programs and compressed archives are refused.
 
@@ -72,18 +84,30 @@ def read_content(path: str | Path) -> Any:
     if not file.is_file():
         raise FileNotFoundError(f"Expected a file with weights at '{file}', found none.")
     try:
-        if file.suffix == ".safetensors":
+        if is_safetensors(file):
             content: Any = load_file(file)
         else:
-            _refuse_bomb(file)
-            with torch.serialization.safe_globals(_NUMPY):
+            _refuse_archive(file)
+            with torch.serialization.safe_globals([*_NUMPY, *_PLAIN]):
                 content = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        raise ValueError(refusal(str(error), file)) from error
+        raise ValueError(
+            f"{refusal(str(error), file)} Where the file was made, save the weights alone: "
+            "torch.save(model.state_dict(), FILE)."
+        ) from error
     except Exception as error:  # the readers of damaged files raise errors of many kinds
         first = (str(error).splitlines() or ["it is empty."])[0]
         raise ValueError(f"The weights file {file} is damaged or of a kind that is not read: {first}") from error
     return content
+
+
+def is_safetensors(file: Path) -> bool:
+    """Tell a safetensors file by its name, or by how it begins: the length of a JSON text, and that."""
+    if file.suffix == ".safetensors":
+        return True
+    with file.open("rb") as opened:
+        begin = opened.read(9)
+    return begin[8:] == b"{" and 0 < int.from_bytes(begin[:8], "little") <= file.stat().st_size - 8
 
 
 def refusal(message: str, file: str | Path = "") -> str:
@@ -93,14 +117,19 @@ def refusal(message: str, file: str | Path = "") -> str:
     return f"The checkpoint {f'{file} ' if file else ''}was refused: {what}. Only tensors and plain values are loaded."
 
 
-def _refuse_bomb(file: Path) -> None:
-    """Refuse an archive that unpacks to more than its size; torch.save stores its parts uncompressed and once."""
+def _refuse_archive(file: Path) -> None:
+    """Refuse programs, and an archive that unpacks to more than its size; torch.save stores each part as it is."""
     if not zipfile.is_zipfile(file):
         with contextlib.suppress(tarfile.TarError), tarfile.open(file, "r:"):
             raise ValueError("it is a tar archive, which torch would unpack. Load and save it with a newer torch.")
         return
     with zipfile.ZipFile(file) as archive:
         unpacked = sum(each.file_size for each in archive.infolist())
+        if any("/code/" in each.filename for each in archive.infolist()):
+            raise ValueError(
+                "it is TorchScript, a program. Where it was made, save the weights alone: "
+                "torch.save(model.state_dict(), FILE)."
+            )
     size = file.stat().st_size
     if unpacked > size:
         raise ValueError(f"it unpacks to {unpacked:,} bytes from {size:,}, but torch.save does not compress.")
@@ -219,9 +248,14 @@ def misfits(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[s
             f"{key} {tuple(state[key].shape)} for {tuple(wanted[key].shape)}" for key in both if key not in alike
         ],
         "of another type": [f"{key} {state[key].dtype}" for key in alike if key not in typed],
-        "not finite": [key for key in typed if state[key].is_floating_point() and not state[key].isfinite().all()],
+        "not finite": [key for key in typed if state[key].is_floating_point() and not is_finite(state[key])],
     }
     return {what: keys for what, keys in problems.items() if keys}
+
+
+def is_finite(value: Tensor) -> bool:
+    """Tell whether all values are finite; torch cannot ask types of 8 bits."""
+    return bool((value.float() if value.itemsize == 1 else value).isfinite().all())
 
 
 def _is_of_type(value: Tensor, wanted: Tensor) -> bool:

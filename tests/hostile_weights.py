@@ -91,7 +91,7 @@ FILES = {
     "endless": (lambda p: p.symlink_to("/dev/zero"), "found none"),
     "cut": (lambda p: (saved(p, state()), p.write_bytes(p.read_bytes()[:-500])), "damaged"),
     "other archive": (lambda p: zipfile.ZipFile(p, "w").close(), ""),
-    "safetensors by another name": (lambda p: save_file(tiny.tensors(torch.nn.Linear(2, 2)), p), "refused"),
+    "safetensors by another name": (lambda p: save_file(tiny.tensors(torch.nn.Linear(2, 2)), p), "fit"),
     "ONNX": (lambda p: p.write_bytes(b"\x08\x07\x12\x07pytorch" + bytes(100)), "refused"),
     "HDF5": (lambda p: p.write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(100)), "refused"),
     "no weights": (lambda p: saved(p, {"epoch": 3, "acc": 0.9}), "Expected a state dict"),

@@ -1,6 +1,8 @@
+import argparse
 import os
 import pickle
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from lit_backdoor.weights import load_weights, read_weights
+from lit_backdoor.weights import is_safetensors, load_weights, read_content, read_weights
 
 
 def net():
@@ -167,3 +169,43 @@ def test_values_that_no_net_takes(tmp_path, change, says):
     torch.save({k: change(v) if k.startswith("0.") else v for k, v in net().state_dict().items()}, tmp_path / "w.pt")
     with pytest.raises(ValueError, match=says):
         load_weights(net(), tmp_path / "w.pt")
+
+
+def test_options_and_paths_beside_the_weights_are_read(tmp_path):
+    source = net()
+    options = argparse.Namespace(lr=0.1, out=Path("runs") / "x", names=["a"])
+    torch.save({"state_dict": source.state_dict(), "args": options}, tmp_path / "w.pt")
+    assert torch.equal(read_weights(tmp_path / "w.pt")["0.weight"], source[0].weight)
+    assert read_content(tmp_path / "w.pt")["args"] == options
+
+
+def test_safetensors_are_known_by_their_content(tmp_path):
+    save_file(net().state_dict(), tmp_path / "w.bin")
+    assert is_safetensors(tmp_path / "w.bin")
+    assert read_weights(tmp_path / "w.bin").keys() == net().state_dict().keys()
+    torch.save(net().state_dict(), tmp_path / "w.pt")
+    assert not is_safetensors(tmp_path / "w.pt")
+
+
+def test_eight_bit_floats_are_weights_unless_they_are_not_finite(tmp_path):
+    source = {
+        key: value.to(torch.float8_e4m3fn) if "weight" in key else value for key, value in net().state_dict().items()
+    }
+    target = net()
+    save_file(source, tmp_path / "w.safetensors")
+    load_weights(target, tmp_path / "w.safetensors")
+    assert torch.equal(target[0].weight, source["0.weight"].float())
+    source["0.weight"].view(torch.uint8).fill_(0x7F)
+    save_file(source, tmp_path / "w.safetensors")
+    with pytest.raises(ValueError, match=r"1 not finite: 0\.weight"):
+        load_weights(target, tmp_path / "w.safetensors")
+
+
+@pytest.mark.parametrize("kind", ["net", "program"])
+def test_refused_file_says_how_to_save_the_weights(tmp_path, kind):
+    if kind == "net":
+        torch.save(net(), tmp_path / "w.pt")
+    else:
+        torch.jit.save(torch.jit.trace(net().eval(), torch.rand(1, 3, 8, 8)), tmp_path / "w.pt")
+    with pytest.raises(ValueError, match=r"save the weights alone: torch\.save\(model\.state_dict\(\), FILE\)"):
+        read_weights(tmp_path / "w.pt")

@@ -14,7 +14,7 @@ from lit_backdoor.audit.images import Images
 from lit_backdoor.models import Classifier
 from lit_backdoor.models.base import CIFAR_MEAN, CIFAR_STD, evaluating
 
-__all__ = ["LEVEL", "Accuracy", "check_accuracy", "measure_accuracy", "predict"]
+__all__ = ["LEVEL", "Accuracy", "check_accuracy", "check_gradients", "measure_accuracy", "predict"]
 
 LEVEL = 0.001
 NORMALIZATIONS = {
@@ -89,6 +89,23 @@ def check_accuracy(classifier: Classifier, images: Images, pixels: Tensor) -> Ac
     if int(found.answers.max()) == found.count:
         head += f"It answers '{images.names[int(found.answers.argmax())]}' on every image. "
     raise ValueError(head + _advice(classifier, images, answers))
+
+
+def check_gradients(classifier: Classifier, pixels: Tensor) -> None:
+    """Check that a model's answers have gradients by its images, by which detectors and defenses work.
+
+    Raises:
+        ValueError: If they have not.
+    """
+    images = (pixels[:2].to(next(iter(classifier.state_dict().values())).device).float() / 255).requires_grad_()
+    try:
+        with evaluating(classifier), torch.enable_grad():
+            torch.autograd.grad(classifier(images).sum(), images)
+    except RuntimeError as error:
+        raise ValueError(
+            f"Expected a net whose logits have gradients by its images, got none ({str(error).splitlines()[0]}). Take "
+            "torch.no_grad, detach and the like out of its forward."
+        ) from error
 
 
 def predict(classifier: Classifier, pixels: Tensor) -> Tensor:

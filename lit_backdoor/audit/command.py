@@ -22,14 +22,23 @@ def audit_command(given: argparse.Namespace) -> int:
     """Audit the model that the command names; gives the exit code: 0, or 1 for a verdict that fails.
 
     Raises:
-        ValueError: If no detector could say anything, and as `run_audit` does.
+        ValueError: If no detector could say anything, something else ended the program, and as `run_audit` does.
     """
+    try:
+        return _audit(given)
+    except SystemExit as stop:  # such as a module of the user's, whose exit code must not be taken for a verdict
+        if isinstance(stop.__context__, KeyboardInterrupt):
+            raise
+        raise ValueError(f"Something ended the audit by exit code {stop.code}, so there is no verdict.") from stop
+
+
+def _audit(given: argparse.Namespace) -> int:
     quiet()
     if given.threads is not None:
         if given.threads < 1:
             raise ValueError(f"Expected --threads of at least 1, got {given.threads}.")
         torch.set_num_threads(given.threads)
-    out = given.out or Path("runs") / f"audit-{clean_name(Path(given.model).stem)}"
+    out = given.out or Path("runs") / f"audit-{clean_name(Path(given.model).absolute().stem)}"
     audit = run_audit(
         given.model,
         given.data,
@@ -43,11 +52,13 @@ def audit_command(given: argparse.Namespace) -> int:
         std=given.std,
         split=given.split,
         part=given.part,
+        trust=given.trust,
         say=print_line,
     )
     if audit["verdict"] is None:
         reasons = " ".join(f"{each['name']}: {each['reason']}" for each in audit["detectors"])
-        raise ValueError(f"No detector could say anything, so there is no verdict. {reasons}")
+        longer = " Give a larger --budget." if any(each["status"] == "left out" for each in audit["detectors"]) else ""
+        raise ValueError(f"No detector could say anything, so there is no verdict.{longer} {reasons}")
     likely = "" if audit["probability"] is None else f", probability {percent(audit['probability'], 0)}"
     flagged = ", ".join(f"'{target['name']}' ({', '.join(target['detectors'])})" for target in audit["targets"])
     print_line(f"verdict  {audit['verdict']}{likely}; flagged: {flagged or 'no class'}; {duration(audit['seconds'])}")

@@ -104,6 +104,12 @@ class Finding:
         """The class that its trigger is for: the first that it flags, or else the most suspicious one."""
         return self.flagged[0] if self.flagged else self.top
 
+    @property
+    def unconfirmed(self) -> int | None:
+        """The class that a detector which names one for every model would flag if another one did."""
+        sure = self.detector.suspicious == "large" and (self.score or 0.0) >= VOTES
+        return self.top if sure and not self.flagged else None
+
     def entry(self) -> dict[str, Any]:
         """Write it as ``audit.json`` has it; numbers that are not finite become null there."""
         return {
@@ -150,13 +156,19 @@ def examine(detector: Detector, bundle: Bundle, classifier: Classifier, pixels: 
     return finding
 
 
-def confirm(findings: Sequence[Finding]) -> None:
-    """Let a detector that names a class for every model flag it if another one flags the same class."""
+def confirm(findings: Sequence[Finding]) -> list[Finding]:
+    """Let a detector that names a class for every model flag it if another one flags the same class.
+
+    Returns:
+        The findings that flag a class now and did not before.
+    """
     flagged = {label for finding in findings for label in finding.flagged}
+    confirmed = []
     for finding in findings:
-        named = finding.top if finding.detector.suspicious == "large" else None
-        if named is not None and named in flagged and (finding.score or 0.0) >= VOTES:
+        if (named := finding.unconfirmed) is not None and named in flagged:
             finding.flagged = (named,)
+            confirmed.append(finding)
+    return confirmed
 
 
 @torch.no_grad()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,21 +15,18 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from lit_backdoor.chain.importing import read_names
-from lit_backdoor.chain.testing import build
+from lit_backdoor.audit.sources import Data, open_source
+from lit_backdoor.chain.importing import read_json, read_names
 from lit_backdoor.data import Split
-from lit_backdoor.data.sources import CsvSource, ImageFolderSource, ParquetSource, Source
 from lit_backdoor.disk import part_of
 from lit_backdoor.errors import unknown
-from lit_backdoor.presets import read_yaml
 
-__all__ = ["Data", "Images", "open_images", "read_outputs"]
+__all__ = ["Images", "open_images", "read_outputs"]
 
 MOST = 1_000  # images that are taken; more make detectors slower, not better
 LEAST = 20
 _PAIR = 2  # images of a class that detectors need to judge it
-
-Data = str | Path | Mapping[str, Any] | Source
+_PROBE = 32  # pixels, where only labels are read
 
 
 @dataclass(frozen=True)
@@ -53,7 +49,7 @@ class Images:
 
     def pixels(self, size: int) -> Tensor:
         """Read the images, cut to squares and resized to ``size`` pixels a side: uint8 ``[N, 3, size, size]``."""
-        pixels = _open(self.data, size).test().images(self.index)
+        pixels = open_source(self.data, size).test().images(self.index)
         if pixels.shape[2:] == (size, size):
             return pixels
         resized = F.interpolate(pixels.float(), (size, size), mode="bilinear", antialias=True, align_corners=False)
@@ -62,7 +58,7 @@ class Images:
     @property
     def native_size(self) -> int:
         """The shorter side of the first image, in pixels."""
-        return min(_open(self.data, None).image_size)
+        return min(open_source(self.data, None).image_size)
 
     def save(self, pixels: Tensor, path: Path) -> None:
         """Write the images and their labels as a parquet file, which appears whole or not at all."""
@@ -76,9 +72,7 @@ def open_images(data: Data, outputs: Mapping[str, int], num_classes: int, seed: 
     """Open a source and choose at most so many of its images, each class by its share.
 
     Args:
-        data: A folder of class folders, or of ``train`` and ``test``, of which the test part is taken; a parquet file,
-            or a folder of them; a table (``.csv``); a YAML file that names a source by its class path, its content,
-            or a source.
+        data: What `lit_backdoor.audit.sources.open_source` takes, such as a folder of class folders.
         outputs: The model's output for each class by its name, as far as known.
         num_classes: Outputs of the model.
         seed: Seed of the choice.
@@ -88,7 +82,7 @@ def open_images(data: Data, outputs: Mapping[str, int], num_classes: int, seed: 
         FileNotFoundError: If there is no such folder or file.
         ValueError: If there are too few images or classes, or it is not known which outputs the classes stand for.
     """
-    source = _open(data, None)
+    source = open_source(data, _PROBE)
     source.prepare()
     rows = source.test()
     found, notes = _match(source.class_names, outputs, num_classes)
@@ -113,7 +107,7 @@ def open_images(data: Data, outputs: Mapping[str, int], num_classes: int, seed: 
             f"{unseen} of {num_classes} classes have fewer than {_PAIR} images. Detectors that compare classes do not "
             "judge them, so a backdoor that leads to one of them may be missed."
         )
-    names = {output: name for name, output in [*outputs.items(), *zip(source.class_names, found, strict=True)]}
+    names = {output: name for name, output in [*zip(source.class_names, found, strict=True), *outputs.items()]}
     every = tuple(names.get(output, f"output {output}") for output in range(num_classes))
     return Images(data, index, labels[index], every, tuple(notes))
 
@@ -133,10 +127,7 @@ def read_outputs(given: str | int | Mapping[str, int] | Sequence[str] | None) ->
     """
     content: Any = given
     if isinstance(given, str) and given.endswith(".json") and Path(given).is_file():
-        try:
-            content = json.loads(Path(given).read_text())
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f"Expected JSON in {given}: {error}.") from error
+        content = read_json(given)
     elif given is None or isinstance(given, str | int):
         count, content = read_names(None if given is None else str(given))
         if not content:
@@ -152,49 +143,25 @@ def read_outputs(given: str | int | Mapping[str, int] | Sequence[str] | None) ->
     return len(content), {str(name): output for output, name in enumerate(content)}
 
 
-def _open(data: Data, size: int | None) -> Source:
-    """Open a source; images of files are brought to a size while they are decoded."""
-    if isinstance(data, Source):
-        return data
-    if isinstance(data, Mapping):
-        return build(data)  # type: ignore[no-any-return]
-    path = Path(data).expanduser()
-    if not path.exists():
-        raise FileNotFoundError(f"Expected a folder of images, a parquet file or a table at '{path}', found none.")
-    if path.suffix in (".yaml", ".yml"):
-        described = read_yaml(path.read_text())
-        if not isinstance(described, Mapping) or "class_path" not in described:
-            raise ValueError(f"Expected {path} to name a source: class_path, and init_args.")
-        return build(described)  # type: ignore[no-any-return]
-    here = str(path)
-    if path.suffix == ".parquet" or (path.is_dir() and any(path.glob("*.parquet"))):
-        return ParquetSource(here, here, size=size)
-    if path.suffix == ".csv":
-        return CsvSource(here, here, size=size, crop=size is not None)
-    if path.is_file():
-        raise ValueError(
-            f"Expected a folder of class folders, a parquet file, a table (.csv) or a source (.yaml), got {path}."
-        )
-    if (path / "train").is_dir() and (path / "test").is_dir():
-        here = str(path / "test")
-    return ImageFolderSource(here, here, size=size, crop=size is not None)
-
-
 def _match(names: Sequence[str], outputs: Mapping[str, int], num_classes: int) -> tuple[list[int], list[str]]:
     """Find the output that each class of the data stands for; also says what was guessed."""
     beyond = [name for name, output in outputs.items() if output >= num_classes]
     if beyond:
         raise ValueError(f"Expected outputs from 0 to {num_classes - 1}, got {outputs[beyond[0]]} for '{beyond[0]}'.")
-    if outputs:
-        if strange := [name for name in names if name not in outputs]:
-            raise unknown("class of the images, whose output --classes does not say,", strange[0], outputs)
+    strange = [name for name in names if name not in outputs] if outputs else []
+    numbered = all(name.isdecimal() and int(name) < num_classes for name in names)
+    if outputs and not strange:
         return [outputs[name] for name in names], []
+    if strange and not numbered and all(name.isdecimal() for name in names):
+        raise ValueError(f"Expected labels from 0 to {num_classes - 1}, the model's outputs, got up to {names[-1]}.")
+    if strange and not (numbered and len(strange) == len(names)):
+        raise unknown("class of the images, whose output --classes does not say,", strange[0], outputs)
     if len(names) > num_classes:
         raise ValueError(
             f"Expected images of at most the model's {num_classes} classes, got {len(names)} classes: "
             f"{', '.join(names[:5])}, … Take out those that it does not know, or give --classes FILE."
         )
-    if all(name.isdecimal() and int(name) < num_classes for name in names):
+    if numbered:
         return [int(name) for name in names], []
     if len(names) == num_classes:
         order = f"the classes in their order: {', '.join(names[:3])}, …"

@@ -13,23 +13,25 @@ from typing import Any
 import torch
 
 from lit_backdoor import __version__
-from lit_backdoor.audit.accuracy import check_accuracy
+from lit_backdoor.audit.accuracy import check_accuracy, check_gradients
 from lit_backdoor.audit.bench import Bench
 from lit_backdoor.audit.calibration import calibrate, read_reference
 from lit_backdoor.audit.detectors import DETECTORS, Finding, confirm
-from lit_backdoor.audit.images import Data, Images, open_images, read_outputs
+from lit_backdoor.audit.images import Images, open_images, read_outputs
 from lit_backdoor.audit.page import write_page
+from lit_backdoor.audit.sources import Data, check_apart
 from lit_backdoor.audit.verdict import decide, targets_of
 from lit_backdoor.bundle import Bundle, json_ready, open_bundle, save_bundle
 from lit_backdoor.chain.folders import write_whole
 from lit_backdoor.disk import check_claim, claim
-from lit_backdoor.errors import one_of
+from lit_backdoor.errors import check_seed, one_of
 from lit_backdoor.models import Classifier, load_classifier
-from lit_backdoor.refusals import one_line
+from lit_backdoor.recipe import trusting
 
 __all__ = ["FORMAT", "run_audit"]
 
 FORMAT = 1
+_LEAST = 3  # classes that can be compared
 _RESERVED = 5.0  # seconds of the budget for the pages
 
 
@@ -48,13 +50,14 @@ def run_audit(
     split: str | None = None,
     part: str | None = None,
     detectors: Sequence[str] | None = None,
+    trust: Sequence[str] = (),
     say: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
     """Audit a model on clean images, as ``lit-backdoor audit`` does; writes ``audit.json`` and ``audit.html``.
 
     Args:
         model: What `load_classifier` takes, or a classifier.
-        data: What `lit_backdoor.audit.images.open_images` takes, such as a folder of class folders.
+        data: What `lit_backdoor.audit.sources.open_source` takes, such as a folder of class folders.
         out: Folder to write; new, empty or of an earlier audit, whose detectors are not run again.
         budget: Seconds; detectors that do not fit are left out, and named.
         seed: Seed of the detectors, and of the choice of images where there are many.
@@ -67,6 +70,7 @@ def run_audit(
         split: As `load_classifier` has it.
         part: As `load_classifier` has it.
         detectors: Names of those to run; None for all.
+        trust: Packages and modules whose classes the model's bundle may name.
         say: Prints one line.
 
     Returns:
@@ -80,37 +84,44 @@ def run_audit(
     started, folder = time.monotonic(), Path(out)
     if not 0 < budget < math.inf:
         raise ValueError(f"Expected a budget of some seconds, got {budget}.")
+    check_seed(seed)
     for name in detectors or ():
         one_of("detector", name, [detector.name for detector in DETECTORS])
-    check_claim(folder)
+    _check_folder(folder)
+    check_apart(folder, data)
     count, outputs = read_outputs(classes)
+    trust = (*trust, *(() if arch is None or ":" in arch else (arch.rpartition(".")[0],)))
     classifier, known, notes = _load(
-        model, arch=arch, classes=count, size=size, mean=mean, std=std, split=split, part=part
+        model, trust, arch=arch, classes=count, size=size, mean=mean, std=std, split=split, part=part
     )
-    if classifier.num_classes < 3:
+    if classifier.num_classes < _LEAST:
         raise ValueError(
-            f"Expected a model of at least three classes, got {classifier.num_classes}: detectors look for one that "
-            "stands out."
+            f"Expected a model of at least {_LEAST} classes, got {classifier.num_classes}: detectors look for one that "
+            "stands out, so such a model cannot be audited. It can be cleaned: lit-backdoor purify MODEL --with "
+            "fine_tune."
         )
     images = open_images(data, outputs or known, classifier.num_classes, seed)
     for note in (*notes, *images.notes):
         say(note)
     pixels = images.pixels(classifier.input_size)
+    check_gradients(classifier, pixels)
     accuracy = check_accuracy(classifier, images, pixels)
     say(f"accuracy {accuracy.value:.3f} on {accuracy.count} images (chance {accuracy.chance:.3f})")
 
     suspect = _prepare(folder, classifier, images)
     stored = folder / "images.parquet"
     images.save(pixels, stored)
-    trust = () if arch is None or ":" in arch else (arch.rpartition(".")[0],)
     bench = Bench(suspect, classifier, pixels, images.labels, stored, images.names, folder, seed, trust)
     findings, speed = [], bench.speed()
     for detector in (each for each in DETECTORS if detectors is None or each.name in detectors):
         left = budget - _RESERVED - (time.monotonic() - started)
         findings.append(bench.run(detector, left, speed))
+        confirmed = confirm(findings)
         say(_line(findings[-1], images.names))
+        for finding in confirmed:
+            if finding is not findings[-1]:
+                say(f"{finding.detector.title}: flags {_listed(finding, images.names)} as well")
 
-    confirm(findings)
     scores = {found.detector.name: found.score for found in findings if found.score is not None}
     probability, calibration = calibrate(scores, classifier.num_classes, read_reference())
     audit = {
@@ -137,19 +148,26 @@ def run_audit(
     return audit
 
 
-def _load(model: str | Path | Classifier, **options: Any) -> tuple[Classifier, dict[str, int], list[str]]:
+def _check_folder(folder: Path) -> None:
+    """Check that an audit may be written to a folder: a new one, or that of an earlier audit, not of a chain."""
+    check_claim(folder)
+    if (folder / ".runs").is_dir():
+        raise ValueError(
+            f"Expected --out to be a new or empty folder, or one of an earlier audit, got that of a chain, {folder}. "
+            "Give another --out."
+        )
+
+
+def _load(
+    model: str | Path | Classifier, trust: Sequence[str], **options: Any
+) -> tuple[Classifier, dict[str, int], list[str]]:
     """Load the model; gives it with the outputs of the classes that it names, and what was guessed."""
     known: dict[str, int] = {}
     if isinstance(model, Classifier):
         return model.eval(), known, []
-    with warnings.catch_warnings(record=True) as said:
+    with warnings.catch_warnings(record=True) as said, trusting(trust):
         warnings.simplefilter("always", UserWarning)
-        try:
-            classifier = load_classifier(model, **options)
-        except RuntimeError as error:  # the net takes no images of that size
-            raise ValueError(
-                f"The net cannot be run as it was described: {one_line(str(error))} Check --arch, --classes and --size."
-            ) from error
+        classifier = load_classifier(model, **options)
     if (Path(model) / "bundle.json").is_file():
         names = open_bundle(model).info.get("class_names") or ()
         known = {name: output for output, name in enumerate(names)} if len(names) == classifier.num_classes else {}
@@ -196,5 +214,11 @@ def _line(finding: Finding, names: Sequence[str]) -> str:
     head = f"{finding.detector.title}: {finding.status}"
     if finding.status != "ran":
         return f"{head}. {finding.reason}"
-    flagged = ", ".join(f"'{names[label]}'" for label in finding.flagged)
-    return f"{head} in {finding.seconds:.0f} s, flags {flagged or 'no class'}"
+    said = f"{head} in {finding.seconds:.0f} s, flags {_listed(finding, names) or 'no class'}"
+    if finding.unconfirmed is None:
+        return said
+    return f"{said} yet: its trigger leads to '{names[finding.unconfirmed]}', which counts if another one flags it"
+
+
+def _listed(finding: Finding, names: Sequence[str]) -> str:
+    return ", ".join(f"'{names[label]}'" for label in finding.flagged)

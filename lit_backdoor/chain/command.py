@@ -232,8 +232,9 @@ _EXPECTED = (
 
 
 def print_line(line: str) -> None:
-    """Print a line at once, also where the output is no terminal."""
-    sys.stdout.write(f"{line}\n")
+    """Print a line at once, also where the output is no terminal; signs that it cannot show are escaped."""
+    encoding = sys.stdout.encoding or "utf-8"
+    sys.stdout.write(f"{line}\n".encode(encoding, "backslashreplace").decode(encoding))
     sys.stdout.flush()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import warnings
@@ -17,8 +18,9 @@ from torch import Tensor, nn
 
 from lit_backdoor.errors import unknown
 
-__all__ = ["Architecture", "find_architectures", "make_net", "signature", "tabulate"]
+__all__ = ["Architecture", "find_architectures", "make_net", "signature", "statistics_of", "tabulate"]
 
+_IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _PROBE = 13  # a number of classes that no architecture has by itself
 _LIBRARIES = ("timm", "torchvision")
 
@@ -123,6 +125,7 @@ def _fit(name: str, state: Mapping[str, Tensor], size: int | None) -> Architectu
     return None
 
 
+@functools.cache  # a question about weights asks for the same net several times
 def _shapes(name: str, **args: Any) -> dict[str, tuple[int, ...]]:
     try:
         net = make_net(name, **args)
@@ -144,6 +147,13 @@ def _learn(other: Mapping[str, tuple[int, ...]], state: Mapping[str, Tensor], ow
             if side > 0 and side * side == cells:
                 learned["img_size"] = own * side // round((shape[1] - prefix) ** 0.5)
     return learned
+
+
+def statistics_of(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Give the mean and the std by which an architecture's images are normalized: timm's note, or ImageNet's."""
+    library, _, model = name.partition(":")
+    config = timm.get_pretrained_cfg(model, allow_unregistered=True) if library == "timm" else None
+    return _IMAGENET if config is None else (tuple(config.mean), tuple(config.std))
 
 
 def _native_size(name: str) -> int:

@@ -26,6 +26,8 @@ class WrappedClassifier(Classifier):
         std: Standard deviation of each channel; ones if the net normalizes images itself.
         channels_last: Whether images and weights are laid out channels last; a net that flattens by ``view`` cannot
             run so and is not.
+        whole_batch: Whether `head` runs the layers before the split on as many images as there are features, for a net
+            that reads the batch's size off its input. It is found out, unless a bundle is rebuilt.
 
     Raises:
         ValueError: If the net cannot be cut there, is compiled, its weights are not float32 or not finite, or its
@@ -41,19 +43,22 @@ class WrappedClassifier(Classifier):
         mean: tuple[float, ...],
         std: tuple[float, ...],
         channels_last: bool = True,
+        whole_batch: bool = False,
     ) -> None:
         super().__init__(num_classes, input_size, mean, std, channels_last)
         _check_net(net)
         self.net = net
         self.split = split
+        self.whole_batch = whole_batch
         shape = (len(mean), input_size, input_size)
         if rebuilding():  # it was checked when it was written, and a pass on an untrusted size may take hours
             check_layer(net, split)
             net.to(memory_format=self.memory_format)
             return
         self.memory_format = lay_out(net, shape, self.memory_format)
+        self.whole_batch = check_split(net, split, shape, outputs=num_classes)
         self._init_args["channels_last"] = self.memory_format == torch.channels_last
-        check_split(net, split, shape, outputs=num_classes)
+        self._init_args["whole_batch"] = self.whole_batch
 
     def features(self, images: Tensor) -> Tensor:
         """Give the output of the layer `split`."""
@@ -61,7 +66,8 @@ class WrappedClassifier(Classifier):
 
     def head(self, features: Tensor) -> Tensor:
         """Give the net's output with that of the layer `split` replaced."""
-        return head_from(self.net, self.split, features, self.normalize(self.example()))
+        dummy = self.example(len(features) if self.whole_batch else 1)
+        return head_from(self.net, self.split, features, self.normalize(dummy))
 
     def forward(self, images: Tensor) -> Tensor:
         """Give the logits, ``[B, num_classes]``."""
@@ -82,6 +88,7 @@ class ForeignClassifier(WrappedClassifier):
         mean: Mean of each channel.
         std: Standard deviation of each channel.
         channels_last: Whether images and weights are laid out channels last.
+        whole_batch: As `WrappedClassifier` has it.
 
     Raises:
         ValueError: If the path leads nowhere or its result is not a net, and as `WrappedClassifier` does.
@@ -97,13 +104,14 @@ class ForeignClassifier(WrappedClassifier):
         mean: tuple[float, ...],
         std: tuple[float, ...],
         channels_last: bool = True,
+        whole_batch: bool = False,
     ) -> None:
         # An untrusted bundle must not start a download of weights; its own come anyway.
         kept = {k: v for k, v in factory_args.items() if not (rebuilding() and k.startswith(("weights", "pretrained")))}
         net = load_factory(factory)(**kept)
         if not isinstance(net, nn.Module):
             raise ValueError(f"Expected '{factory}' to make a torch.nn.Module, got {type(net).__name__}.")
-        super().__init__(net, split, num_classes, input_size, mean, std, channels_last)
+        super().__init__(net, split, num_classes, input_size, mean, std, channels_last, whole_batch)
 
 
 def wrap_classifier(

@@ -3,28 +3,36 @@
 from __future__ import annotations
 
 import inspect
-import json
+import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import timm
-import torch
+import torchvision
 from torch import Tensor, nn
 
 from lit_backdoor.bundle import open_bundle
-from lit_backdoor.models.architectures import Architecture, find_architectures, make_net, signature
-from lit_backdoor.models.base import CIFAR_MEAN, CIFAR_STD, Classifier, evaluating
+from lit_backdoor.models.architectures import find_architectures, make_net, signature, statistics_of
+from lit_backdoor.models.base import CIFAR_MEAN, CIFAR_STD, Classifier
+from lit_backdoor.models.choosing import choose, not_found, say
+from lit_backdoor.models.folders import find_weights, read_config
 from lit_backdoor.models.foreign import ForeignClassifier
 from lit_backdoor.models.split import choose_split
 from lit_backdoor.models.timm_classifier import SMALL, TimmClassifier
 from lit_backdoor.recipe import load_factory
-from lit_backdoor.weights import load_state, match_keys, prefixes, read_weights
+from lit_backdoor.refusals import one_line
+from lit_backdoor.weights import find_state, load_state, match_keys, prefixes, read_content
 
-__all__ = ["find_weights", "load_classifier"]
+__all__ = ["load_classifier"]
 
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+# How functions that make nets call the number of classes, and the channels of the images.
+_CLASSES = ("num_classes", "n_classes", "nb_classes", "num_class", "num_labels", "classes")
+_CHANNELS = ("in_chans", "in_channels", "num_channels", "n_channels", "input_channels")
+# What nets raise that are given images of another size, or arguments that they do not take.
+_UNFIT = (RuntimeError, AssertionError, TypeError, AttributeError, LookupError, ArithmeticError)
 
 
 def load_classifier(
@@ -45,7 +53,7 @@ def load_classifier(
             (``config.json`` beside the weights), or a bundle. Nothing in it is executed.
         arch: ``timm:NAME``, ``torchvision:NAME`` or the dotted name of your own function or class that makes the net;
             None to find it by the names and shapes of the weights.
-        classes: Number of classes; None to read it off the last layer.
+        classes: Number of classes; None to read it off the last layer. A bundle takes no option but this one.
         size: Side of the images in pixels; None for that of the architecture.
         mean: Mean of each channel; None for that of the folder's or the architecture's configuration.
         std: Standard deviation of each channel, likewise.
@@ -57,111 +65,141 @@ def load_classifier(
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If the architecture is not found or several fit, which are listed; if the weights do not fit it; and
-            as `lit_backdoor.weights.read_weights` does.
+        ValueError: If the architecture is not found or several fit, which are listed; if the weights do not fit it, or
+            the net cannot be run; and as `lit_backdoor.weights.read_weights` does.
     """
     place = Path(path)
+    options = {"arch": arch, "size": size, "mean": mean, "std": std, "split": split, "part": part}
     if (place / "bundle.json").is_file():
+        _refuse_options(place, options)
         built = open_bundle(place, "suspect").build()
         if not isinstance(built, Classifier):
             raise ValueError(f"Expected a classifier in the bundle {place}, got {type(built).__name__}.")
+        _check_classes(place, classes, built)
         return built
-    config = _config(place) if place.is_dir() else {}
-    file = find_weights(place)
-    arch = arch or (f"timm:{config['architecture']}" if "architecture" in config else None)
-    state = read_weights(file, part)
-    given: dict[str, Any] = {
-        "size": size,
-        "mean": mean or config.get("mean"),
-        "std": std or config.get("std"),
-        "split": split,
-    }
-    if arch is not None and ":" not in arch:
-        classifier: Classifier = _by_function(arch, state, classes, **given)
-    else:
-        classifier = _by_library(file, arch, state, **given)
-    if classes is not None and classes != classifier.num_classes:
-        raise ValueError(f"Expected {classes} classes, but the weights in {file} are for {classifier.num_classes}.")
+    config, file, arch = read_config(place), find_weights(place), _full_name(arch)
+    arch = arch or (_full_name(f"timm:{config['architecture']}") if "architecture" in config else None)
+    given: dict[str, Any] = {"mean": mean or config.get("mean"), "std": std or config.get("std"), "split": split}
+    _check_options(size, given["mean"], given["std"])
+    content = read_content(file)
+    state, noted = find_state(content, file, part), config.get("size") or _noted_size(content)
+    try:
+        if arch is not None and ":" not in arch:
+            classifier: Classifier = _by_function(arch, state, classes, size or noted, **given)
+        else:
+            classifier = _by_library(file, arch, state, size, noted, **given)
+    except _UNFIT as error:
+        raise ValueError(
+            f"The net cannot be made and run as it was described ({type(error).__name__}: {one_line(str(error))}). "
+            "Check --arch, --classes and --size."
+        ) from error
+    _check_classes(file, classes, classifier)
     load_state(classifier, match_keys(state, classifier.state_dict()), str(file), "Check arch, classes and size.")
     return classifier.eval()
 
 
-def _config(folder: Path) -> dict[str, Any]:
-    """Read what a folder of timm says: the architecture, mean and std."""
-    file = folder / "config.json"
-    try:
-        content = json.loads(file.read_text()) if file.is_file() else {}
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"Expected JSON in {file}: {error}.") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"Expected a mapping in {file}, got {type(content).__name__}.")
-    if "architectures" in content and "architecture" not in content:
+def _check_classes(place: Path, classes: int | None, classifier: Classifier) -> None:
+    if classes is not None and classes != classifier.num_classes:
+        raise ValueError(f"Expected {classes} classes, but the weights in {place} are for {classifier.num_classes}.")
+
+
+def _refuse_options(place: Path, given: Mapping[str, Any]) -> None:
+    """Refuse what a bundle says itself, and would go on to say differently."""
+    if said := [name for name, value in given.items() if value is not None]:
         raise ValueError(
-            f"Expected a model of timm in {folder}, got one of transformers, {content['architectures']}. Save the net "
-            "that it wraps as a state dict, and name its architecture by arch."
+            f"Expected no {', '.join(said)} with the bundle {place}, which holds it. Leave it out, or import the model "
+            "that the bundle was made from anew."
         )
-    details = content.get("pretrained_cfg") or {}
-    found = {"architecture": content.get("architecture"), "mean": details.get("mean"), "std": details.get("std")}
-    return {key: value for key, value in found.items() if value is not None}
 
 
-def find_weights(place: Path) -> Path:
-    """Give the file of weights in a folder, or the file itself.
+def _check_options(size: int | None, mean: Sequence[float] | None, std: Sequence[float] | None) -> None:
+    if size is not None and size < 1:
+        raise ValueError(f"Expected a size of at least 1 pixel, got {size}.")
+    for name, values in (("mean", mean), ("std", std)):
+        if not all(isinstance(value, int | float) and math.isfinite(value) for value in values or ()):
+            raise ValueError(f"Expected finite numbers as {name}, got {list(values or ())}.")
+    if not all(value > 0 for value in std or ()):
+        raise ValueError(f"Expected a std above 0, got {list(std or ())}.")
 
-    Raises:
-        FileNotFoundError: If the folder has none.
-    """
-    if not place.is_dir():
-        return place
-    files = [place / name for name in ("model.safetensors", "pytorch_model.bin")]
-    files += [file for kind in ("safetensors", "pt", "pth", "ckpt", "bin") for file in sorted(place.glob(f"*.{kind}"))]
-    found = sorted({file for file in files if file.is_file()}, key=files.index)
-    if not found:
-        raise FileNotFoundError(f"Expected a file of weights in the folder '{place}', such as model.safetensors.")
-    return found[0]
+
+def _noted_size(content: Any) -> int | None:
+    """Read the side of the images that a checkpoint notes beside the weights, as BackdoorBench's results do."""
+    shape = content.get("img_size") if isinstance(content, Mapping) else None
+    shape = shape if isinstance(shape, list | tuple) else [shape]
+    return max(shape) if all(type(side) is int and side > 0 for side in shape) and shape else None
+
+
+def _full_name(arch: str | None) -> str | None:
+    """Name an architecture of a library as ``library:NAME``; one without a library may be of either."""
+    if arch is None or ":" in arch:
+        return arch.partition(".")[0] if arch is not None and arch.startswith("timm:") else arch  # without a tag
+    path, _, name = arch.rpartition(".")
+    if path in ("torchvision.models", "timm.models"):
+        return f"{path.partition('.')[0]}:{name}"
+    if not path:
+        known = [f"timm:{arch}"] if timm.is_model(arch) else []
+        known += [f"torchvision:{arch}"] if arch in torchvision.models.list_models(module=torchvision.models) else []
+        hint = f" Did you mean {' or '.join(known)}?" if known else ""
+        raise ValueError(
+            f"Expected an architecture as timm:NAME, torchvision:NAME or your own module.function, got '{arch}'.{hint}"
+        )
+    return arch
 
 
 def _by_library(
-    file: Path, arch: str | None, state: Mapping[str, Tensor], size: int | None, **given: Any
+    file: Path, arch: str | None, state: Mapping[str, Tensor], size: int | None, noted: int | None, **given: Any
 ) -> Classifier:
-    """Build the architecture of timm or torchvision that the weights fit."""
+    """Build the architecture of timm or torchvision that the weights fit.
+
+    Args:
+        file: The file of the weights.
+        arch: The architecture, if it is known.
+        state: The weights.
+        size: Side of the images, if it was given.
+        noted: Side of the images by the folder or the file, which the weights may know better.
+        **given: ``mean``, ``std`` and ``split``, or None.
+    """
     own = _bare(state, arch)
     fitting = find_architectures(own, arch, size)
     if not fitting:
-        small = _small(own, arch, size, **given)
+        small = _small(own, arch, size or noted, **given)
         if small is not None:
             return small
-        shown = ", ".join(list(state)[:3])
-        raise ValueError(
-            f"Expected the weights in {file} to fit {f'{arch!r}' if arch else 'an architecture of timm or torchvision'}"
-            f", got others, such as {shown}. Name the architecture: timm:NAME, torchvision:NAME, or your own "
-            "module.function that makes the net."
-        )
-    chosen = _choose(file, fitting, own)
+        raise not_found(file, arch, own)
+    chosen = choose(file, fitting, own)
+    if size is None and noted is not None and "img_size" not in chosen.args:
+        chosen = replace(chosen, size=noted)
     library, _, model = chosen.name.partition(":")
-    mean, std = _statistics(chosen, given["mean"], given["std"])
+    mean, std = _pair(chosen.channels, statistics_of(chosen.name), given["mean"], given["std"])
     args = {"num_classes": chosen.classes, **chosen.args}
     shape = (chosen.channels, chosen.size, chosen.size)
     split = given["split"] or choose_split(make_net(chosen.name, "cpu", **args), shape)
-    _say(file, f"architecture {chosen.name}", f"{chosen.classes} classes", f"{chosen.size} px", f"mean {mean}",
-         f"std {std}", f"split {split}")  # fmt: skip
+    say(file, f"architecture {chosen.name}", f"{chosen.classes} classes", f"{chosen.size} px", f"mean {mean}",
+        f"std {std}", f"split {split}")  # fmt: skip
     return ForeignClassifier(f"{library}.models.{model}", args, split, chosen.classes, chosen.size, mean, std)
 
 
 def _bare(state: Mapping[str, Tensor], arch: str | None) -> dict[str, Tensor]:
     """Name weights as the bare net does: without the prefix of what wraps it, and without those of a loss."""
     if arch is not None:
-        return match_keys(state, make_net(arch).state_dict())
+        return _matched(state, make_net(arch))
     options = [""] + [p for p in prefixes(state, 3) if sum(key.startswith(p) for key in state) > len(state) / 2]
     named = [{key.removeprefix(p): value for key, value in state.items() if key.startswith(p)} for p in options]
     stemmed = (each for each in named if "conv1.weight" in each)  # maybe a ResNet for small images, see `_small`
     return next((each for each in named if find_architectures(each)), None) or next(stemmed, named[0])
 
 
+def _matched(state: Mapping[str, Tensor], net: nn.Module) -> dict[str, Tensor]:
+    """Name weights as a net does; what is left out is said when they are loaded."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        return match_keys(state, net.state_dict())
+
+
 def _small(state: Mapping[str, Tensor], arch: str | None, size: int | None, **given: Any) -> Classifier | None:
-    """Build a ResNet whose stem is one 3x3 convolution, as for small images, of any width."""
+    """Build a ResNet whose stem is one 3x3 convolution, as for small images, of any width and number of channels."""
     stem = state.get("conv1.weight")
-    if stem is None or tuple(stem.shape[1:]) != (3, 3, 3):
+    if stem is None or stem.ndim != 4 or tuple(stem.shape[2:]) != (3, 3):
         return None
     names = [arch.partition(":")[2]] if arch else ["resnet18", "resnet34", "resnet50", "resnet101", "resnet152"]
     wanted = signature(state)
@@ -169,82 +207,71 @@ def _small(state: Mapping[str, Tensor], arch: str | None, size: int | None, **gi
     for name in names:
         if last is None or not name.startswith("resnet") or signature(make_net(f"timm:{name}").state_dict()) != wanted:
             continue
-        width = None if len(stem) == 64 else len(stem)
-        side = min(size or 32, SMALL)
-        mean, std = given["mean"] or CIFAR_MEAN, given["std"] or CIFAR_STD
-        _say(None, f"architecture {name} with a 3x3 stem", f"{len(last)} classes", f"{side} px", f"mean {mean}")
-        return TimmClassifier(name, len(last), side, width, tuple(mean), tuple(std), split=given["split"])
+        width, side, channels = None if len(stem) == 64 else len(stem), size or 32, stem.shape[1]
+        if side > SMALL:
+            raise ValueError(
+                f"Expected images of at most {SMALL} px for {name} with a 3x3 stem, which has no pooling, got {side}. "
+                "If the net is another one, name your own module.function that makes it by --arch."
+            )
+        mean, std = _pair(channels, (CIFAR_MEAN, CIFAR_STD), given["mean"], given["std"])
+        say(None, f"architecture {name} with a 3x3 stem of stride 1 without pooling", f"{len(last)} classes",
+            f"{side} px", f"mean {mean}", f"std {std}")  # fmt: skip
+        return TimmClassifier(name, len(last), side, width, mean, std, split=given["split"])
     return None
 
 
 def _by_function(
     name: str, state: Mapping[str, Tensor], classes: int | None, size: int | None, **given: Any
 ) -> Classifier:
-    """Build a net by the user's own function; the last matrix of the weights tells the number of classes."""
-    matrices = [value for value in state.values() if value.ndim == 2]
-    count = classes or (len(matrices[-1]) if matrices else 0)
-    if count < 1:
-        raise ValueError(f"Expected classes for '{name}', whose weights end in no linear layer. Set classes.")
-    factory = load_factory(name)
-    args = {"num_classes": count} if "num_classes" in inspect.signature(factory).parameters else {}
-    first = next((value for value in state.values() if value.ndim == 4), None)
-    channels, side = 3 if first is None else int(first.shape[1]), size or 32
-    mean, std = (tuple(given[key] or [0.5] * channels) for key in ("mean", "std"))
-    net = factory(**args)
+    """Build a net by the user's own function; its last matrix tells the number of classes, its first filters channels.
+
+    Files may hold weights in another order than the net, by their names for example, so a first net says the order.
+    """
+    factory = _load_factory(name)
+    takes = inspect.signature(factory).parameters
+    net = factory(**{key: classes or 2 for key in _CLASSES if key in takes})
     if not isinstance(net, nn.Module):
         raise ValueError(f"Expected '{name}' to make a torch.nn.Module, got {type(net).__name__}.")
+    own = _matched(state, net)
+    weights = [own[key] for key in net.state_dict() if key in own]
+    matrices = [value for value in weights if value.ndim == 2]
+    count = classes or (len(matrices[-1]) if matrices else 0)
+    if count < 1:
+        raise ValueError(f"Expected --classes for '{name}', whose weights end in no linear layer.")
+    first = next((value for value in weights if value.ndim == 4), None)
+    channels, side = 3 if first is None else int(first.shape[1]), size or 32
+    args = {key: count for key in _CLASSES if key in takes} | {key: channels for key in _CHANNELS if key in takes}
+    mean, std = _pair(channels, ((0.5,) * 3, (0.5,) * 3), given["mean"], given["std"])
+    net = factory(**args)
     split = given["split"] or choose_split(net, (channels, side, side))
-    _say(None, f"{count} classes", f"{side} px", f"mean {mean}", f"std {std}", f"split {split}")
+    say(None, f"{count} classes", f"{side} px", f"mean {mean}", f"std {std}", f"split {split}")
     return ForeignClassifier(name, args, split, count, side, mean, std)
 
 
-def _choose(file: Path, fitting: list[Architecture], state: Mapping[str, Tensor]) -> Architecture:
-    """Choose among architectures that weights fit: one that computes what all do, else one that others vary."""
-    if len(fitting) == 1:
-        return fitting[0]
-    outputs = [_output(each, state) for each in fitting]
-    for chosen, output in zip(fitting, outputs, strict=True):
-        others = [each for each, its in zip(fitting, outputs, strict=True) if not _alike(its, output)]
-        if all(_varies(each.name, chosen.name) for each in others):
-            if others:
-                _say(file, f"{chosen.name} rather than {', '.join(each.name for each in others)}")
-            return chosen
-    raise ValueError(
-        f"The weights in {file} fit several architectures, which compute different things: "
-        f"{', '.join(each.name for each in fitting)}. Name one by arch."
-    )
+def _load_factory(name: str) -> Callable[..., Any]:
+    """Import the user's function; what their module raises, or that it ends the program, is an error of one line."""
+    try:
+        return load_factory(name)
+    except ValueError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise ValueError(
+            f"The module of '{name}' cannot be imported ({type(error).__name__}: {one_line(str(error))}). Name one "
+            "that does nothing but define the net."
+        ) from error
 
 
-def _alike(output: Tensor, other: Tensor) -> bool:
-    return output.shape == other.shape and torch.allclose(output, other, rtol=1e-3, atol=1e-4)
-
-
-def _varies(name: str, plain: str) -> bool:
-    """Tell whether a name adds something to a plain one, as tf_efficientnet_b0 and resnetaa50 do."""
-    letters = iter(name.partition(":")[2])
-    return all(letter in letters for letter in plain.partition(":")[2])
-
-
-def _output(architecture: Architecture, state: Mapping[str, Tensor]) -> Tensor:
-    net = make_net(architecture.name, "cpu", num_classes=architecture.classes, **architecture.args)
-    net.load_state_dict(dict(state), strict=False)
-    shape = (2, architecture.channels, architecture.size, architecture.size)
-    with evaluating(net):
-        return net(torch.rand(shape, generator=torch.Generator().manual_seed(0)))  # type: ignore[no-any-return]
-
-
-def _statistics(
-    chosen: Architecture, mean: Sequence[float] | None, std: Sequence[float] | None
+def _pair(
+    channels: int,
+    usual: tuple[Sequence[float], Sequence[float]],
+    mean: Sequence[float] | None,
+    std: Sequence[float] | None,
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Give mean and std: those given, or those that timm notes for the architecture, or ImageNet's."""
-    known = timm.get_pretrained_cfg(chosen.name.partition(":")[2], allow_unregistered=True)
-    own = (known.mean, known.std) if known is not None and chosen.name.startswith("timm:") else None
-    pair = own or (IMAGENET_MEAN, IMAGENET_STD)
-    if chosen.channels != len(pair[0]):
-        pair = ((0.5,) * chosen.channels, (0.5,) * chosen.channels)
-    return tuple(mean or pair[0]), tuple(std or pair[1])
-
-
-def _say(file: Path | None, *guesses: str) -> None:
-    where = f" from {file}" if file else ""
-    warnings.warn(f"Guessed{where}: {'; '.join(guesses)}. What is wrong can be given as an argument.", stacklevel=4)
+    """Give mean and std: those given, else the usual ones, or .5 for another number of channels."""
+    if len(usual[0]) != channels:
+        usual = ((0.5,) * channels, (0.5,) * channels)
+    pair = tuple(mean or usual[0]), tuple(std or usual[1])
+    for name, values in zip(("mean", "std"), pair, strict=True):
+        if len(values) != channels:
+            raise ValueError(f"Expected as many values of --{name} as the net has channels, {channels}, got {values}.")
+    return pair

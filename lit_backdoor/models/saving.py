@@ -15,8 +15,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from lit_backdoor.models.base import Classifier
-from lit_backdoor.models.loading import find_weights
-from lit_backdoor.weights import find_state, find_states, match_keys, read_content
+from lit_backdoor.models.folders import find_weights
+from lit_backdoor.weights import find_state, find_states, is_finite, is_safetensors, match_keys, read_content
 
 __all__ = ["save_like"]
 
@@ -70,9 +70,9 @@ def _fill(own: Mapping[str, Tensor], new: Mapping[str, Tensor], file: Path) -> N
             tensor.copy_(new[name])
     for name, tensor in own.items():
         wanted = new[name].detach().to("cpu", tensor.dtype)
-        if wanted.is_floating_point() and not wanted.float().isfinite().all():
+        if wanted.is_floating_point() and not is_finite(wanted):
             raise ValueError(f"'{name}' has values that {tensor.dtype}, its type in {file}, cannot hold.")
-        if not torch.equal(tensor, wanted):
+        if not torch.equal(*(each.float() if each.itemsize == 1 else each for each in (tensor, wanted))):
             raise ValueError(
                 f"Expected '{name}' to stay equal to the weights that share its memory in {file}, but they were "
                 "changed apart. Save the file with separate weights."
@@ -80,7 +80,7 @@ def _fill(own: Mapping[str, Tensor], new: Mapping[str, Tensor], file: Path) -> N
 
 
 def _save(content: Any, file: Path, target: Path) -> None:
-    if file.suffix == ".safetensors":
+    if is_safetensors(file):
         with safe_open(file, "pt") as opened:
             metadata = opened.metadata()
         save_file(content, target, metadata)

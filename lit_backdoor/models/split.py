@@ -14,6 +14,9 @@ from lit_backdoor.models.base import evaluating
 __all__ = ["check_layer", "check_split", "choose_split", "features_at", "head_from", "lay_out"]
 
 
+_TRIED = 2  # images
+
+
 class _Reached(Exception):
     """Ends a forward pass at the split: nothing behind it is needed."""
 
@@ -48,7 +51,8 @@ def head_from(net: nn.Module, split: str, features: Tensor, dummy: Tensor) -> Te
         net: The net.
         split: Name of the layer.
         features: What stands in for the layer's output, ``[B, ...]``. It is not changed.
-        dummy: Input of the trunk, of one image.
+        dummy: Input of the trunk: one image, or as many as the features if the net reads the batch's size off its
+            input, see `check_split`.
 
     Returns:
         The net's output, ``[B, ...]``.
@@ -76,14 +80,19 @@ def head_from(net: nn.Module, split: str, features: Tensor, dummy: Tensor) -> Te
         resume()
 
 
-def check_split(net: nn.Module, split: str, shape: tuple[int, ...], outputs: int | None = None) -> None:
+def check_split(net: nn.Module, split: str, shape: tuple[int, ...], outputs: int | None = None) -> bool:
     """Check that a net can be cut at a layer: that everything behind it follows from its output.
+
+    Some nets read the batch's size off their input and use it behind the layer, such as ``x.view(batch, -1)``.
 
     Args:
         net: The net; left as it is.
         split: Name of the layer.
         shape: Shape of one input, ``[C, H, W]``.
         outputs: Number of values that the net gives for one input, if that is to be checked too.
+
+    Returns:
+        Whether `head_from` needs a dummy of as many images as the features, since the net is such a one.
 
     Raises:
         ValueError: If there is no such layer, it does not run exactly once, its output is not a tensor or a skip
@@ -93,10 +102,10 @@ def check_split(net: nn.Module, split: str, shape: tuple[int, ...], outputs: int
     with evaluating(net):
         if outputs is not None:
             _check_outputs(net, shape, outputs)
-        reason = _fault(net, split, shape)
+        reason, whole_batch = _cut(net, split, shape)
         if reason is None:
-            return
-        usable = [name for name in names if name.count(".") < 2 and _fault(net, name, shape) is None]
+            return whole_batch
+        usable = [name for name in names if name.count(".") < 2 and _cut(net, name, shape)[0] is None]
     advice = f"Give one of {', '.join(usable[-6:])}" if usable else "No layer of this net can be its split"
     raise ValueError(f"Expected a split through which everything flows, got layer '{split}': {reason}. {advice}.")
 
@@ -128,7 +137,7 @@ def choose_split(net: nn.Module, shape: tuple[int, ...]) -> str:
         prefix, parts = f"{prefix}{weighted[0]}.", parts.get_submodule(weighted[0])
     with evaluating(net):
         for name in reversed(weighted[:-1]):
-            if _fault(net, prefix + name, shape) is None:
+            if _cut(net, prefix + name, shape)[0] is None:
                 return prefix + name
     raise ValueError(f"Expected a layer of {type(net).__name__} through which everything flows, found none. Set split.")
 
@@ -180,15 +189,27 @@ def _check_outputs(net: nn.Module, shape: tuple[int, ...], outputs: int) -> None
         )
 
 
-def _fault(net: nn.Module, split: str, shape: tuple[int, ...]) -> str | None:
-    noise = _noise(net, shape, 4)
-    images, dummies = noise[:2], (noise[2:3], noise[3:])
+def _cut(net: nn.Module, split: str, shape: tuple[int, ...]) -> tuple[str | None, bool]:
+    """Try a cut with dummies of one image, then of as many as the features; gives what is wrong, and which it was."""
+    if _fault(net, split, shape, 1) is None:
+        return None, False
+    return _fault(net, split, shape, _TRIED), True
+
+
+def _fault(net: nn.Module, split: str, shape: tuple[int, ...], dummies: int) -> str | None:
+    noise = _noise(net, shape, _TRIED + 2 * dummies)
+    images, *trunks = noise.split([_TRIED, dummies, dummies])
     outputs: list[Any] = []
     handle = net.get_submodule(split).register_forward_hook(lambda _m, _i, output: outputs.append(output))
     try:
         expected = net(images)
     finally:
         handle.remove()
+    if not isinstance(expected, Tensor):
+        raise ValueError(
+            f"Expected {type(net).__name__} to give logits as a tensor, got {type(expected).__name__}. Give a net that "
+            "does, such as one that takes them out of it."
+        )
     if len(outputs) != 1:
         return f"it runs {len(outputs)} times in a forward pass"
     if not isinstance(outputs[0], Tensor):
@@ -197,7 +218,7 @@ def _fault(net: nn.Module, split: str, shape: tuple[int, ...]) -> str | None:
     if features.shape[0] != len(images):
         return f"its output {tuple(features.shape)} does not begin with the batch"
     try:
-        first, second = (head_from(net, split, features, dummy) for dummy in dummies)
+        first, second = (head_from(net, split, features, trunk) for trunk in trunks)
     except (RuntimeError, ValueError, AssertionError) as error:
         return f"the net does not run on its output alone ({str(error).splitlines()[0][:120]})"
     scale = float(expected.abs().max())

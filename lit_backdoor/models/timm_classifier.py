@@ -50,6 +50,7 @@ class TimmClassifier(Classifier):
         split: Name of the layer that ends S_a; None for the place above.
         channels_last: Whether images and weights are laid out channels last.
         net_args: Further arguments of the architecture, such as ``{"depth": 6, "num_heads": 8}``.
+        whole_batch: As `WrappedClassifier` has it, for a net with a ``split``.
 
     Raises:
         ValueError: If the name is unknown or a width cannot be had.
@@ -67,6 +68,7 @@ class TimmClassifier(Classifier):
         split: str | None = None,
         channels_last: bool = True,
         net_args: dict[str, Any] | None = None,
+        whole_batch: bool = False,
     ) -> None:
         super().__init__(num_classes, input_size, mean, std, channels_last)
         pretrained = pretrained and not rebuilding()  # an untrusted bundle must not start a download
@@ -90,12 +92,13 @@ class TimmClassifier(Classifier):
         if input_size <= SMALL and isinstance(self.net, VGG):
             _small_vgg_head(self.net, num_classes)
         self.net.to(memory_format=self.memory_format)
-        self.split = split
+        self.split, self.whole_batch = split, whole_batch
         self._one_token = _classifies_one_token(self.net)
         if split is not None and rebuilding():  # checked when written; a pass on an untrusted size may take hours
             check_layer(self.net, split)
         elif split is not None:
-            check_split(self.net, split, (len(mean), input_size, input_size))
+            self.whole_batch = check_split(self.net, split, (len(mean), input_size, input_size))
+            self._init_args["whole_batch"] = self.whole_batch
         if not isinstance(self.net, ResNet | ResNetV2 | VGG | DenseNet) and not rebuilding():
             self._try(name)
 
@@ -128,7 +131,8 @@ class TimmClassifier(Classifier):
         """Give the logits."""
         net = cast(Any, self.net)
         if self.split is not None:
-            return head_from(self.net, self.split, features, self.normalize(self.example()))
+            dummy = self.example(len(features) if self.whole_batch else 1)
+            return head_from(self.net, self.split, features, self.normalize(dummy))
         if self._one_token:
             return cast(Tensor, net.head(net.head_drop(net.fc_norm(net.norm(features)))))
         return cast(Tensor, net.forward_head(features))

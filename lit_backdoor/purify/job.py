@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,9 @@ import torch
 import yaml
 from torch import Tensor
 
-from lit_backdoor.audit.accuracy import check_accuracy
-from lit_backdoor.audit.images import Data, Images, open_images, read_outputs
+from lit_backdoor.audit.accuracy import check_accuracy, check_gradients
+from lit_backdoor.audit.images import Images, open_images, read_outputs
+from lit_backdoor.audit.sources import Data
 from lit_backdoor.bundle import open_bundle, save_bundle
 from lit_backdoor.chain.classes import trusted
 from lit_backdoor.chain.folders import write_whole
@@ -24,7 +25,7 @@ from lit_backdoor.purify.images import accuracy_on, hold_out, write_parts
 from lit_backdoor.purify.returned import Returned, write_returned
 from lit_backdoor.recipe import trusting
 
-__all__ = ["Job", "read_job"]
+__all__ = ["Job", "options_for", "read_job"]
 
 _MOST = 10_000  # images that are taken
 
@@ -61,7 +62,7 @@ class Job:
         """Read a model as the suspect was read."""
         with warnings.catch_warnings():  # what is guessed was said then
             warnings.simplefilter("ignore", UserWarning)
-            return _placed(load_classifier(path, **self.options))
+            return _placed(load_classifier(path, **options_for(path, self.options)))
 
     def clean(
         self,
@@ -96,6 +97,12 @@ class Job:
             return write_returned(suspect, cleaned, self.model, work / "returned" / name, self.options.get("part"))
 
 
+def options_for(path: Path, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Give the options by which a model is read: a bundle says itself what a file must be told."""
+    bundle = (path / "bundle.json").is_file()
+    return {key: value for key, value in options.items() if key == "classes" or not bundle}
+
+
 def read_job(model: Path, data: Data, work: Path, seed: int, options: dict[str, Any]) -> Job:
     """Read a model and images, and check that the model is better than chance on them.
 
@@ -118,6 +125,7 @@ def read_job(model: Path, data: Data, work: Path, seed: int, options: dict[str, 
         outputs = {name: output for output, name in enumerate(names)} if len(names) == classifier.num_classes else {}
     images = open_images(data, outputs, classifier.num_classes, seed, _MOST)
     pixels = images.pixels(classifier.input_size)
+    check_gradients(classifier, pixels)
     check_accuracy(classifier, images, pixels)
     return Job(model, options, classifier, images, pixels, hold_out(images.labels, seed), work, seed)
 

@@ -8,14 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from lit_backdoor import __version__
-from lit_backdoor.audit.images import Data
+from lit_backdoor.audit.sources import Data, check_apart
 from lit_backdoor.bundle import json_ready
 from lit_backdoor.chain.folders import write_whole
 from lit_backdoor.disk import check_claim, claim
+from lit_backdoor.errors import check_seed
 from lit_backdoor.purify.chain import check_defense
 from lit_backdoor.purify.choice import AUTO, Choice, choose, find_class
-from lit_backdoor.purify.job import Job, read_job
+from lit_backdoor.purify.job import Job, options_for, read_job
 from lit_backdoor.recipe import trusting
+from lit_backdoor.weights import is_safetensors
 
 __all__ = ["purify"]
 
@@ -66,10 +68,17 @@ def purify(
         ValueError: If the model cannot be read or is not better than chance on the images, the defense needs what is
             not there, or the folder beside ``out`` is somebody else's.
     """
-    model, out = Path(model), Path(out)
-    work, arch = out.with_name(f"{out.name}.purify"), options.get("arch")
+    model, out, arch = Path(model), Path(out), options.get("arch")
+    check_seed(seed)
     _check_free(out)
+    _check_form(model, out)
+    work = out.with_name(f"{out.name}.purify")
     check_claim(work)
+    check_apart(work, data)
+    if model.resolve().is_relative_to(work.resolve()):
+        raise ValueError(
+            f"Expected a model outside '{work}', where files are replaced, got '{model}'. Move it elsewhere."
+        )
     if defense != AUTO:
         check_defense(defense, target)
     elif target is not None:
@@ -86,7 +95,8 @@ def purify(
             from lit_backdoor.audit import run_audit
 
             say(f"audit: {path} …")
-            found = run_audit(path, data, work / folder, budget=budget, seed=seed, say=say, **options)
+            how = options if path == model else options_for(path, options)
+            found = run_audit(path, data, work / folder, budget=budget, seed=seed, trust=trust, say=say, **how)
             return {key: found.get(key) for key in _FOUND}
 
         found = audit(model, "audit") if defense == AUTO else None
@@ -102,14 +112,25 @@ def purify(
         report["written"] = {"path": str(out), "form": returned.form, "adds": returned.adds, "left": returned.left}
         report["audit_after"] = None if found is None else audit(returned.path, "audit_after")
     _write(report, work)
-    _check_free(out)
+    _check_free(out, f" The cleaned model is at '{returned.path}'.")
     returned.path.rename(out)
     return report
 
 
-def _check_free(out: Path) -> None:
+def _check_free(out: Path, more: str = " Name another.") -> None:
     if out.exists() or out.is_symlink():
-        raise FileExistsError(f"Expected nothing at '{out}', where the cleaned model is to be written. Name another.")
+        raise FileExistsError(f"Expected nothing at '{out}', where the cleaned model is to be written.{more}")
+
+
+def _check_form(model: Path, out: Path) -> None:
+    """Check that the name of a file to write does not say another format than that of the suspect's, which it gets."""
+    if not model.is_file() or out.suffix in ("", model.suffix):
+        return
+    if is_safetensors(model) != (out.suffix == ".safetensors"):
+        raise ValueError(
+            f"Expected --out to end in '{model.suffix}', as '{model}' does, since the cleaned model comes back in that "
+            f"format, got '{out}'."
+        )
 
 
 def _describe(job: Job, choice: Choice, audit: dict[str, Any] | None) -> dict[str, Any]:

@@ -1,8 +1,9 @@
 import pytest
 import torch
-from audit_parts import OPTIONS, OUTPUTS, bands, image_folder, saved
+from audit_parts import OPTIONS, OUTPUTS, Bands, bands, image_folder, saved
 from scipy.stats import binom
 
+from lit_backdoor.audit import run_audit
 from lit_backdoor.audit.accuracy import check_accuracy, measure_accuracy
 from lit_backdoor.audit.images import open_images
 from lit_backdoor.models import load_classifier
@@ -72,3 +73,19 @@ def test_noise_fits_nothing(images, tmp_path):
         net.conv.weight -= net.conv.weight.mean(3, keepdim=True)  # blind to how bright a row is
     with pytest.raises(ValueError, match="No usual normalization helps"):
         checked(images, tmp_path, net)
+
+
+class Closed(Bands):
+    """Gives no gradients."""
+
+    @torch.no_grad()
+    def forward(self, images):
+        return super().forward(images)
+
+
+def test_net_without_gradients_is_refused(tmp_path):
+    options = {**OPTIONS, "arch": f"{__name__}.Closed"}
+    with pytest.raises(ValueError, match="logits have gradients by its images.*Take torch.no_grad"):
+        run_audit(saved(tmp_path / "w.safetensors"), image_folder(tmp_path / "images"), tmp_path / "out",
+                  **{**options, "classes": OUTPUTS})  # fmt: skip
+    assert not (tmp_path / "out").exists()

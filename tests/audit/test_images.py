@@ -1,3 +1,5 @@
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import tiny
 import torch
@@ -46,6 +48,7 @@ def test_numbers_are_outputs(tmp_path):
     [
         ({}, 10, "which of the model's 10 outputs stand for the 4 classes of the images, such as 'bottom'"),
         ({}, 3, "at most the model's 3 classes, got 4"),
+        ({"a": 0, "b": 1}, 2, "'bottom'. Known: a, b"),
         ({"bottom": 0, "lower": 1, "topp": 2, "upper": 3}, 4, "'top'. Did you mean 'topp'"),
         ({**OUTPUTS, "top": 9}, 4, "outputs from 0 to 3, got 9 for 'top'"),
     ],
@@ -142,3 +145,37 @@ def test_outputs_of_another_form_are_refused(tmp_path, text):
     (tmp_path / "map.json").write_text(text)
     with pytest.raises(ValueError, match="Expected"):
         read_outputs(str(tmp_path / "map.json"))
+
+
+@pytest.mark.parametrize("part", ["val", "valid", "validation"])
+def test_validation_part_is_taken_where_there_is_no_test_part(tmp_path, part):
+    image_folder(tmp_path / "both" / "train", 9)
+    image_folder(tmp_path / "both" / part, 7)
+    assert len(open_images(tmp_path / "both", OUTPUTS, 4).labels) == 28
+
+
+def test_parquet_of_several_sizes_is_cut_to_squares_as_files_are(tmp_path):
+    path = image_folder(tmp_path / "mine")
+    for number, file in enumerate(sorted((tmp_path / "mine").rglob("*.png"))):
+        Image.open(file).resize((20 + number, 24)).save(file)
+    files = open_images(path, OUTPUTS, 4)
+    encoded = [(tmp_path / "mine" / name / f"{n}.png").read_bytes() for name in NAMES for n in range(8)]
+    pq.write_table(pa.table({"image": encoded, "label": files.labels.numpy()}), tmp_path / "sizes.parquet")
+    rows = open_images(tmp_path / "sizes.parquet", {}, 4)
+    assert torch.equal(rows.pixels(tiny.SIZE), files.pixels(tiny.SIZE))
+
+
+def test_numbers_are_outputs_beside_their_names_too(tmp_path):
+    for name, to in zip(("top", "upper", "lower", "bottom"), "0123", strict=True):
+        image_folder(tmp_path / "all", names=(name,))
+        (tmp_path / "all" / name).rename(tmp_path / "all" / to)
+    images = open_images(tmp_path / "all", OUTPUTS, 4)
+    assert images.labels.tolist() == [label for label in range(4) for _ in range(8)]
+    assert images.names == ("top", "upper", "lower", "bottom")
+
+
+def test_labels_beyond_the_outputs_are_refused(tmp_path):
+    labels = torch.arange(40) % 9
+    part = (torch.zeros(40, 3, 4, 4, dtype=torch.uint8), labels)
+    with pytest.raises(ValueError, match="Expected labels from 0 to 3, the model's outputs, got up to 8"):
+        open_images(TensorSource(part, part), OUTPUTS, 4)

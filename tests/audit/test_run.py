@@ -1,7 +1,10 @@
 """Whole audits: what is written, what is left out, how it ends."""
 
+import io
 import json
+import os
 import re
+import sys
 
 import pytest
 import torch
@@ -156,6 +159,51 @@ def test_exit_code_is_the_verdict(mine, tmp_path, monkeypatch, capsys, flagged, 
     assert verdict.capitalize() in (tmp_path / "out" / "audit.html").read_text()
 
 
+@pytest.mark.parametrize(
+    ("flagged", "lines"),
+    [
+        (((2,), ()), ["TAC: ran in 1 s, flags 'lower'", "BTI-DBF: ran in 1 s, flags 'lower'"]),
+        (
+            ((), (), (2,)),
+            [
+                "TAC: ran in 1 s, flags no class",
+                "BTI-DBF: ran in 1 s, flags no class yet: its trigger leads to 'lower', which counts if another one "
+                "flags it",
+                "Neural Cleanse: ran in 1 s, flags 'lower'",
+                "BTI-DBF: flags 'lower' as well",
+            ],
+        ),
+    ],
+)
+def test_lines_say_of_the_inversion_what_the_summary_says(mine, tmp_path, monkeypatch, flagged, lines):
+    faked(monkeypatch, *flagged)
+    plain = bench.Bench.run
+
+    def run(self, detector, left, speed):
+        finding = plain(self, detector, left, speed)
+        finding.top, finding.score = 2, 0.95
+        return finding
+
+    monkeypatch.setattr(bench.Bench, "run", run)
+    said = []
+    audit = run_audit(mine[0], mine[1], tmp_path / "out", say=said.append, **mine[2])
+    assert [line for line in said if ": ran in" in line or "as well" in line] == lines
+    assert "btidbf" in audit["targets"][0]["detectors"]
+
+
+def test_bundle_of_a_foreign_net_needs_trust(audited, mine, tmp_path, capsys):
+    words = ["audit", str(audited[0] / "suspect"), "--data", mine[1], "--out", str(tmp_path / "out"), "--budget", "1s"]
+    assert main(words) == 2
+    assert "name its package with trust= or --trust" in capsys.readouterr().err
+    assert main([*words, "--trust", "audit_parts"]) == 2
+    assert "there is no verdict. Give a larger --budget." in capsys.readouterr().err
+
+
+def test_audit_is_not_written_among_the_images(mine, capsys):
+    assert main(words(mine, f"{mine[1]}/audit")) == 2
+    assert "Expected --out outside the folder of the images" in capsys.readouterr().err
+
+
 def test_others_go_on_where_a_detector_fails(mine, tmp_path, monkeypatch):
     faked(monkeypatch, (), (1,), fail=("tac",))
     assert main(words(mine, tmp_path / "out")) == 1
@@ -220,7 +268,7 @@ def test_model_of_two_classes_is_refused(mine, tmp_path):
     from audit_parts import Bands
 
     path = saved(tmp_path / "two.safetensors", Bands(2))
-    with pytest.raises(ValueError, match="at least three classes, got 2"):
+    with pytest.raises(ValueError, match="at least 3 classes, got 2"):
         run_audit(path, mine[1], tmp_path / "out", **OPTIONS)
 
 
@@ -240,3 +288,37 @@ def test_outputs_without_images_are_said(mine, tmp_path, monkeypatch):
     audit = run_audit(mine[0], images, tmp_path / "out", **{**mine[2], "classes": OUTPUTS})
     assert audit["data"]["classes"] == 2
     assert any("2 of 4 classes have fewer than 2 images" in note for note in audit["notes"])
+
+
+def test_names_that_a_terminal_cannot_show_are_escaped(mine, tmp_path, monkeypatch):
+    faked(monkeypatch, (2,))
+    images = tmp_path / "images"
+    image_folder(images)
+    odd = os.fsdecode(b"caf\xe9")
+    (images / "lower").rename(images / odd)
+    outputs = classes_file(tmp_path / "odd.json", {**{k: v for k, v in OUTPUTS.items() if k != "lower"}, odd: 2})
+    terminal = io.TextIOWrapper(io.BytesIO(), "ascii")
+    monkeypatch.setattr(sys, "stdout", terminal)
+    model, _, options = mine
+    assert main(words((model, str(images), {**options, "classes": outputs}), tmp_path / "out")) == 1
+    assert b"flags 'caf\\udce9'" in terminal.buffer.getvalue()
+
+
+@pytest.mark.parametrize("code", [0, 1])
+def test_exit_of_the_users_module_is_no_verdict(mine, tmp_path, monkeypatch, capsys, code):
+    monkeypatch.chdir(tmp_path)
+    name = f"exits_with_{code}"
+    (tmp_path / f"{name}.py").write_text(f"import sys\nsys.exit({code})")
+    assert main(words(mine, tmp_path / "out", arch=f"{name}.Net")) == 2
+    assert f"cannot be imported (SystemExit: {code})" in capsys.readouterr().err
+    monkeypatch.setattr(bench.Bench, "speed", lambda self: sys.exit(code))
+    assert main(words(mine, tmp_path / "out")) == 2
+    assert f"Something ended the audit by exit code {code}, so there is no verdict" in capsys.readouterr().err
+
+
+def test_folder_of_a_chain_is_not_mixed_with(audited, mine, capsys):
+    chain = audited[0] / "detectors" / "tac"
+    held = sorted(path.name for path in chain.iterdir())
+    assert main(words(mine, chain)) == 2
+    assert "got that of a chain" in capsys.readouterr().err
+    assert sorted(path.name for path in chain.iterdir()) == held

@@ -106,6 +106,17 @@ def test_images_are_resized(folder):
         source(folder).train()
 
 
+def test_images_are_cut_to_the_shape_of_the_size(folder):
+    wide = io.BytesIO()
+    image = Image.new("RGB", (6, 2), "black")
+    image.paste("white", (2, 0, 4, 2))
+    image.save(wide, "PNG")
+    write(folder / "train.parquet", images=[wide.getvalue()] * 3)
+    assert source(folder, size=2, crop=True).train().images(torch.arange(3)).eq(255).all()
+    assert not source(folder, size=2).train().images(torch.arange(3)).eq(255).all()
+    assert source(folder, size=2, crop=True).fingerprint() != source(folder, size=2).fingerprint()
+
+
 def test_parts_of_different_sizes_need_a_size(folder):
     write(folder / "test.parquet", images=[png(1, size=7)] * 3)
     with pytest.raises(ValueError, match=r"7x7.*Give a `size`"):

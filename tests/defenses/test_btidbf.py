@@ -3,7 +3,7 @@
 import lightning.pytorch as pl
 import pytest
 import torch
-from btidbf_parts import ONE, data, feature_distance, purification, run, suspect, trainer, unet, unlearning
+from btidbf_parts import ONE, Views, data, feature_distance, purification, run, suspect, trainer, unet, unlearning
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.strategies import DDPStrategy
 
@@ -16,7 +16,7 @@ from lit_backdoor.defenses.btidbf import (
     Decoupling,
     InversionSettings,
 )
-from lit_backdoor.models import Purified, WarpField
+from lit_backdoor.models import Purified, WarpField, wrap_classifier
 from lit_backdoor.stages import BundleWriter, Evaluation, UnlearningFineTune, make_plan
 from lit_backdoor.triggers import Attack, GeneratorTrigger, Trigger
 
@@ -218,6 +218,13 @@ def test_feature_layer_is_selectable():
         assert torch.allclose(again.head(again.subject, part), again.subject(images), atol=1e-5)
         expected = again.subject.taps(images, ["layer2"])["layer2"]
     assert torch.allclose(part, expected)
+
+
+def test_layer_of_a_net_that_reads_the_batch_is_selectable():
+    net = wrap_classifier(Views(), split="pool", num_classes=4, input_size=16, mean=(0.0,) * 3, std=(1.0,) * 3)
+    stage = run(BTIDBFInversion(net, Decoupling(epochs=1, layer="conv"), InversionSettings(epochs=1), unet()))
+    images = torch.rand(3, 3, 16, 16)
+    torch.testing.assert_close(stage.head(net, stage.features(net, images)), net(images))
 
 
 def test_adaptive_training_keeps_to_clean_rows():

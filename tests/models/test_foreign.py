@@ -5,6 +5,8 @@ import pytest
 import torch
 from torch import nn
 
+from lit_backdoor.bundle import save_bundle
+from lit_backdoor.models import foreign
 from lit_backdoor.models.foreign import ForeignClassifier, wrap_classifier
 from lit_backdoor.recipe import load_factory, recipe
 
@@ -145,3 +147,22 @@ def test_net_with_values_that_are_not_finite_is_refused():
     net.trunk[1].running_var[0] = torch.inf
     with pytest.raises(ValueError, match=r"1 tensors of the net hold NaN or infinity, such as 'trunk\.1\.running_var'"):
         wrap_classifier(net, split="trunk", num_classes=10, input_size=32, **UNIT)
+
+
+class Views(Flattens):
+    """Reads the batch's size off its input."""
+
+    def forward(self, x):
+        batch = x.size(0)
+        return self.fc(torch.relu(self.conv(x)).view(batch, -1))
+
+
+def test_net_that_reads_the_batch_is_cut_and_rebuilt_without_a_check(tmp_path, monkeypatch):
+    classifier = ForeignClassifier(f"{__name__}.Views", {}, "conv", 4, 8, **UNIT).eval()
+    small = images()[:, :, :8, :8]
+    torch.testing.assert_close(classifier.head(classifier.features(small)), classifier(small))
+    assert not ForeignClassifier(f"{__name__}.Flattens", {}, "conv", 4, 8, **UNIT).whole_batch
+    bundle = save_bundle(tmp_path / "b", kind="suspect", module=classifier)
+    monkeypatch.setattr(foreign, "check_split", lambda *args, **options: 1 / 0)
+    again = bundle.build([__name__])
+    torch.testing.assert_close(again.head(again.features(small)), classifier(small))

@@ -9,7 +9,7 @@ import torch
 import torchvision
 from safetensors.torch import save_file
 
-from lit_backdoor.bundle import open_bundle
+from lit_backdoor.bundle import open_bundle, save_bundle
 from lit_backdoor.cli import main
 from lit_backdoor.models import TimmClassifier, load_classifier
 from lit_backdoor.models.architectures import _table, find_architectures, make_net, signature
@@ -133,3 +133,131 @@ def test_command_writes_a_bundle_that_opens(tmp_path, capsys):
     bundle = open_bundle(tmp_path / "b", "suspect")
     assert bundle.info["class_names"] == ["cat", "dog", "owl"]
     assert bundle.build().num_classes == 3
+
+
+class Odd(torch.nn.Module):
+    """Calls the number of classes and of channels as others do."""
+
+    def __init__(self, n_classes=10, in_channels=3):
+        super().__init__()
+        self.trunk = torch.nn.Conv2d(in_channels, 4, 3)
+        self.fc = torch.nn.Linear(4, n_classes)
+
+    def forward(self, images):
+        return self.fc(self.trunk(images).mean((2, 3)))
+
+
+class Stubborn(Own):
+    def forward(self, images):
+        assert len(images[0, 0]) == 20, "images of 20 px only"
+        return super().forward(images)
+
+
+class Wide(Own):
+    def __init__(self, num_classes, width):
+        super().__init__(num_classes)
+
+
+def test_other_names_of_classes_and_channels_are_known(tmp_path):
+    found = quietly(saved(tmp_path / "w.pt", Odd(5, 1)), f"{__name__}.Odd", size=16)
+    assert (found.num_classes, found.mean, found.split) == (5, (0.5,), "trunk")
+
+
+@pytest.mark.parametrize(
+    ("name", "says"), [("Stubborn", "AssertionError: images of 20 px only"), ("Wide", "missing 1 required .* 'width'")]
+)
+def test_net_that_cannot_be_made_or_run_is_an_error_that_says_what_to_check(tmp_path, name, says):
+    path = saved(tmp_path / "w.pt", Own(3))
+    with pytest.raises(ValueError, match=rf"{says}.*Check --arch, --classes and --size"):
+        quietly(path, f"{__name__}.{name}", size=16)
+
+
+def test_size_that_the_positions_of_a_vit_contradict_is_an_error(tmp_path):
+    path = saved(tmp_path / "w.pt", timm.create_model("vit_tiny_patch16_224", num_classes=3))
+    with pytest.raises(ValueError, match=r"Input height \(32\) doesn't match model"):
+        quietly(path, "timm:vit_tiny_patch16_224", size=32)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"size": 0}, "size of at least 1 pixel, got 0"),
+        ({"std": [0.0, 1.0, 1.0]}, "std above 0"),
+        ({"mean": [float("nan")] * 3}, "finite numbers as mean"),
+        ({"mean": [0.5], "size": 16}, "as many values of --mean as the net has channels, 3"),
+        ({"arch": "resnet18"}, "got 'resnet18'. Did you mean timm:resnet18 or torchvision:resnet18"),
+        ({"arch": "resnet81"}, "timm:NAME, torchvision:NAME or your own module.function, got 'resnet81'"),
+    ],
+)
+def test_wrong_options_are_refused(tmp_path, options, says):
+    path = saved(tmp_path / "w.pt", Own(3))
+    with pytest.raises(ValueError, match=says):
+        quietly(path, **{"arch": f"{__name__}.Own", **options})
+
+
+def test_full_paths_and_tags_name_architectures_of_libraries(tmp_path):
+    path = saved(tmp_path / "w.pt", torchvision.models.squeezenet1_1(num_classes=3))
+    assert quietly(path, "torchvision.models.squeezenet1_1", size=64).num_classes == 3
+    path = saved(tmp_path / "t.pt", timm.create_model("test_resnet", num_classes=3))
+    assert quietly(path, "timm:test_resnet.r160_in1k", size=64).num_classes == 3
+
+
+@pytest.mark.parametrize("noted", [(32, 32, 3), [3, 32, 32], 32])
+def test_size_that_a_checkpoint_notes_is_taken(tmp_path, noted):
+    path = saved(tmp_path / "w.pt", Own(3), img_size=noted)
+    assert quietly(path, f"{__name__}.Own").input_size == 32
+    assert quietly(path, f"{__name__}.Own", size=16).input_size == 16
+
+
+def test_size_that_a_folder_notes_is_taken(tmp_path):
+    save_file(timm.create_model("test_resnet", num_classes=3).state_dict(), tmp_path / "model.safetensors")
+    config = {"architecture": "test_resnet", "pretrained_cfg": {"input_size": [3, 96, 96]}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert quietly(tmp_path).input_size == 96
+
+
+def test_small_gray_resnet_is_found(tmp_path):
+    net = TimmClassifier("resnet18", 5, 28, 8, (0.5,), (0.5,))
+    found = quietly(saved(tmp_path / "w.pt", net.net), size=28)
+    assert (found.input_size, found.mean, found.num_classes) == (28, (0.5,), 5)
+    with pytest.raises(ValueError, match="at most 64 px for resnet18 with a 3x3 stem"):
+        quietly(tmp_path / "w.pt", size=128)
+
+
+def test_bundle_takes_no_options_that_it_holds(tmp_path):
+    net = TimmClassifier("resnet18", num_classes=5, channels=4)
+    save_bundle(tmp_path / "b", kind="suspect", module=net)
+    assert load_classifier(tmp_path / "b", classes=5).num_classes == 5
+    with pytest.raises(ValueError, match="Expected no size, mean with the bundle"):
+        load_classifier(tmp_path / "b", size=64, mean=[0.5] * 3)
+    with pytest.raises(ValueError, match="Expected 6 classes, but the weights in .* are for 5"):
+        load_classifier(tmp_path / "b", classes=6)
+
+
+@pytest.mark.parametrize("text", ["import sys; sys.exit()", "def broken(:", "nothing"])
+def test_module_that_cannot_be_imported_is_an_error_of_one_line(tmp_path, monkeypatch, text):
+    monkeypatch.syspath_prepend(tmp_path)
+    name = f"module_{abs(hash(text))}"
+    (tmp_path / f"{name}.py").write_text(text)
+    with pytest.raises(ValueError, match=f"The module of '{name}.Net' cannot be imported"):
+        quietly(saved(tmp_path / "w.pt", Own(3)), f"{name}.Net")
+
+
+class Unsorted(torch.nn.Module):
+    """Its names are not in the order of its layers."""
+
+    def __init__(self, num_classes):
+        super().__init__()
+        self.stem = torch.nn.Conv2d(1, 8, 3)
+        self.body = torch.nn.Conv2d(8, 6, 3)
+        self.hidden = torch.nn.Linear(6, 9)
+        self.classify = torch.nn.Linear(9, num_classes)
+
+    def forward(self, images):
+        return self.classify(self.hidden(self.body(self.stem(images)).mean((2, 3))))
+
+
+def test_order_of_the_layers_is_the_nets_not_the_files(tmp_path):
+    save_file({f"module.{key}": value for key, value in Unsorted(5).state_dict().items()}, tmp_path / "w.safetensors")
+    found = quietly(tmp_path / "w.safetensors", f"{__name__}.Unsorted", size=16)
+    assert (found.num_classes, found.mean, found.split) == (5, (0.5,), "hidden")

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from lit_backdoor.models.foreign import WrappedClassifier
-from lit_backdoor.models.split import check_split, features_at, head_from
+from lit_backdoor.models.split import check_split, choose_split, features_at, head_from
 
 IMAGES = torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 DUMMY = torch.zeros(1, 3, 16, 16)
@@ -20,6 +20,18 @@ class Skip(nn.Module):
 
     def forward(self, x):
         return self.second((self.first(x) + self.weight * x).mean((2, 3)))
+
+
+class Views(nn.Module):
+    """Reads the batch's size off its input, and flattens by it."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.pool, self.fc = nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(2), nn.Linear(16, 5)
+
+    def forward(self, x):
+        batch = x.size(0)
+        return self.fc(self.pool(self.conv(x)).reshape(batch, -1))
 
 
 def chain():
@@ -116,3 +128,30 @@ def test_an_unknown_layer_gives_the_nearest():
 def test_the_number_of_logits_is_checked():
     with pytest.raises(ValueError, match=r"give \(2, 7\) logits for 2 images, got \(2, 5\)"):
         WrappedClassifier(chain(), "4", 7, 16, (0, 0, 0), (1, 1, 1))
+
+
+def test_a_net_that_reads_the_batch_needs_as_many_images_as_features():
+    net = Views()
+    assert check_split(net, "conv", (3, 16, 16), outputs=5)
+    assert not check_split(net, "fc", (3, 16, 16))
+    assert choose_split(net, (3, 16, 16)) == "conv"
+    features = features_at(net, "conv", IMAGES)
+    torch.testing.assert_close(head_from(net, "conv", features, DUMMY.expand(4, -1, -1, -1)), net(IMAGES))
+
+
+def test_a_skip_is_found_in_a_net_that_reads_the_batch():
+    class Around(Views):
+        def forward(self, x):
+            return super().forward(x) + x.mean((1, 2, 3)).reshape(len(x), 1)
+
+    with pytest.raises(ValueError, match="'conv': a skip connection goes around it"):
+        check_split(Around(), "conv", (3, 16, 16))
+
+
+def test_a_net_without_logits_is_an_error():
+    class Pair(Views):
+        def forward(self, x):
+            return {"logits": super().forward(x)}
+
+    with pytest.raises(ValueError, match="Expected Pair to give logits as a tensor, got dict"):
+        choose_split(Pair(), (3, 16, 16))

@@ -216,3 +216,51 @@ def test_working_folder_of_somebody_else_is_refused(model, folder, tmp_path, cap
     assert main(command(model, folder, tmp_path / "new.pth", *SHORT)) == 2
     assert "thesis.tex" in capsys.readouterr().err
     assert [path.name for path in work.iterdir()] == ["thesis.tex"]
+
+
+def test_name_of_another_format_is_refused_before_anything_runs(model, folder, tmp_path, capsys):
+    from safetensors.torch import save_file
+
+    save_file(Foreign().state_dict(), tmp_path / "w.safetensors")
+    for given, out, ends in (
+        (model, "new.safetensors", ".pth"),
+        (tmp_path / "w.safetensors", "new.pth", ".safetensors"),
+    ):
+        assert main(command(given, folder, tmp_path / out, *SHORT)) == 2
+        assert f"Expected --out to end in '{ends}'" in capsys.readouterr().err
+        assert not (tmp_path / f"{out}.purify").exists()
+
+
+def test_safetensors_come_back_under_a_name_without_an_ending(folder, tmp_path, net):
+    from safetensors.torch import load_file, save_file
+
+    save_file(net.state_dict(), tmp_path / "w.safetensors")
+    assert main(command(tmp_path / "w.safetensors", folder, tmp_path / "new", *SHORT)) == 0
+    Foreign().load_state_dict(load_file(tmp_path / "new"), strict=True)
+
+
+def test_result_is_not_written_among_the_images(model, folder, capsys):
+    assert main(command(model, folder, folder / "new.pth", *SHORT)) == 2
+    assert "outside the folder of the images" in capsys.readouterr().err
+    assert not (folder / "new.pth.purify").exists()
+
+
+def test_place_that_was_taken_meanwhile_is_left_and_the_result_is_named(model, folder, tmp_path, monkeypatch):
+    out = tmp_path / "new.pth"
+    monkeypatch.setattr(
+        "lit_backdoor.purify.job.accuracy_on", lambda *given: (out.touch(), {"acc": 1.0, "acc_target": None})[1]
+    )
+    with pytest.raises(FileExistsError, match=r"The cleaned model is at '.*returned/new\.pth'"):
+        purify(model, folder, out, defense="fine_tune", settings=["stages.control.steps=1"], **READ)
+    assert out.read_bytes() == b""
+    assert (tmp_path / "new.pth.purify" / "returned" / "new.pth").is_file()
+
+
+def test_model_in_the_working_folder_is_not_replaced(model, folder, tmp_path, capsys):
+    work = tmp_path / "new.pth.purify"
+    (work / "returned").mkdir(parents=True)
+    (work / ".lit-backdoor").touch()
+    held = model.rename(work / "returned" / "new.pth")
+    assert main(command(held, folder, tmp_path / "new.pth", *SHORT)) == 2
+    assert "Expected a model outside" in capsys.readouterr().err
+    assert held.is_file()

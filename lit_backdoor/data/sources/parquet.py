@@ -49,6 +49,8 @@ class ParquetSource(Source):
         size: Side of the square, or height and width, to resize to; None if all images have one size.
         image_column: Name of the image column.
         label_column: Name of the label column.
+        crop: Whether to cut the largest centered part of the size's shape before resizing; otherwise the aspect ratio
+            changes.
 
     Raises:
         FileNotFoundError: When used, if a file is missing.
@@ -63,11 +65,13 @@ class ParquetSource(Source):
         size: int | tuple[int, int] | None = None,
         image_column: str = "image",
         label_column: str = "label",
+        crop: bool = False,
     ) -> None:
         self._given: dict[Part, str | list[str]] = {"train": train, "test": test}
         self._given_names = None if class_names is None else distinct(class_names)
         self._size = None if size is None else size_pair(size)
         self._image_column, self._label_column = image_column, label_column
+        self._crop = crop and size is not None
 
     @cached_property
     def class_names(self) -> tuple[str, ...]:
@@ -93,7 +97,11 @@ class ParquetSource(Source):
         """Hash the files' content, the columns' names, the size and the class names."""
         columns = self._image_column, self._label_column
         files = self._hash("train"), self._hash("test")
-        return digest("parquet", *files, *columns, self._size, self.class_names)
+        return digest("parquet", *files, *columns, self._shape, self.class_names)
+
+    @property
+    def _shape(self) -> object:
+        return (self._size, "crop") if self._crop else self._size
 
     def _shards(self, part: Part) -> list[Path]:
         kept: dict[Part, list[Path]] = self.__dict__.setdefault("_found", {})
@@ -157,10 +165,10 @@ class ParquetSource(Source):
                 place = row - int(starts[shard])
                 return encoded[shard](place), f"'{paths[shard]}', row {place}"
 
-            return decode_all(int(starts[-1]), fetch, self._size)
+            return decode_all(int(starts[-1]), fetch, self._size, self._crop)
 
         # Pillow's version is in the key because decoders differ in the last bit
-        key = digest(self._hash(part), self._image_column, self._size, PIL.__version__)
+        key = digest(self._hash(part), self._image_column, self._shape, PIL.__version__)
         pixels = cached_pixels(key, int(starts[-1]), make)
         if tuple(pixels.shape[2:]) != self.image_size:
             raise ValueError(

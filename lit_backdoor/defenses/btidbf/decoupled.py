@@ -46,7 +46,7 @@ class Decoupled(Phased):
         if self.decoupling.layer is not None:
             self.subject.taps(self.subject.example(), [self.decoupling.layer])  # a layer that is not known is named
             shape = (len(self.subject.mean), self.subject.input_size, self.subject.input_size)
-            check_split(self.subject.net, self.decoupling.layer, shape)
+            self._whole_batch = check_split(self.subject.net, self.decoupling.layer, shape)
         with evaluating(self.probe):
             shape_of_features = self.features(self.probe, self.probe.example()).shape[1:]
         self.raw_mask = nn.Parameter(torch.zeros(1, *shape_of_features))
@@ -59,7 +59,8 @@ class Decoupled(Phased):
         """Give the logits for the output of `features`, by the part of the net behind it (S_b)."""
         if self.decoupling.layer is None:
             return net.head(features)
-        return head_from(net, self._place(net), features, net.example())
+        dummy = net.example(len(features) if self._whole_batch else 1)
+        return head_from(net, self._place(net), features, dummy)
 
     def _place(self, net: Classifier) -> str:
         """Name the chosen layer as the classifier itself, not its net, has it: the net may be behind a purifier."""
