@@ -2,6 +2,7 @@
 
 import pytest
 import tiny
+from trigger_parts import need_extra
 
 from lit_backdoor.chain.command import sweep
 from lit_backdoor.chain.compose import compose
@@ -76,5 +77,6 @@ def test_every_method_says_what_it_needs(name):
 
 @pytest.mark.parametrize("name", list_configs("attacks"))
 def test_every_attack_goes_into_a_chain(name):
+    need_extra(name)
     chain = compose("fine_tune", attack=name)
     build(chain["data"]["init_args"]["attack"], Attack).check(16)

@@ -20,6 +20,7 @@ from lit_backdoor.triggers import (
     Attack,
     CleanLabel,
     GeneratorTrigger,
+    HandwrittenDigits,
     InputAware,
     LabelConsistent,
     LearnedPatch,
@@ -83,6 +84,8 @@ SHORT = {
     "width": 4,
     "encoder": lambda: martini_parts.autoencoder().encoder,
     "forget_epochs": 1,
+    "injector_steps": 2,
+    "auxiliary": 6,
     "search_steps": 2,
     "generator": lambda: tiny.unet(),
     "purifier": lambda: tiny.unet(),
@@ -135,6 +138,7 @@ TRIGGERS = {  # of stages that take one of a kind
     "Narcissus": UniversalNoise,
     "Grond": UniversalNoise,
     "TrojanNN": LearnedPatch,
+    "TriggerFree": HandwrittenDigits,
     "ISSBA": lambda: Secret(SecretEncoder(4, 4)),
 }
 

@@ -4,7 +4,7 @@ import martini_parts
 import pytest
 import tiny
 import torch
-from trigger_parts import stamp
+from trigger_parts import stamp, style_net
 from walk_parts import classes_of
 
 from lit_backdoor.bundle import open_bundle, save_bundle
@@ -22,6 +22,7 @@ PARTS = {
     "masker": tiny.unet,
     "encoder": lambda: SecretEncoder(8, 4),
     "autoencoder": martini_parts.autoencoder,
+    "net": style_net,
     "trigger": WaNet,
     "triggers": lambda: [Patch(), Blend()],
     "patches": lambda: [Patch(), Patch(place="top_left")],
