@@ -9,6 +9,7 @@ import tiny
 import torch
 
 import lit_backdoor
+from lit_backdoor.bundle import open_bundle
 from lit_backdoor.data import CropFlip
 from lit_backdoor.defenses.btidbf import Decoupling, InversionSettings
 from lit_backdoor.defenses.martini import ReconstructionSettings
@@ -126,6 +127,8 @@ def made(name, victim, folder, **options):
         "weights": str(weights),
         "masks": lambda: torch.rand(1, *tiny.classifier().features(torch.rand(1, 3, 16, 16)).shape[1:]),
     }
+    if issubclass(cls, OwnAttack):  # an attacker tunes a net that has no attack yet
+        parts["suspect"] = lambda: open_bundle(victim).build()
     if name == "StampedUnlearning":  # its mask is what an inversion gives
         parts["generator"] = lambda: MaskedPattern.holding(torch.ones(1, 16, 16), torch.ones(3, 16, 16))
     taken = {key: parts[key] for key in arguments_of(cls) if key in parts}

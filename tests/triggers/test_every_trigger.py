@@ -69,8 +69,8 @@ def test_stamped_images_are_others_in_bounds(name):
 def test_the_index_decides_however_rows_are_batched(name):
     trigger, order = made(name), torch.tensor([4, 0, 2])
     whole = stamped(trigger)
-    torch.testing.assert_close(stamped(trigger, IMAGES[order], INDEX[order]), whole[:, order], rtol=0, atol=1e-6)
-    torch.testing.assert_close(stamped(trigger, IMAGES[3:4], INDEX[3:4]), whole[:, 3:4], rtol=0, atol=1e-6)
+    torch.testing.assert_close(stamped(trigger, IMAGES[order], INDEX[order]), whole[:, order], rtol=0, atol=1e-5)
+    torch.testing.assert_close(stamped(trigger, IMAGES[3:4], INDEX[3:4]), whole[:, 3:4], rtol=0, atol=1e-5)
 
 
 @every_trigger
