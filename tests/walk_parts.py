@@ -9,6 +9,7 @@ import tiny
 import torch
 
 import lit_backdoor
+from lit_backdoor.bundle import open_bundle
 from lit_backdoor.data import CropFlip
 from lit_backdoor.defenses.btidbf import Decoupling, InversionSettings
 from lit_backdoor.defenses.martini import ReconstructionSettings
@@ -20,6 +21,7 @@ from lit_backdoor.triggers import (
     Attack,
     CleanLabel,
     GeneratorTrigger,
+    HandwrittenDigits,
     InputAware,
     LabelConsistent,
     LearnedPatch,
@@ -83,6 +85,8 @@ SHORT = {
     "width": 4,
     "encoder": lambda: martini_parts.autoencoder().encoder,
     "forget_epochs": 1,
+    "injector_steps": 2,
+    "auxiliary": 6,
     "search_steps": 2,
     "generator": lambda: tiny.unet(),
     "purifier": lambda: tiny.unet(),
@@ -123,6 +127,8 @@ def made(name, victim, folder, **options):
         "weights": str(weights),
         "masks": lambda: torch.rand(1, *tiny.classifier().features(torch.rand(1, 3, 16, 16)).shape[1:]),
     }
+    if issubclass(cls, OwnAttack):  # an attacker tunes a net that has no attack yet
+        parts["suspect"] = lambda: open_bundle(victim).build()
     if name == "StampedUnlearning":  # its mask is what an inversion gives
         parts["generator"] = lambda: MaskedPattern.holding(torch.ones(1, 16, 16), torch.ones(3, 16, 16))
     taken = {key: parts[key] for key in arguments_of(cls) if key in parts}
@@ -135,6 +141,7 @@ TRIGGERS = {  # of stages that take one of a kind
     "Narcissus": UniversalNoise,
     "Grond": UniversalNoise,
     "TrojanNN": LearnedPatch,
+    "TriggerFree": HandwrittenDigits,
     "ISSBA": lambda: Secret(SecretEncoder(4, 4)),
 }
 

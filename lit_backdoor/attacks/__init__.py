@@ -1,6 +1,7 @@
 """Attacks that control training, or make their trigger before it, one file each."""
 
 from lit_backdoor.attacks.combat import COMBATTraining
+from lit_backdoor.attacks.dfst import DFSTTraining
 from lit_backdoor.attacks.grond import GrondCrafting, GrondTraining
 from lit_backdoor.attacks.input_aware import InputAwareMask, InputAwareTraining
 from lit_backdoor.attacks.issba import ISSBATraining
@@ -10,10 +11,12 @@ from lit_backdoor.attacks.ml_mmdr import MultiLevelMMDTraining
 from lit_backdoor.attacks.narcissus import NarcissusCrafting
 from lit_backdoor.attacks.redrawn import RedrawnTraining
 from lit_backdoor.attacks.retuning import Retuning
+from lit_backdoor.attacks.trigger_free import TriggerFreeTuning
 from lit_backdoor.attacks.trojannn import TrojanNNCrafting
 
 __all__ = [
     "COMBATTraining",
+    "DFSTTraining",
     "GrondCrafting",
     "GrondTraining",
     "ISSBATraining",
@@ -25,5 +28,6 @@ __all__ = [
     "NarcissusCrafting",
     "RedrawnTraining",
     "Retuning",
+    "TriggerFreeTuning",
     "TrojanNNCrafting",
 ]

@@ -97,9 +97,10 @@ def expand_attack(chain: dict[str, Any]) -> None:
         known(f"key of the attack {path}", attack, ("attack", "stages", "victim"))
         _check_trainable(chain, path)
         before = {stage: _like(chain, said, path) for stage, said in section(attack, "stages").items()}
+        own = section(attack, "victim")
         if "victim" in attack:
-            _train(chain, section(attack, "victim"), path)
-        _put_before(chain, before, path)
+            _train(chain, own, path)
+        _put_before(chain, before, path, wired="inputs" in own)
         attack = attack.get("attack")
     arguments["attack"] = attack
 
@@ -116,10 +117,20 @@ def _check_trainable(chain: Mapping[str, Any], path: Path) -> None:
 
 
 def _train(chain: dict[str, Any], own: Mapping[str, Any], path: Path) -> None:
-    """Let the victim be trained by the attack's stage, which keeps what the setup gives to the one before."""
-    if "class_path" not in own:
-        raise ValueError(f"Expected the attack {path} to name the stage of its victim: victim: {{class_path: …}}.")
-    chain["stages"]["victim"] = _another(section(chain["stages"], "victim"), own)
+    """Let the victim be trained by the attack's stage, which keeps what the setup gives to the one before.
+
+    A stage that is described as a whole, since it tunes a net that another stage trained, keeps only the data.
+    """
+    victim = section(chain["stages"], "victim")
+    if "class_path" in own:
+        chain["stages"]["victim"] = _another(victim, own)
+    elif "class_path" in section(own, "model"):
+        chain["stages"]["victim"] = {**{key: victim[key] for key in ("data",) if key in victim}, **copied(own)}
+    else:
+        raise ValueError(
+            f"Expected the attack {path} to name the stage of its victim: victim: {{class_path: …}}, or victim: "
+            "{model: {class_path: …}, steps: …} for one that is not trained as the setup's is."
+        )
 
 
 def _another(victim: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
@@ -143,8 +154,11 @@ def _like(chain: Mapping[str, Any], said: Any, path: Path) -> dict[str, Any]:
     return merge(_another(victim, own) if "class_path" in own else victim, stage)
 
 
-def _put_before(chain: dict[str, Any], stages: Mapping[str, Any], path: Path) -> None:
-    """Run an attack's stages before the victim, whose data take the attack from the last one's bundle."""
+def _put_before(chain: dict[str, Any], stages: Mapping[str, Any], path: Path, wired: bool) -> None:
+    """Run an attack's stages before the victim, whose data take the attack from the last one's bundle.
+
+    A victim whose inputs the attack names (``wired``) takes those and nothing else.
+    """
     if not stages:
         return
     if taken := set(stages) & set(chain["stages"]):
@@ -153,5 +167,5 @@ def _put_before(chain: dict[str, Any], stages: Mapping[str, Any], path: Path) ->
             f"'{sorted(taken)[0]}'. Rename it."
         )
     victim = chain["stages"]["victim"]
-    inputs = {**section(victim, "inputs"), "data.attack": list(stages)[-1]}
+    inputs = {**section(victim, "inputs"), **({} if wired else {"data.attack": list(stages)[-1]})}
     chain["stages"] = {**stages, **chain["stages"], "victim": {**victim, "inputs": inputs}}

@@ -16,6 +16,7 @@ from lit_backdoor.models.plugged import Plugged
 from lit_backdoor.models.saving import save_like
 from lit_backdoor.models.space_stamp import SpaceStamp
 from lit_backdoor.models.steganography import SecretDecoder, SecretEncoder
+from lit_backdoor.models.style_net import StyleNet
 from lit_backdoor.models.timm_classifier import TimmClassifier
 from lit_backdoor.models.trigger_layers import RegionalTransformation, Renormalization
 from lit_backdoor.models.unet import UNet
@@ -42,6 +43,7 @@ __all__ = [
     "SecretDecoder",
     "SecretEncoder",
     "SpaceStamp",
+    "StyleNet",
     "TimmClassifier",
     "TimmEncoder",
     "TorchvisionEncoder",

@@ -24,6 +24,7 @@ from lit_backdoor.triggers.dynamic import DynamicPatch
 from lit_backdoor.triggers.filter import Filter
 from lit_backdoor.triggers.ftrojan import FTrojan
 from lit_backdoor.triggers.generated import GeneratorTrigger, stamped_by
+from lit_backdoor.triggers.handwritten import HandwrittenDigits
 from lit_backdoor.triggers.input_aware import InputAware
 from lit_backdoor.triggers.inverted import AddedPattern, MaskedPattern, OneOf
 from lit_backdoor.triggers.label_consistent import LabelConsistent
@@ -40,6 +41,7 @@ from lit_backdoor.triggers.secret import Secret
 from lit_backdoor.triggers.semantic import SemanticTrigger
 from lit_backdoor.triggers.sig import Sig
 from lit_backdoor.triggers.smooth_noise import SmoothNoise
+from lit_backdoor.triggers.stylized import Stylized
 from lit_backdoor.triggers.wanet import WaNet
 
 __all__ = [
@@ -60,6 +62,7 @@ __all__ = [
     "FTrojan",
     "Filter",
     "GeneratorTrigger",
+    "HandwrittenDigits",
     "InputAware",
     "LabelConsistent",
     "LabelPolicy",
@@ -82,6 +85,7 @@ __all__ = [
     "Sig",
     "SmoothNoise",
     "SomeToOne",
+    "Stylized",
     "Trigger",
     "UniversalNoise",
     "WaNet",

@@ -59,6 +59,15 @@ def test_a_stage_like_the_victim_is_the_setups_victim(chain, attack):
     assert stages["victim"]["model"]["class_path"].endswith("InputAwareTraining")
 
 
+def test_a_victim_that_is_described_as_a_whole_takes_its_own_inputs_and_lengths(chain, attack):
+    tuned = {"model": {"class_path": "lit_backdoor.attacks.TriggerFreeTuning"},
+             "inputs": {"model.suspect": "benign"}, "steps": 5}  # fmt: skip
+    stages = compose(chain, attack=attack(stages={"benign": ATTACK["stages"]["surrogate"]}, victim=tuned))["stages"]
+    assert list(stages)[:2] == ["benign", "victim"]
+    assert stages["victim"] == tuned
+    assert stages["benign"]["trainer"] == {"max_epochs": 3}
+
+
 def test_the_attack_of_the_whole_chain_may_be_set(chain, attack):
     composed = compose(chain, ["data.init_args.attack.init_args.target=2"], attack=attack())
     assert composed["data"]["init_args"]["attack"]["init_args"]["target"] == 2
@@ -72,6 +81,7 @@ def test_the_attack_of_the_whole_chain_may_be_set(chain, attack):
         ({"stages": {"select": ATTACK["stages"]["masks"]}}, "names of their own.*'select'"),
         ({"stages": {"one": {"like": "control"}}}, "like: victim"),
         ({"stages": {"one": {}}}, "describe each of its stages"),
+        ({"victim": {"steps": 5}}, "name the stage of its victim"),
         ({"phases": {}}, "Unknown key of the attack .* 'phases'"),
     ],
 )

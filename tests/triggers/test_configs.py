@@ -8,7 +8,7 @@ import pytest
 import torch
 import yaml
 from jsonargparse import ArgumentParser
-from trigger_parts import stamp
+from trigger_parts import need_extra, stamp
 
 from lit_backdoor.recipe import rebuild, recipe
 from lit_backdoor.triggers import AllToAll, Attack
@@ -33,7 +33,7 @@ NAMES = {
         "issba",
     ),
     *("label_consistent", "label_consistent_paper", "narcissus", "narcissus_paper", "combat", "combat_paper"),
-    *("grond", "grond_paper"),
+    *("grond", "grond_paper", "dfst", "dfst_d3", "trigger_free"),
     *("adap_blend", "adap_blend_paper", "adap_patch", "adap_patch_paper", "belt", "belt_paper", "ctrl", "ftrojan"),
 }
 
@@ -45,6 +45,7 @@ def build(settings):
 
 
 def load(path):
+    need_extra(path.stem)
     written = yaml.safe_load(path.read_text())
     return build(written.get("attack", written))
 

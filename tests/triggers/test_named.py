@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from trigger_parts import stamp
+from trigger_parts import need_extra, stamp
 
 from lit_backdoor.data import BackdoorDataModule, SyntheticSigns
 from lit_backdoor.presets import list_configs
@@ -12,6 +12,7 @@ from lit_backdoor.triggers import AllToAll, Attack, Patch, named_attack
 
 @pytest.mark.parametrize("name", list(list_configs("attacks")))
 def test_every_shipped_attack_is_built(name):
+    need_extra(name)
     attack = named_attack(name)
     assert isinstance(attack, Attack)
     images = torch.rand(2, 3, 32, 32)
