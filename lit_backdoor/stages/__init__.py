@@ -21,6 +21,7 @@ from lit_backdoor.stages.phased import Phased, Span, make_plan
 from lit_backdoor.stages.poisoned_training import FloodingTraining, LocalGradientAscentTraining, PoisonedTraining
 from lit_backdoor.stages.pruning import Pruning
 from lit_backdoor.stages.repair import FineTune, Mitigation
+from lit_backdoor.stages.restrained import Restrained
 from lit_backdoor.stages.selection import LowestLoss, OracleSelection, SuspiciousSelection
 from lit_backdoor.stages.stamp_search import StampSearch
 from lit_backdoor.stages.target_detection import TargetDetection, TargetReport, targets_given
@@ -68,6 +69,7 @@ __all__ = [
     "Phased",
     "PoisonedTraining",
     "Pruning",
+    "Restrained",
     "Span",
     "Stage",
     "StampSearch",

@@ -76,12 +76,19 @@ class Mitigation(Stage):
 
     def measured(self, metric: Metric, classifier: Classifier, view: str, counted: Callable[[Batch], Tensor]) -> float:
         """Measure a classifier on the rows of a view that count, the same in every process."""
+        return float(metric(*self.answers(classifier, view, counted)))
+
+    def answers(
+        self, classifier: Classifier, view: str, counted: Callable[[Batch], Tensor] = itemgetter("valid")
+    ) -> tuple[Tensor, Tensor]:
+        """Give a classifier's answers on the rows of a view that count, and their labels, each ``[N]``."""
         rows = []
         for batch in self.passes(view, classifier):
             kept = counted(batch) & batch["valid"]
             if kept.any():
                 rows.append((classifier(batch["image"][kept]).argmax(1), batch["label"][kept]))
-        return float(metric(*(torch.cat(column) for column in zip(*rows, strict=True))))
+        answers, labels = (torch.cat(column) for column in zip(*rows, strict=True))
+        return answers, labels
 
 
 class FineTune(Mitigation):

@@ -53,7 +53,7 @@ def test_chain_from_victim_to_inverted_trigger_and_sanitized_suspect(tmp_path):
         "trainer.precision=32-true",
     ]
     with contextlib.chdir(tmp_path):
-        ChainRun(compose("pgbd_st", settings), "tiny", tmp_path, use_cache=False).run()
+        ChainRun(compose("pgbd_st_decoupled", settings), "tiny", tmp_path, use_cache=False).run()
     stages = {stage["name"]: stage for stage in json.loads((tmp_path / "results.json").read_text())["stages"]}
     assert {"acc", "asr", "ra", "target_class"} <= stages["clean"]["metrics"].keys()
     assert stages["clean"]["metrics"]["target_class"] == stages["invert"]["metrics"]["target_class"]

@@ -107,6 +107,11 @@ class PrototypeFineTune(AveragedFineTune):
         """Classes that must have root images."""
         return self.leads
 
+    @property
+    def strength(self) -> float | Tensor:
+        """What the sanitization loss is multiplied by."""
+        return self.weight
+
     # The run.
 
     def build(self) -> None:
@@ -181,7 +186,7 @@ class PrototypeFineTune(AveragedFineTune):
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Compute Eq. 4 on one batch of root images."""
         own, kept = self.terms(batch["image"], batch["label"])
-        return {"loss": own + self.weight * kept, "classification": own, "sanitization": kept}
+        return {"loss": own + self.strength * kept, "classification": own, "sanitization": kept}
 
     def terms(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Compute the two terms of Eq. 4: classification and sanitization."""

@@ -1,0 +1,57 @@
+"""A penalty gives way while it costs a class its recall on root images, and comes back when that is over."""
+
+import pytest
+import tiny
+import torch
+from torch.nn import functional as F
+
+from lit_backdoor.defenses.pgbd import StampPGBD
+from lit_backdoor.stages import Restrained
+
+
+class Harmful(Restrained):
+    """Shifts the logits of class 0 in the epochs that are named, and notes what its penalty is weighed by."""
+
+    tolerance = 0.1
+
+    def begin_epoch(self):
+        with torch.no_grad():
+            self.classifier.final_linear.bias[0] = -1e4 if self.current_epoch in (2, 3) else self.start
+        super().begin_epoch()
+        self.__dict__.setdefault("noted", []).append(float(self.eased))
+
+    def build(self):
+        super().build()
+        with torch.no_grad():
+            self.start = self.classifier.final_linear.bias[0] + 1e3  # class 0 everywhere: its recall is 1
+
+    def losses(self, batch):
+        return {"loss": 0 * F.cross_entropy(self.classifier(batch["image"]), batch["label"])}
+
+
+def run(stage, epochs):
+    tiny.fit(stage, tiny.data(), max_epochs=epochs)
+    return stage.noted
+
+
+def test_penalty_gives_way_and_comes_back():
+    assert run(Harmful(tiny.classifier()), 7) == [1, 1, 0.5, 0.25, 0.3125, 0.390625, 0.48828125]
+
+
+def test_tolerance_of_one_never_gives_way():
+    stage = Harmful(tiny.classifier())
+    stage.tolerance = 1.0
+    assert run(stage, 4) == [1, 1, 1, 1]
+
+
+def test_stamps_of_pgbd_weigh_their_penalty_by_it():
+    stage = tiny.fit(StampPGBD(tiny.classifier(), target=0, weight=2.0), tiny.data())
+    assert float(stage.strength) == 2
+    stage.eased.fill_(0.25)
+    assert float(stage.strength) == 0.5
+
+
+@pytest.mark.parametrize("value", [-0.1, 1.5, float("nan")])
+def test_tolerances_out_of_range_are_refused(value):
+    with pytest.raises(ValueError, match="tolerance"):
+        StampPGBD(tiny.classifier(), target=0, tolerance=value)
