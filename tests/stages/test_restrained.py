@@ -1,10 +1,11 @@
-"""A penalty gives way while it costs a class its recall on root images, and comes back when that is over."""
+"""A penalty gives way while it costs a class its right answers on held-out root images, and comes back later."""
 
 import pytest
 import tiny
 import torch
 from torch.nn import functional as F
 
+from lit_backdoor.data import Split
 from lit_backdoor.defenses.pgbd import StampPGBD
 from lit_backdoor.stages import Restrained
 
@@ -23,14 +24,14 @@ class Harmful(Restrained):
     def build(self):
         super().build()
         with torch.no_grad():
-            self.start = self.classifier.final_linear.bias[0] + 1e3  # class 0 everywhere: its recall is 1
+            self.start = self.classifier.final_linear.bias[0] + 1e3  # class 0 everywhere: all of its images are right
 
     def losses(self, batch):
         return {"loss": 0 * F.cross_entropy(self.classifier(batch["image"]), batch["label"])}
 
 
 def run(stage, epochs):
-    tiny.fit(stage, tiny.data(), max_epochs=epochs)
+    tiny.fit(stage, tiny.data(split=Split(root_pool=60)), max_epochs=epochs)  # 12 of them are held out
     return stage.noted
 
 
@@ -49,6 +50,27 @@ def test_stamps_of_pgbd_weigh_their_penalty_by_it():
     assert float(stage.strength) == 2
     stage.eased.fill_(0.25)
     assert float(stage.strength) == 0.5
+
+
+def test_one_image_lost_is_no_loss():
+    stage = Harmful(tiny.classifier())
+    tiny.fit(stage, tiny.data(split=Split(root_pool=20)), max_epochs=4)  # 4 are held out, one of each class
+    assert stage.noted == [1, 1, 1, 1]
+
+
+def test_no_step_sees_the_rows_that_are_held_out():
+    stage = StampPGBD(tiny.classifier(), target=0)
+    stage.seen = set()
+    rest = stage.rest
+
+    def noted(batch):
+        kept = rest(batch)
+        stage.seen |= set(kept["index"].tolist())
+        return kept
+
+    stage.rest = noted
+    tiny.fit(stage, tiny.data(), max_epochs=2)
+    assert len(stage.seen) == 19  # of 24
 
 
 @pytest.mark.parametrize("value", [-0.1, 1.5, float("nan")])

@@ -29,7 +29,8 @@ class StampPGBD(PGBD, Restrained):
         suspect: Path of a suspect bundle, or a classifier (a copy of it is tuned).
         target: As in `PGBD`.
         search: Search of the stamps; default `StampSearch`.
-        tolerance: Loss of a class's recall on root images from which the sanitization loss is weighed less, in [0, 1].
+        tolerance: Share of a class's right answers on held-out root images that the sanitization loss may cost before
+            it is weighed less, in [0, 1]; 1 holds none out.
         **options: Further arguments of `PrototypeFineTune`.
 
     Raises:
@@ -55,7 +56,8 @@ class StampPGBD(PGBD, Restrained):
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Compute Eq. 4 on one batch of root images, clean and stamped."""
-        return _with_stamped(self, super().losses(batch), batch, self.search)
+        batch = self.rest(batch)
+        return _with_stamped(self, super().losses(batch), batch, self.search) if len(batch["label"]) else {}
 
 
 class StampNTPGBD(NTPGBD, Restrained):
@@ -91,7 +93,8 @@ class StampNTPGBD(NTPGBD, Restrained):
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Compute Eq. 4 on one batch of root images, clean and stamped."""
-        return _with_stamped(self, super().losses(batch), batch, self.search)
+        batch = self.rest(batch)
+        return _with_stamped(self, super().losses(batch), batch, self.search) if len(batch["label"]) else {}
 
 
 def _with_stamped(
