@@ -43,5 +43,5 @@ def transformed(around: Tensor, weights: Tensor) -> Tensor:
     Returns:
         ``[B, C, H, W]``.
     """
-    flat = weights.to(around) @ around.flatten(2)
-    return flat.unflatten(2, around.shape[2:]).clamp(0, 1)
+    mapped = weights.to(around) @ around.flatten(2)
+    return mapped.view(*mapped.shape[:2], *around.shape[2:]).clamp(0, 1)
