@@ -103,7 +103,7 @@ class BackdoorCLI(LightningCLI):
             args=args,
         )
 
-    def subcommands(self) -> dict[str, set[str]]:
+    def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]  # static there
         """Give the one that is run: a parser of another takes as long to make, and a chain makes one per stage."""
         return {self._verb: LightningCLI.subcommands()[self._verb]}
 

@@ -85,7 +85,7 @@ class TriggerFreeTuning(OwnAttack, FineTune):
         self._images = photograph_crops(self.auxiliary, clean.input_size, self.seed).to(self.device)
         self._images = self._images[:, : len(clean.mean)]
         with torch.no_grad():
-            self._logits = torch.cat([clean(part) for part in self._images.split(128)])
+            self._logits = torch.cat([clean(part) for part in torch.split(self._images, 128)])
         weights = dict(clean.named_parameters())
         self._importance = fisher(clean, weights, self._images)
         self._anchors = {name: weight.detach() for name, weight in weights.items()}

@@ -33,7 +33,7 @@ def fisher(net: Callable[[Tensor], Tensor], weights: Mapping[str, nn.Parameter],
         By the weights' names, of their shapes.
     """
     found = {name: torch.zeros_like(weight) for name, weight in weights.items()}
-    for image in images.split(1):
+    for image in torch.split(images, 1):
         with torch.enable_grad():
             surest = full(net(image)).log_softmax(1).amax()
             gradients = torch.autograd.grad(surest, list(weights.values()), allow_unused=True)

@@ -132,7 +132,7 @@ def minimal_perturbations(
     gram = weight @ weight.T
     sharpest = _sharpest(weight)
     dual, unsolved = torch.zeros_like(required), []
-    for classes in torch.arange(len(weight), device=weight.device).split(_AT_ONCE):
+    for classes in torch.split(torch.arange(len(weight), device=weight.device), _AT_ONCE):
         dual[classes], left = _minimize(gram, required, classes, 1 / sharpest[classes], slack, tolerance, iterations)
         unsolved += left.tolist()
     found = dual.sum(1, keepdim=True) * weight - dual @ weight
