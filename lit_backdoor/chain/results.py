@@ -59,16 +59,18 @@ def collect(
         "setup": chain.get("setup"),
         "attack": chain.get("attack"),
         "seed": chain["seed"],
-        **{part: chain[part] for part in ("setup", "attack") if chain.get(part)},
         "data": {
             "source": chain["data"]["init_args"]["source"]["class_path"],
             "attack": type(attack.trigger).__name__ if attack else None,
             "policy": type(attack.policy).__name__ if attack else None,
             "target": attack.target if attack else None,
             "rate": attack.rate if attack else None,
+            "rate_of": attack.rate_of if attack else None,
             "n_train": counts["train"],
             "n_root": counts["root"],
         },
+        "model": _net(stages),
+        "precision": (chain.get("trainer") or {}).get("precision", "32-true"),
         "counts": {"clean": counts["clean"], "triggered": counts["triggered"]},
         "versions": {
             "lit_backdoor": __version__,
@@ -120,6 +122,15 @@ def cost(seconds: float, status: str) -> dict[str, Any]:
         "code": _code(),
         "versions": {"lit_backdoor": __version__, "torch": torch.__version__},
     }
+
+
+def _net(stages: Sequence[StageResult]) -> str | None:
+    """Name the first suspect's net: its architecture, or the class or function that makes it."""
+    found = next((stage.bundle.info["model"] for stage in stages if stage.bundle.kind == "suspect"), None)
+    if found is None:
+        return None
+    given = found.get("init_args") or {}
+    return str(given.get("name") or given.get("factory") or found["class_path"]).rpartition(".")[2]
 
 
 def _summary(summary: Mapping[str, Any], metrics: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:

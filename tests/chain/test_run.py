@@ -21,12 +21,13 @@ def test_results_have_the_documented_shape(finished):
     assert json.loads((out / "results.json").read_text()) == results
     assert set(results) == {
         "format", "chain", "setup", "attack", "seed", "data", "counts", "versions", "hardware", "stages", "summary",
-        "access", "selection",
+        "access", "selection", "model", "precision",
     }  # fmt: skip
     assert (results["format"], results["chain"], results["seed"]) == (1, "tiny", 5)
     data = results["data"]
-    assert {"source", "attack", "target", "rate", "n_train", "n_root"} <= set(data)
-    assert (data["target"], data["rate"], data["n_train"], data["n_root"]) == (0, 0.1, 96, 24)
+    assert {"source", "attack", "target", "rate", "rate_of", "n_train", "n_root"} <= set(data)
+    assert (data["target"], data["rate"], data["rate_of"], data["n_train"], data["n_root"]) == (0, 0.1, "set", 96, 24)
+    assert (results["model"], results["precision"]) == ("resnet18", "32-true")
     assert data["source"].endswith("SyntheticSigns")
     assert data["attack"]
     assert results["counts"] == {"clean": 32, "triggered": 24}

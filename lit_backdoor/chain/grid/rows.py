@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -37,7 +38,7 @@ def _row(node: Node, out: Path, store: Store, problem: str | None) -> Row:
     setup_name, attack_name, defense_name = cell.titles
     params = dict(text.partition("=")[::2] for text in node.cell.settings)
     common: dict[str, Any] = {
-        "command": node.line(out),
+        "command": shlex.join(["lit-backdoor", *cell.words]),  # without where it wrote: that is this machine's
         "flags": cell.flags,
         "id": node.identity[:16],
         "reported": reported_of(cell),
