@@ -198,7 +198,7 @@ def _cut(net: nn.Module, split: str, shape: tuple[int, ...]) -> tuple[str | None
 
 def _fault(net: nn.Module, split: str, shape: tuple[int, ...], dummies: int) -> str | None:
     noise = _noise(net, shape, _TRIED + 2 * dummies)
-    images, *trunks = noise.split([_TRIED, dummies, dummies])
+    images, *trunks = torch.split(noise, [_TRIED, dummies, dummies])
     outputs: list[Any] = []
     handle = net.get_submodule(split).register_forward_hook(lambda _m, _i, output: outputs.append(output))
     try:
