@@ -91,7 +91,7 @@ def _shards(path: Path) -> list[Path]:
         return find_shards(str(path), "train")
 
 
-def _columns(path: Path, shard: str) -> dict[str, str]:
+def _columns(path: Path, shard: str) -> dict[str, Any]:
     """Find the columns of images and labels by the names that are usual."""
     known: Sequence[str] = open_parquet(Path(shard)).schema_arrow.names
     found = {}

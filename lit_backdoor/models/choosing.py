@@ -54,7 +54,7 @@ def not_found(file: Path, arch: str | None, state: Mapping[str, Tensor]) -> Valu
     """Say in what weights differ from the architecture that was named or the nearest one, if there is one."""
     if arch is not None:
         odd = misfits(state, make_net(arch).state_dict())
-        kinds = [what for what in odd if what in ("missing", "unexpected")]
+        kinds: list[str] = [what for what in ("missing", "unexpected") if what in odd]
         kinds = kinds or [what for what in odd if what != "not finite"]
         said = "; ".join(f"{len(odd[what])} {what}, such as {odd[what][0]}" for what in kinds)
         return ValueError(
