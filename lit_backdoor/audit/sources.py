@@ -49,7 +49,7 @@ def open_source(data: Data, size: int | None) -> Source:
         return _build(described, str(path))
     if path.suffix == ".parquet" or (path.is_dir() and any(path.glob("*.parquet"))):
         shards = [str(shard) for shard in _shards(path)]
-        return ParquetSource(shards, shards, size=size, crop=crop, **_columns(path, shards[0]))  # type: ignore[arg-type]
+        return ParquetSource(shards, shards, size=size, crop=crop, **_columns(path, shards[0]))
     if path.suffix in _TABLES:
         return CsvSource(str(path), str(path), size=size, crop=crop)
     if path.is_file():
