@@ -68,8 +68,9 @@ class NeuralPolarizer(FineTune):
         self.classifier: Plugged = plugged
 
     def begin_epoch(self) -> None:
-        """Keep all statistics: the layer's, too, so that it stays one and the same for clean and for changed images."""
+        """Let only the layer take batch statistics."""
         self.classifier.eval()
+        self.classifier.plug.train()
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Compute the loss of clean and of changed images."""
