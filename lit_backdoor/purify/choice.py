@@ -9,7 +9,7 @@ __all__ = ["AUTO", "Choice", "choose", "find_class"]
 
 AUTO = "auto"
 _NO_TARGET = "pgbd_nt_stamps"  # takes each class as the target in turn
-_BY_TARGETS = {0: _NO_TARGET, 1: "pgbd_stamps"}  # classes that most detectors agree on
+_BY_TARGETS = {0: _NO_TARGET, 1: "pgbd_stamps_restrained"}  # classes that most detectors agree on
 
 
 class Choice(NamedTuple):

@@ -76,19 +76,12 @@ class Mitigation(Stage):
 
     def measured(self, metric: Metric, classifier: Classifier, view: str, counted: Callable[[Batch], Tensor]) -> float:
         """Measure a classifier on the rows of a view that count, the same in every process."""
-        return float(metric(*self.answers(classifier, view, counted)))
-
-    def answers(
-        self, classifier: Classifier, view: str, counted: Callable[[Batch], Tensor] = itemgetter("valid")
-    ) -> tuple[Tensor, Tensor]:
-        """Give a classifier's answers on the rows of a view that count, and their labels, each ``[N]``."""
         rows = []
         for batch in self.passes(view, classifier):
             kept = counted(batch) & batch["valid"]
             if kept.any():
                 rows.append((classifier(batch["image"][kept]).argmax(1), batch["label"][kept]))
-        answers, labels = (torch.cat(column) for column in zip(*rows, strict=True))
-        return answers, labels
+        return float(metric(*(torch.cat(column) for column in zip(*rows, strict=True))))
 
 
 class FineTune(Mitigation):

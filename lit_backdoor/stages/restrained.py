@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import torch
 from torch import Tensor
 
@@ -15,45 +13,58 @@ from lit_backdoor.stages.repair import FineTune
 __all__ = ["Restrained", "check_tolerance"]
 
 _HELD_OUT = 0.2  # share of the root set
-_DOWN, _UP = 0.5, 1.25  # quick to give way, slow to come back
+_START, _DOWN, _UP = 1 / 64, 0.5, 1.25  # it rises slowly, since what a first shock breaks does not come back
 
 
 class Restrained(FineTune):
-    """Weigh a penalty less while a class loses accuracy on root images that no step sees (ours).
+    """Weigh a penalty less while a class is lost on root images that no step sees (ours).
 
     A penalty on what a backdoor uses also costs clean accuracy, most of all that of the target class, and more with
     fewer root images; overall accuracy hides it, and images that are trained on do, too. So a fifth of the root set is
-    held out. At the start of each epoch after the first, the images of each class that are classified right there are
-    counted. If a class has lost more than ``tolerance`` of the suspect's, and one image more, ``eased`` is halved, else
-    it rises by a quarter, up to 1. A subclass multiplies its penalty by it and trains on `rest`.
+    held out. At the start of each epoch after the first, each class's mean probability on its own images there, in eval
+    mode and without augmentation, is compared with the suspect's: it tells more than right and wrong where a class has
+    three images. If a class has lost more than ``tolerance``, ``eased`` is halved, else it rises by a quarter; it goes
+    from 1/64 to at most 1. A subclass multiplies its penalty by it and trains on `rest`.
 
     Attributes:
-        tolerance: Share of a class's right answers that the penalty may cost, in [0, 1]; with 1, as here, it never
+        tolerance: Loss of a class's mean probability that the penalty may cost, in [0, 1]; with 1, as here, it never
             gives way, and no image is held out.
     """
 
     tolerance = 1.0
     eased: Tensor
-    right: Tensor
+    chances: Tensor
 
     def build(self) -> None:
-        """Open the suspect and make room for its right answers."""
+        """Open the suspect and make room for its probabilities."""
         super().build()
-        self.register_buffer("eased", torch.tensor(1.0))  # buffers, so that a resumed run goes on with them
-        self.register_buffer("right", torch.zeros(self.classifier.num_classes, dtype=torch.long))
+        self.register_buffer(
+            "eased", torch.tensor(1.0 if self.tolerance >= 1 else _START)
+        )  # buffers, so that a resumed run goes on with them
+        self.register_buffer("chances", torch.zeros(self.classifier.num_classes))
 
     def begin_epoch(self) -> None:
-        """Compare the right answers of each class with the suspect's."""
+        """Compare each class's probability with the suspect's."""
         super().begin_epoch()
         if self.tolerance >= 1 or self.idle or self.mid_epoch:
             return
-        answers, labels = self.answers(self.classifier, "root", partial(is_held_out, self, share=_HELD_OUT))
-        right = torch.bincount(labels[answers == labels], minlength=len(self.right))
+        chances = self._held_out_chances()
         if self.current_epoch == 0:
-            self.right.copy_(right)
+            self.chances.copy_(chances)
         else:
-            lost = (self.right - right > self.tolerance * self.right + 1).any()
+            lost = (self.chances - chances > self.tolerance).any()
             self.eased.copy_(torch.where(lost, self.eased * _DOWN, (self.eased * _UP).clamp(max=1)))
+
+    def _held_out_chances(self) -> Tensor:
+        """Give the mean probability of each class on its held-out images, 0 where it has none, ``[C]``."""
+        sums, counts = torch.zeros_like(self.chances), torch.zeros_like(self.chances)
+        for batch in self.passes("root", self.classifier):
+            kept = is_held_out(self, batch, _HELD_OUT) & batch["valid"]
+            labels = batch["label"][kept]
+            own = self.classifier(batch["image"][kept]).float().softmax(1).gather(1, labels[:, None])[:, 0]
+            sums.index_add_(0, labels, own)
+            counts.index_add_(0, labels, torch.ones_like(own))
+        return sums / counts.clamp(min=1)
 
     def rest(self, batch: Batch) -> Batch:
         """Give the rows of a batch that are not held out."""
@@ -64,7 +75,7 @@ class Restrained(FineTune):
 
 
 def check_tolerance(value: float) -> float:
-    """Check a loss of right answers that is tolerated.
+    """Check a loss of probability that is tolerated.
 
     Raises:
         ValueError: If it is not in [0, 1].

@@ -73,11 +73,10 @@ class NeuralPolarizer(FineTune):
         self.classifier.plug.train()
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """Compute the loss of clean and of changed images."""
+        """Compute the loss of clean and of changed images, which go through the net together: one set of statistics."""
         images, labels = batch["image"], batch["label"]
-        clean = self.classifier(images).float()
-        entropy = F.cross_entropy(clean, labels)
-        own, second = clean.detach().topk(2, dim=1).indices.unbind(1)
+        with torch.no_grad(), evaluating(self.classifier):
+            own, second = self.classifier(images).topk(2, dim=1).indices.unbind(1)
 
         def objective(changed: Tensor) -> Tensor:
             return -F.cross_entropy(self.classifier(changed).float(), second)
@@ -85,8 +84,9 @@ class NeuralPolarizer(FineTune):
         with evaluating(self.classifier):
             start = torch.zeros_like(images)
             changed = projected_ascent(images, objective, start, self.budget, self.steps, 0.1, "l2")
-        logits = self.classifier(changed).float()
+        clean, logits = self.classifier(torch.cat((images, changed))).float().chunk(2)
         likeliest = logits.detach().scatter(1, own[:, None], -torch.inf).argmax(1)
+        entropy = F.cross_entropy(clean, labels)
         avoided = avoidance(logits, second).mean() + avoidance(logits, likeliest).mean()
         kept = F.cross_entropy(logits, own)
         loss = entropy + self.weight * (kept + avoided)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from lit_backdoor.defenses.pgbd.known_target import PGBD
@@ -22,15 +23,15 @@ __all__ = ["StampNTPGBD", "StampPGBD"]
 class StampPGBD(PGBD, Restrained):
     """PGBD whose batches come a second time, under the stamp that moves activations most along the vectors.
 
-    Without it clean activations shift away from the vectors, while the trigger still moves along them. The loss of both
-    is weighed less while a class loses accuracy (`Restrained`).
+    Without it clean activations shift away from the vectors, while the trigger still moves along them. With a
+    ``tolerance`` below 1 the loss of both is weighed less while it costs a class (`Restrained`).
 
     Args:
         suspect: Path of a suspect bundle, or a classifier (a copy of it is tuned).
         target: As in `PGBD`.
         search: Search of the stamps; default `StampSearch`.
-        tolerance: Share of a class's right answers on held-out root images that the sanitization loss may cost before
-            it is weighed less, in [0, 1]; 1 holds none out.
+        tolerance: Loss of a class's mean probability on held-out root images from which the sanitization loss is
+            weighed less, in [0, 1]; 1 holds none out.
         **options: Further arguments of `PrototypeFineTune`.
 
     Raises:
@@ -42,7 +43,7 @@ class StampPGBD(PGBD, Restrained):
         suspect: str | Classifier,
         target: int | str | list[int],
         search: StampSearch | None = None,
-        tolerance: float = 0.1,
+        tolerance: float = 1.0,
         **options: Any,
     ) -> None:
         super().__init__(suspect, target, **options)
@@ -63,7 +64,7 @@ class StampPGBD(PGBD, Restrained):
 class StampNTPGBD(NTPGBD, Restrained):
     """NT-PGBD whose batches come a second time, under the stamp that moves activations most along the vectors.
 
-    The loss of both is weighed less while a class loses accuracy (`Restrained`).
+    With a ``tolerance`` below 1 the loss of both is weighed less while it costs a class (`Restrained`).
 
     Args:
         suspect: Path of a suspect bundle, or a classifier (a copy of it is tuned).
@@ -79,7 +80,7 @@ class StampNTPGBD(NTPGBD, Restrained):
         self,
         suspect: str | Classifier,
         search: StampSearch | None = None,
-        tolerance: float = 0.1,
+        tolerance: float = 1.0,
         **options: Any,
     ) -> None:
         super().__init__(suspect, **options)
@@ -103,7 +104,8 @@ def _with_stamped(
     """Add the loss of the stamped batch to that of the clean one."""
     images, labels = batch["image"], batch["label"]
     own, kept = stage.terms(stamped_images(stage, images, labels, search), labels)
-    return {**found, "loss": found["loss"] + search.weight * (own + stage.strength * kept), "stamped": own}
+    loss = found["loss"] + search.weight * (own + stage.strength * kept)
+    return {**found, "loss": loss, "stamped": own, "strength": torch.as_tensor(stage.strength)}
 
 
 def stamped_images(stage: PrototypeFineTune, images: Tensor, labels: Tensor, search: StampSearch) -> Tensor:
