@@ -38,9 +38,8 @@ class Restrained(FineTune):
     def build(self) -> None:
         """Open the suspect and make room for its probabilities."""
         super().build()
-        self.register_buffer(
-            "eased", torch.tensor(1.0 if self.tolerance >= 1 else _START)
-        )  # buffers, so that a resumed run goes on with them
+        start = 1.0 if self.tolerance >= 1 else _START
+        self.register_buffer("eased", torch.tensor(start))  # buffers, so that a resumed run goes on with them
         self.register_buffer("chances", torch.zeros(self.classifier.num_classes))
 
     def begin_epoch(self) -> None:
