@@ -38,7 +38,7 @@ def bomb(path):
         archive.writestr("w/data.pkl", pickle.dumps({}, protocol=2))
         archive.writestr("w/version", "3")
         with archive.open("w/data/0", "w", force_zip64=True) as entry:
-            for _ in range(200):
+            for _ in range(80):  # 1.3 GB, which take seconds to pack
                 entry.write(bytes(2**24))
 
 

@@ -105,7 +105,7 @@ def _with_stamped(
     images, labels = batch["image"], batch["label"]
     own, kept = stage.terms(stamped_images(stage, images, labels, search), labels)
     loss = found["loss"] + search.weight * (own + stage.strength * kept)
-    return {**found, "loss": loss, "stamped": own, "strength": torch.as_tensor(stage.strength)}
+    return {**found, "loss": loss, "stamped": own, "strength": stage.strength * torch.ones_like(own)}
 
 
 def stamped_images(stage: PrototypeFineTune, images: Tensor, labels: Tensor, search: StampSearch) -> Tensor:
