@@ -47,7 +47,8 @@ def test_the_headline_lists_the_best_first(grid):
 
 
 @pytest.mark.parametrize(
-    ("setup", "count"), [("cifar10_small", 223), ("faces", 15), ("tinyimagenet_small", 2), ("signs", 3)]
+    ("setup", "count"),
+    [("cifar10_small", 224), ("signs_mini", 53), ("faces", 15), ("tinyimagenet_small", 2), ("signs", 3)],
 )
 def test_the_committed_development_rows_are_whole(setup, count):
     rows = read_rows(RESULTS / f"{setup}.jsonl")
