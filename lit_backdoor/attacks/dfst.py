@@ -38,8 +38,8 @@ class DFSTTraining(RedrawnTraining):
     From then on another share of each batch has gone through one of the injectors found so far, drawn anew, and keeps
     its true labels: the simple way to the target is closed.
 
-    Deviations: the part of the epochs that a round takes is ours; in the release, where gradients are off, the first
-    and the last term have none.
+    Deviations: how the epochs are divided among the rounds is ours. In the release the first and the last term have no
+    gradient.
 
     Args:
         classifier: The net to train.

@@ -1,4 +1,4 @@
-"""Folders of timm and the Hugging Face Hub: which file holds the weights, and what stands beside them."""
+"""Folders of timm and the Hugging Face Hub: which file holds the weights, and what ``config.json`` says."""
 
 from __future__ import annotations
 

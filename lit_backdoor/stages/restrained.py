@@ -5,12 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lit_backdoor.errors import check_share
 from lit_backdoor.stages.base import Batch
 from lit_backdoor.stages.held_out import is_held_out
 from lit_backdoor.stages.repair import FineTune
 
-__all__ = ["Restrained", "check_tolerance"]
+__all__ = ["Restrained"]
 
 _HELD_OUT = 0.2  # share of the root set
 _START, _DOWN, _UP = 1 / 64, 0.5, 1.25  # it rises slowly, since what a first shock breaks does not come back
@@ -27,25 +26,23 @@ class Restrained(FineTune):
     from 1/64 to at most 1. A subclass multiplies its penalty by it and trains on `rest`.
 
     Attributes:
-        tolerance: Loss of a class's mean probability that the penalty may cost, in [0, 1]; with 1, as here, it never
-            gives way, and no image is held out.
+        tolerance: Loss of a class's mean probability that the penalty may cost, in (0, 1).
     """
 
-    tolerance = 1.0
+    tolerance = 0.1
     eased: Tensor
     chances: Tensor
 
     def build(self) -> None:
         """Open the suspect and make room for its probabilities."""
         super().build()
-        start = 1.0 if self.tolerance >= 1 else _START
-        self.register_buffer("eased", torch.tensor(start))  # buffers, so that a resumed run goes on with them
+        self.register_buffer("eased", torch.tensor(_START))  # buffers, so that a resumed run goes on with them
         self.register_buffer("chances", torch.zeros(self.classifier.num_classes))
 
     def begin_epoch(self) -> None:
         """Compare each class's probability with the suspect's."""
         super().begin_epoch()
-        if self.tolerance >= 1 or self.idle or self.mid_epoch:
+        if self.idle or self.mid_epoch:
             return
         chances = self._held_out_chances()
         if self.current_epoch == 0:
@@ -67,16 +64,5 @@ class Restrained(FineTune):
 
     def rest(self, batch: Batch) -> Batch:
         """Give the rows of a batch that are not held out."""
-        if self.tolerance >= 1:
-            return batch
         kept = ~is_held_out(self, batch, _HELD_OUT)
         return {**batch, "image": batch["image"][kept], "label": batch["label"][kept], "index": batch["index"][kept]}
-
-
-def check_tolerance(value: float) -> float:
-    """Check a loss of probability that is tolerated.
-
-    Raises:
-        ValueError: If it is not in [0, 1].
-    """
-    return value if value == 0 else check_share("tolerance", value, closed=True)

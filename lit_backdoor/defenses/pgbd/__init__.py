@@ -7,8 +7,19 @@ from lit_backdoor.defenses.pgbd.known_target import PGBD
 from lit_backdoor.defenses.pgbd.mapped import MappedPGBD
 from lit_backdoor.defenses.pgbd.mapping import TeacherMapping
 from lit_backdoor.defenses.pgbd.no_target import NTPGBD
+from lit_backdoor.defenses.pgbd.restrained import RestrainedStampPGBD
 from lit_backdoor.defenses.pgbd.settings import Geometry
 from lit_backdoor.defenses.pgbd.stamped import StampNTPGBD, StampPGBD
 from lit_backdoor.defenses.pgbd.synthesized import STPGBD
 
-__all__ = ["NTPGBD", "PGBD", "STPGBD", "Geometry", "MappedPGBD", "StampNTPGBD", "StampPGBD", "TeacherMapping"]
+__all__ = [
+    "NTPGBD",
+    "PGBD",
+    "STPGBD",
+    "Geometry",
+    "MappedPGBD",
+    "RestrainedStampPGBD",
+    "StampNTPGBD",
+    "StampPGBD",
+    "TeacherMapping",
+]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from lit_backdoor.defenses.pgbd.known_target import PGBD
@@ -14,24 +13,20 @@ from lit_backdoor.errors import settings
 from lit_backdoor.functional.prototypes import sanitization_loss
 from lit_backdoor.models import Classifier
 from lit_backdoor.stages.base import Batch
-from lit_backdoor.stages.restrained import Restrained, check_tolerance
 from lit_backdoor.stages.stamp_search import StampSearch
 
 __all__ = ["StampNTPGBD", "StampPGBD"]
 
 
-class StampPGBD(PGBD, Restrained):
+class StampPGBD(PGBD):
     """PGBD whose batches come a second time, under the stamp that moves activations most along the vectors.
 
-    Without it clean activations shift away from the vectors, while the trigger still moves along them. With a
-    ``tolerance`` below 1 the loss of both is weighed less while it costs a class (`Restrained`).
+    Without it clean activations shift away from the vectors, while the trigger still moves along them.
 
     Args:
         suspect: Path of a suspect bundle, or a classifier (a copy of it is tuned).
         target: As in `PGBD`.
         search: Search of the stamps; default `StampSearch`.
-        tolerance: Loss of a class's mean probability on held-out root images from which the sanitization loss is
-            weighed less, in [0, 1]; 1 holds none out.
         **options: Further arguments of `PrototypeFineTune`.
 
     Raises:
@@ -43,59 +38,35 @@ class StampPGBD(PGBD, Restrained):
         suspect: str | Classifier,
         target: int | str | list[int],
         search: StampSearch | None = None,
-        tolerance: float = 1.0,
         **options: Any,
     ) -> None:
         super().__init__(suspect, target, **options)
         self.search = settings("search", search, StampSearch) or StampSearch()
-        self.tolerance = check_tolerance(tolerance)
-
-    @property
-    def strength(self) -> float | Tensor:
-        """The weight, eased."""
-        return self.weight * self.eased
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Compute Eq. 4 on one batch of root images, clean and stamped."""
-        batch = self.rest(batch)
-        return _with_stamped(self, super().losses(batch), batch, self.search) if len(batch["label"]) else {}
+        return _with_stamped(self, super().losses(batch), batch, self.search)
 
 
-class StampNTPGBD(NTPGBD, Restrained):
+class StampNTPGBD(NTPGBD):
     """NT-PGBD whose batches come a second time, under the stamp that moves activations most along the vectors.
-
-    With a ``tolerance`` below 1 the loss of both is weighed less while it costs a class (`Restrained`).
 
     Args:
         suspect: Path of a suspect bundle, or a classifier (a copy of it is tuned).
         search: Search of the stamps; default `StampSearch`.
-        tolerance: As in `StampPGBD`.
         **options: Further arguments of `NTPGBD`.
 
     Raises:
         ValueError: As `NTPGBD`.
     """
 
-    def __init__(
-        self,
-        suspect: str | Classifier,
-        search: StampSearch | None = None,
-        tolerance: float = 1.0,
-        **options: Any,
-    ) -> None:
+    def __init__(self, suspect: str | Classifier, search: StampSearch | None = None, **options: Any) -> None:
         super().__init__(suspect, **options)
         self.search = settings("search", search, StampSearch) or StampSearch()
-        self.tolerance = check_tolerance(tolerance)
-
-    @property
-    def strength(self) -> float | Tensor:
-        """The weight, eased."""
-        return self.weight * self.eased
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Compute Eq. 4 on one batch of root images, clean and stamped."""
-        batch = self.rest(batch)
-        return _with_stamped(self, super().losses(batch), batch, self.search) if len(batch["label"]) else {}
+        return _with_stamped(self, super().losses(batch), batch, self.search)
 
 
 def _with_stamped(
@@ -104,8 +75,7 @@ def _with_stamped(
     """Add the loss of the stamped batch to that of the clean one."""
     images, labels = batch["image"], batch["label"]
     own, kept = stage.terms(stamped_images(stage, images, labels, search), labels)
-    loss = found["loss"] + search.weight * (own + stage.strength * kept)
-    return {**found, "loss": loss, "stamped": own, "strength": stage.strength * torch.ones_like(own)}
+    return {**found, "loss": found["loss"] + search.weight * (own + stage.strength * kept), "stamped": own}
 
 
 def stamped_images(stage: PrototypeFineTune, images: Tensor, labels: Tensor, search: StampSearch) -> Tensor:
