@@ -52,7 +52,7 @@ def test_results_count_the_rows_that_carry_it(finished):
     assert results["counts"] == {"clean": 16, "triggered": 12}
     assert results["data"] | {"source": None} == {
         "source": None, "attack": "SemanticTrigger", "policy": "AllToOne", "target": 0, "rate": 1.0,
-        "n_train": 80, "n_root": 16,
+        "rate_of": "carriers", "n_train": 80, "n_root": 16,
     }  # fmt: skip
     assert all(value is not None for role in ("before", "after") for value in results["summary"][role].values())
     assert {"acc", "asr", "ra"} <= results["stages"][2]["metrics"].keys()
