@@ -8,10 +8,12 @@ from lit_backdoor.defenses.tac.detection import TACDetection, TACOutlierDetectio
 from lit_backdoor.defenses.tac.fine_tune import TACFineTune, TACMovementFineTune
 from lit_backdoor.defenses.tac.program import Program
 from lit_backdoor.defenses.tac.pruning import TACPruning
+from lit_backdoor.defenses.tac.restrained import RestrainedTACStampFineTune
 from lit_backdoor.defenses.tac.stamped import TACStampFineTune
 
 __all__ = [
     "Program",
+    "RestrainedTACStampFineTune",
     "TACDetection",
     "TACFineTune",
     "TACMovementFineTune",
