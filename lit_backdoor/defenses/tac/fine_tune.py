@@ -98,18 +98,13 @@ class TACFineTune(FineTune):
         """Whether nothing was flagged."""
         return not len(self.targets)
 
-    @property
-    def strength(self) -> float | Tensor:
-        """What the shifted term is weighed by: beta."""
-        return self.beta
-
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Compute the loss on one batch."""
         images, labels = batch["image"], batch["label"]
         latents, logits = latents_and_logits(self.classifier, images)
         plain = F.cross_entropy(logits.float(), labels)
         shifted, logged = self.shifted(images, latents, labels)
-        return {"loss": plain + self.strength * shifted, "plain_loss": plain, "shifted_loss": shifted, **logged}
+        return {"loss": plain + self.beta * shifted, "plain_loss": plain, "shifted_loss": shifted, **logged}
 
     def shifted(self, images: Tensor, latents: Tensor, labels: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Compute the term that beta weighs, and what is logged with it."""

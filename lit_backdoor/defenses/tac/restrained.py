@@ -17,7 +17,7 @@ __all__ = ["RestrainedTACStampFineTune"]
 
 
 class RestrainedTACStampFineTune(TACStampFineTune, Restrained):
-    """`TACStampFineTune` whose beta is eased while stamps and shifted latents cost a class (`Restrained`).
+    """`TACStampFineTune` that eases what concerns s while it costs a class (`Restrained`); stamps keep their weight.
 
     Args:
         suspect: Path of a suspect bundle, or a classifier (a copy of it is tuned).
@@ -43,8 +43,8 @@ class RestrainedTACStampFineTune(TACStampFineTune, Restrained):
 
     @property
     def strength(self) -> Tensor:
-        """Beta, eased."""
-        return self.beta * self.eased
+        """What is left of the weights of movement and shifted latents."""
+        return self.eased
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Compute the loss of the rows that are not held out; nothing where there are none."""

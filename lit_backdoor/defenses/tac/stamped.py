@@ -67,11 +67,16 @@ class TACStampFineTune(TACFineTune):
         self.shift = shift
         self.shift_epochs = shift_epochs
 
+    @property
+    def strength(self) -> float | Tensor:
+        """What movement along s and shifted latents are weighed by, beside their weights: 1."""
+        return 1.0
+
     def shifted(self, images: Tensor, latents: Tensor, labels: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Compute the term that beta weighs: the loss of stamped images, at first of shifted latents, too."""
         loss, logged = self.stamped(images, latents, labels)
         if self.shift and self.current_epoch < self.shift_epochs:
-            loss = loss + self.shift * super().shifted(images, latents, labels)[0]
+            loss = loss + self.strength * self.shift * super().shifted(images, latents, labels)[0]
         return loss, logged
 
     def stamped(self, images: Tensor, latents: Tensor, labels: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
@@ -94,5 +99,5 @@ class TACStampFineTune(TACFineTune):
         )
         stamped, logits = latents_and_logits(self.classifier, found)
         of_stamped, moved = F.cross_entropy(logits.float(), labels), along(stamped - latents).relu()
-        loss = self.search.weight * (of_stamped + self.movement * moved)
+        loss = self.search.weight * (of_stamped + self.strength * self.movement * moved)
         return loss, {"stamped_loss": of_stamped, "movement": moved}
