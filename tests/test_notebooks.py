@@ -41,6 +41,7 @@ def results(outputs):
     return [ast.literal_eval(text) for text in texts if text.startswith("{")]
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_quickstart_plants_and_removes_a_backdoor(run):
     outputs = run("quickstart.ipynb")
@@ -51,6 +52,7 @@ def test_quickstart_plants_and_removes_a_backdoor(run):
     assert rates["after"]["acc"] > rates["before"]["acc"] - 0.1
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_project_of_ones_own_is_poisoned_and_cleaned(run):
     poisoned, rates, inverted, detected = results(run("your_project.ipynb"))

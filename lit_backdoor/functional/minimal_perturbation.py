@@ -15,7 +15,7 @@ The biases are ours, as are the margin, the quantile in place of the maximum, an
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
@@ -24,7 +24,9 @@ from torch import Tensor
 
 __all__ = ["minimal_perturbations", "perturbation_by_nnls", "required_gains"]
 
+_STEPS = 20_000  # at most
 _CHECK_EVERY = 50
+_TOLERANCE = 1e-9  # of the projected gradient at the end, relative to the largest right side
 _AT_ONCE = 64  # classes whose numbers stay in a core's cache
 
 
@@ -94,13 +96,41 @@ def _ranked_gaps(logits: Tensor, place: int) -> Tensor:
 
 
 def minimal_perturbations(
-    weight: Tensor,
-    required: Tensor,
-    slack: float | None = None,
-    tolerance: float = 1e-9,
-    iterations: int = 20_000,
+    weight: Tensor, required: Tensor, targets: Sequence[int] | None = None, slack: float | None = None
 ) -> Tensor:
-    r"""Solve the reduced program for all classes at once, by its dual.
+    r"""Solve the reduced program for each class.
+
+    Without a slack a program is a least distance problem, which `perturbation_by_nnls` solves. With one it is solved by
+    its dual, `_bent`:
+
+    .. math:: \min_{s,\, \xi \ge 0} \tfrac12 \|s\|^2 + c \sum_j \xi_j \quad\text{s.t.}\quad
+        (w_k - w_j)^\top s \ge m_{kj} - \xi_j
+
+    Args:
+        weight: Rows w of the final linear layer, ``[C, d]``.
+        required: m, ``[C, C]``, see `required_gains`; its diagonal is ignored.
+        targets: The classes k; None for all.
+        slack: Price c > 0 of a unit by which the gain on a class falls short; the constraints then bend instead of
+            being infeasible. None for infinity, the paper's program.
+
+    Returns:
+        Float64 ``[C, d]``, or a row for each target, on the CPU; zeros for a class to which all images belong anyway.
+
+    Raises:
+        ValueError: If ``slack`` is not above 0, or a program is infeasible: two classes have the same weights, or a
+            class's weights are a mix of others'; names them.
+    """
+    if slack is not None and not slack > 0:
+        raise ValueError(f"Expected a slack price above 0, or None, got {slack}.")
+    weight, required = weight.double().cpu(), required.double().cpu().clone().fill_diagonal_(0)
+    chosen = range(len(weight)) if targets is None else targets
+    if slack is None:
+        return torch.stack([perturbation_by_nnls(weight, required, target) for target in chosen])
+    return _bent(weight, required, slack)[[*chosen]]
+
+
+def _bent(weight: Tensor, required: Tensor, slack: float) -> Tensor:
+    r"""Solve the program with a slack for all classes at once, by its dual.
 
     .. math:: \min_{0 \le \lambda \le c} \tfrac12 \|A_k^\top \lambda\|^2 - m_k^\top \lambda, \qquad
         s_k = A_k^\top \lambda = \sum_j \lambda_j (w_k - w_j)
@@ -108,38 +138,15 @@ def minimal_perturbations(
     by projected gradient steps with Nesterov's momentum, restarted for each class where it points uphill (O'Donoghue
     and Candes 2015). No A_k is ever stored, and some classes are solved at a time, so memory is that of a few
     ``[C, C]`` matrices.
-
-    Args:
-        weight: Rows w of the final linear layer, ``[C, d]``.
-        required: m, ``[C, C]``, see `required_gains`; its diagonal is ignored.
-        slack: Price c > 0 of a unit by which the gain on a class falls short; the constraints then bend instead of
-            being infeasible. None for infinity, the paper's program.
-        tolerance: The projected gradient at the end, relative to the largest right side.
-        iterations: Steps after which a class that is still unsolved is left to `perturbation_by_nnls`.
-
-    Returns:
-        Float64 ``[C, d]``; zeros for a class to which all images belong anyway.
-
-    Raises:
-        ValueError: If a program is infeasible: two classes have the same weights, or a class's weights are a mix of
-            others'; names them.
     """
-    weight, required = weight.double(), required.double().clone().fill_diagonal_(0)
-    if slack is not None and not slack > 0:
-        raise ValueError(f"Expected a slack price above 0, or None, got {slack}.")
-    if slack is None:
-        _refuse_twins(weight)
-    gram = weight @ weight.T
-    sharpest = _sharpest(weight)
-    dual, unsolved = torch.zeros_like(required), []
-    for classes in torch.split(torch.arange(len(weight), device=weight.device), _AT_ONCE):
-        dual[classes], left = _minimize(gram, required, classes, 1 / sharpest[classes], slack, tolerance, iterations)
-        unsolved += left.tolist()
-    found = dual.sum(1, keepdim=True) * weight - dual @ weight
-    if slack is None:
-        for k in unsolved:
-            found[k] = perturbation_by_nnls(weight, required, k).to(found)
-    return found
+    gram, sharpest = weight @ weight.T, _sharpest(weight)
+    dual = torch.cat(
+        [
+            _minimize(gram, required, classes, 1 / sharpest[classes], slack)
+            for classes in torch.arange(len(weight)).split(_AT_ONCE)
+        ]
+    )
+    return dual.sum(1, keepdim=True) * weight - dual @ weight
 
 
 def _sharpest(weight: Tensor) -> Tensor:
@@ -154,18 +161,10 @@ def _sharpest(weight: Tensor) -> Tensor:
     return bound.clamp(min=torch.finfo(weight.dtype).tiny)
 
 
-def _minimize(
-    gram: Tensor,
-    required: Tensor,
-    classes: Tensor,
-    step: Tensor,
-    slack: float | None,
-    tolerance: float,
-    iterations: int,
-) -> tuple[Tensor, Tensor]:
-    """Solve the dual of some classes, ``[K, C]``; also gives those of them that are still unsolved."""
+def _minimize(gram: Tensor, required: Tensor, classes: Tensor, step: Tensor, slack: float) -> Tensor:
+    """Solve the dual of some classes, ``[K, C]``."""
     own, required, step = gram[classes], required[classes], step[:, None]
-    limit = tolerance * required.clamp(min=0).amax(1, keepdim=True).clamp(min=1e-30)
+    limit = _TOLERANCE * required.clamp(min=0).amax(1, keepdim=True).clamp(min=1e-30)
 
     def missing(dual: Tensor) -> Tensor:
         """Give m_k - A_k s_k, where s_k is that of class k's dual variables: minus the gradient of the dual."""
@@ -174,7 +173,7 @@ def _minimize(
 
     dual = ahead = torch.zeros_like(required)
     pace = torch.ones_like(step)
-    for number in range(iterations):
+    for number in range(_STEPS):
         new = torch.addcmul(ahead, step, missing(ahead)).clamp_(0, slack)
         moved = new - dual
         uphill = ((ahead - new) * moved).sum(1, keepdim=True) > 0
@@ -183,16 +182,13 @@ def _minimize(
         dual, pace = new, new_pace
         if number % _CHECK_EVERY == 0:
             further = torch.addcmul(dual, step, missing(dual)).clamp_(0, slack)
-            unsolved = ((further - dual).abs() > limit * step).any(1)
-            if not unsolved.any():
+            if ((further - dual).abs() <= limit * step).all():
                 break
-    return dual, classes[unsolved]
+    return dual
 
 
 def perturbation_by_nnls(weight: Tensor, required: Tensor, target: int) -> Tensor:
     """Solve the reduced program for one class as a least distance problem (Lawson and Hanson 1974, ch. 23), by NNLS.
-
-    Exact and slower: the reference for `minimal_perturbations`, and what tells an infeasible program from a slow one.
 
     Args:
         weight: Rows w of the final linear layer, ``[C, d]``.
@@ -221,14 +217,6 @@ def perturbation_by_nnls(weight: Tensor, required: Tensor, target: int) -> Tenso
         raise _infeasible(target, others[share > 1e-6 * share.max()].tolist())
     rest = system @ share - goal
     return torch.from_numpy(-rest[:-1] / rest[-1] * height / scale)
-
-
-def _refuse_twins(weight: Tensor) -> None:
-    same = torch.cdist(weight, weight, compute_mode="donot_use_mm_for_euclid_dist") == 0
-    pairs = same.triu(1).nonzero()
-    if len(pairs):
-        first, second = pairs[0].tolist()
-        raise _infeasible(first, [second])
 
 
 def _infeasible(target: int, others: Iterable[int]) -> ValueError:

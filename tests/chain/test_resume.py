@@ -39,6 +39,7 @@ def processes():
     return context
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment_equals_uninterrupted(file, finished, processes, tmp_path):
     out = tmp_path / "out"
     for moment, number in MOMENTS:

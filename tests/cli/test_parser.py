@@ -16,7 +16,7 @@ def in_a_process(*arguments, code=""):
         "-c",
         f"import sys; from lit_backdoor.cli import main; r = main({list(arguments)!r}); {code}",
     ]
-    return subprocess.run(command, capture_output=True, text=True, env=environment, check=False, timeout=120)
+    return subprocess.run(command, capture_output=True, text=True, env=environment, check=False, timeout=300)
 
 
 @pytest.mark.parametrize("arguments", [["list"], ["list", "defense", "pgbd"]])

@@ -41,6 +41,7 @@ KNOWN = {  # what each is given, and what its choices see
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", KNOWN)
 def test_chain_runs_and_says_what_it_knows(name, tmp_path):
     lengths = [f"stages.{stage}.steps=2" for stage, each in compose(name)["stages"].items() if each.get("steps")]
@@ -52,6 +53,7 @@ def test_chain_runs_and_says_what_it_knows(name, tmp_path):
     assert "control" in {stage["name"] for stage in results["stages"]}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["strip", "scale_up"])
 def test_detector_of_inputs_runs_and_leaves_the_victim_as_it_is(name, tmp_path):
     with contextlib.chdir(tmp_path):

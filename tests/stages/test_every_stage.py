@@ -132,6 +132,7 @@ def test_run_resumed_at_an_epochs_end_equals_one_that_was_not_stopped(name, work
     assert_equal(straight.stage, resumed)
 
 
+@pytest.mark.slow
 @every_stage
 def test_run_resumed_at_an_epochs_last_step_equals_one_that_was_not_stopped(name, victim, selection, run, tmp_path):
     """Lightning then leaves the hook of the next epoch's start out."""
@@ -302,6 +303,7 @@ def test_defender_does_not_know_the_attack(name, victim, selection, run, tmp_pat
     assert_equal(run(name).stage, stage)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", ["eval", "train"])
 @pytest.mark.parametrize("name", [name for name in FIT if "batch_norm" in arguments_of(STAGES[name])])
 def test_norms_follow_the_policy(name, policy, victim, selection, tmp_path):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lit_backdoor.functional.minimal_perturbation import minimal_perturbations, perturbation_by_nnls, required_gains
+from lit_backdoor.functional.minimal_perturbation import minimal_perturbations, required_gains
 from lit_backdoor.models import Classifier
 from lit_backdoor.models.latents import latents_and_logits
 from lit_backdoor.stages import Stage
@@ -63,11 +63,7 @@ class Program:
         last = classifier.final_linear
         weight, bias = last.weight.detach().cpu(), None if last.bias is None else last.bias.detach().cpu()
         required = required_gains(weight, bias, latents.cpu(), self.margin, self.quantile)
-        if targets is None:
-            return minimal_perturbations(weight, required, self.slack)
-        if self.slack is not None:
-            return minimal_perturbations(weight, required, self.slack)[[*targets]]
-        return torch.stack([perturbation_by_nnls(weight, required, target) for target in targets])
+        return minimal_perturbations(weight, required, targets, self.slack)
 
 
 def root_latents(stage: Stage, classifier: Classifier) -> Tensor:

@@ -68,6 +68,7 @@ def whole(folder):
     return [open_bundle(file.parent) for file in folder.rglob("bundle.json")]
 
 
+@pytest.mark.slow
 def test_two_drivers_at_once_on_one_store_train_one_victim(processes, tmp_path):
     file, one, two = small(tmp_path), tmp_path / "one", tmp_path / "two"
     store = str(tmp_path / "store")
@@ -83,6 +84,7 @@ def test_two_drivers_at_once_on_one_store_train_one_victim(processes, tmp_path):
     assert len(whole(tmp_path / "store")) == 3
 
 
+@pytest.mark.slow
 def test_driver_that_is_killed_goes_on(processes, tmp_path):
     file, out, store = small(tmp_path), tmp_path / "out", tmp_path / "store"
     for moment, number in MOMENTS:
