@@ -15,6 +15,7 @@ from typing import Any
 
 from lit_backdoor import __version__
 from lit_backdoor.chain.compose import stage_config
+from lit_backdoor.chain.cut import cut
 
 __all__ = ["POISONED", "code_of", "sees_root", "source_hash", "stage_identities", "stage_key", "stage_kin"]
 
@@ -61,10 +62,8 @@ def stage_key(
     if not POISONED & set(views) and "data.suspicious" not in inputs:
         data.pop("attack", None)  # a stage on clean data does not depend on it, except through its inputs
         inputs.pop("data.attack", None)
-    if not sees_root(views) and isinstance(data.get("split"), dict):
-        split = data["split"].get("init_args", data["split"])
-        split.pop("root", None)
-        data.pop("root_source", None)
+    if not sees_root(views):
+        data = _without_root(data)
     for argument in inputs:  # their hashes count, not where they lie
         part, _, parameter = argument.partition(".")
         (data if part == "data" else config["model"].get("init_args", {})).pop(parameter, None)
@@ -88,9 +87,13 @@ def stage_identities(chain: Mapping[str, Any]) -> dict[str, str]:
     and the hashes of the inputs.
     """
     found: dict[str, str] = {}
+    before = (chain.get("summary") or {}).get("before")
+    attackers = cut(chain, before)["stages"] if before else ()  # who have no root set, so that its size says nothing
     for name, stage in chain["stages"].items():
         inputs = {argument: found[source] for argument, source in stage.get("inputs", {}).items()}
         said = _said(chain, name)
+        if name in attackers:
+            said["data"]["init_args"] = _without_root(said["data"]["init_args"])
         code = code_of(said["model"], said["data"])
         found[name] = _hash({**said, "seed": chain["seed"], "inputs": inputs, "code": code})
     return found
@@ -116,6 +119,14 @@ def _said(chain: Mapping[str, Any], name: str) -> dict[str, Any]:
         "model": config["model"],
         "data": {**config["data"], "init_args": data},
     }
+
+
+def _without_root(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out of the data's arguments what says which root set the defender has."""
+    data = {name: value for name, value in copy.deepcopy(dict(data)).items() if name != "root_source"}
+    if isinstance(data.get("split"), dict):
+        data["split"].get("init_args", data["split"]).pop("root", None)
+    return data
 
 
 def _hash(content: Any) -> str:

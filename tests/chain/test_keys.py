@@ -215,5 +215,12 @@ def test_identity_ignores_what_only_shows_a_run_and_follows_seed_and_code(base, 
 def test_identity_of_a_stage_ignores_its_name_and_what_comes_after(base):
     chain = compose(base)
     before = stage_identities(chain)
-    chain["stages"] = {"first": chain["stages"]["victim"]}
+    chain |= {"stages": {"first": chain["stages"]["victim"]}, "summary": {"before": "first"}}
     assert stage_identities(chain) == {"first": before["victim"]}
+
+
+def test_identity_of_what_the_attacker_makes_ignores_the_root_set(base):
+    """So that a grid plans one victim for defenses with root sets of other sizes."""
+    before, after = identities(base), identities(base, "data.init_args.split.root=7")
+    assert before["victim"] == after["victim"]
+    assert before["clean"] != after["clean"]
