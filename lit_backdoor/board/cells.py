@@ -40,6 +40,7 @@ class Measure:
 
 
 ASR = Measure("asr", "ASR", lambda row: row.after.asr, 0.10, 0.0, 1.0)
+_DEVELOPMENT = ", development"  # behind the name of a setup
 ACC_DROP = Measure("acc_drop", "ACC drop", lambda row: row.acc_drop, 0.05, -0.05, 0.25)
 
 
@@ -131,6 +132,11 @@ class Setup:
     name: str
     rows: tuple[Row, ...]
 
+    @property
+    def plain_name(self) -> str:
+        """Its name in rows."""
+        return self.name.removesuffix(_DEVELOPMENT)
+
     @cached_property
     def attacks(self) -> list[str]:
         """Names of the attacks."""
@@ -175,10 +181,20 @@ class Setup:
 
 
 def setups(rows: Sequence[Row]) -> list[Setup]:
-    """Sort rows by setup, in order of appearance."""
-    rows = _told_apart(rows)
+    """Sort rows by setup, in order of appearance; rows that were tuned on are told apart from those that were not."""
+    rows = _development_apart(_told_apart(rows))
     names = dict.fromkeys(row.setup for row in rows)
     return [Setup(name, tuple(row for row in rows if row.setup == name)) for name in names]
+
+
+def _development_apart(rows: Sequence[Row]) -> list[Row]:
+    """Make a setup of their own of development rows, behind the other rows, if a setup has both."""
+    tested = {row.setup for row in rows if "development" not in row.flags}
+    apart = [row for row in rows if "development" in row.flags and row.setup in tested]
+    return [
+        *(row for row in rows if "development" not in row.flags or row.setup not in tested),
+        *(replace(row, setup=row.setup + _DEVELOPMENT) for row in apart),
+    ]
 
 
 def _told_apart(rows: Sequence[Row]) -> list[Row]:

@@ -121,7 +121,7 @@ def headline(rows: Sequence[Row], setup: str, defenses: Sequence[str] = ()) -> s
         ValueError: If there are no such rows.
     """
     chosen = [row for row in rows if not defenses or row.defense.name in defenses]
-    found = [own for own in setups(chosen) if own.name == setup]
+    found = [own for own in setups(chosen) if own.plain_name == setup]
     if not found:
         raise ValueError(f"Expected rows of the setup '{setup}', found none.")
     heads = ("defense", "data", "mean rank", "reached", "ACC drop", "clean model", "relapse", "time", "memory")
@@ -175,7 +175,7 @@ def _split(what: str, rows: Sequence[Row]) -> tuple[list[str], str | None]:
 def _chosen(rows: Sequence[Row], names: Sequence[str], setup: str | None) -> list[Setup]:
     order = {name: place for place, name in enumerate(names)}
     mine = sorted((row for row in rows if row.defense.name in order), key=lambda row: order[row.defense.name])
-    found = [own for own in setups(mine) if setup in (None, own.name)]
+    found = [own for own in setups(mine) if setup in (None, own.plain_name)]
     missing = set(names) - {row.defense.name for row in mine if setup in (None, row.setup)}
     if missing:
         where = f" in setup '{setup}'" if setup else ""

@@ -54,6 +54,14 @@ def test_cells_of_other_settings_are_told_apart():
     assert setup.defenses == ["pgbd", "nc", "pgbd weight=3"]
 
 
+def test_rows_that_were_tuned_on_are_told_apart_where_others_are():
+    tuned, tested = row(seed=0, flags=("development",)), row(seed=11)
+    assert [(own.name, own.plain_name, own.seeds) for own in setups([tuned, tested])] == [
+        ("signs", "signs", [11]), ("signs, development", "signs", [0]),
+    ]  # fmt: skip
+    assert [own.name for own in setups([tuned, row("blend", seed=1, flags=("development",))])] == ["signs"]
+
+
 def test_what_a_defense_is_given_is_taken_from_rows_that_know():
     [setup] = setups([replace(row(), status="missing", defense=Defense("pgbd")), row(seed=1)])
     assert setup.about("pgbd").access == "root"

@@ -22,6 +22,14 @@ def test_a_table_shows_each_seed_the_median_and_the_count():
     assert "other" not in written
 
 
+def test_seeds_that_were_tuned_on_have_a_table_of_their_own():
+    written = method_table([row(seed=0, flags=("development",)), row(seed=11), row(seed=12)], "pgbd", "signs")
+    first, second = written.split("\n\nSetup `signs`", 1)
+    assert "| badnets | 11, 12 |" in first
+    assert "| badnets | 0 |" in second
+    assert "Setup `signs, development`" in second
+
+
 def test_tables_are_written_between_their_marks():
     text = "head\n<!-- table:pgbd@signs -->\nold\n<!-- /table -->\ntail\n"
     filled = fill(text, [row(), row(setup="cifar")])

@@ -16,7 +16,7 @@ _STATES = {"done": "done", "failed": "failed", "blocked": "blocked", "missing": 
 
 def runs(board: Board) -> Section:
     """List the rows."""
-    lines = [_line(row) for row in board.rows]
+    lines = [_line(row) for setup in board.setups for row in setup.rows]
     return Section("runs", "Every run", render("runs.html", lines=lines, several=board.several))
 
 
