@@ -7,7 +7,7 @@ import shutil
 import pytest
 import tiny
 import torch
-from hostile_parts import build, check, data_file, rehashed
+from hostile_parts import assert_refused, build, data_file, rehashed
 from safetensors.torch import load_file, save_file
 
 from lit_backdoor.bundle import save_bundle
@@ -87,12 +87,12 @@ def path(tmp_path):
 
 
 def refused(path, *says):
-    check(path.parent.parent, (build, "b"), *says)
+    assert_refused(path.parent.parent, (build, "b"), *says)
 
 
 def test_command_says_the_same(path):
     rehashed(path, model=DESCRIBED["many classes"][0])
-    check(path.parent.parent, ["test", "--bundle", "b", "--config", data_file(path.parent)], "far larger")
+    assert_refused(path.parent.parent, ["test", "--bundle", "b", "--config", data_file(path.parent)], "far larger")
 
 
 @pytest.mark.parametrize("name", DESCRIBED)
