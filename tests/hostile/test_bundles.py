@@ -86,7 +86,7 @@ def path(tmp_path):
     return tmp_path / "work" / "b"
 
 
-def refused(path, *says):
+def assert_bundle_refused(path, *says):
     assert_refused(path.parent.parent, (build, "b"), *says)
 
 
@@ -99,7 +99,7 @@ def test_command_says_the_same(path):
 def test_net_that_is_not_built(path, name):
     described, says = DESCRIBED[name]
     rehashed(path, model=described)
-    refused(path, says)
+    assert_bundle_refused(path, says)
 
 
 def changed(path, change):
@@ -126,7 +126,7 @@ WEIGHTS = {
 def test_weights_that_no_net_takes(path, name):
     change, says = WEIGHTS[name]
     changed(path, change)
-    refused(path, says)
+    assert_bundle_refused(path, says)
 
 
 def header(path, text, size=None):
@@ -173,4 +173,4 @@ BROKEN = {
 def test_broken_bundle(path, name):
     change, says = BROKEN[name]
     change(path)
-    refused(path, says)
+    assert_bundle_refused(path, says)
