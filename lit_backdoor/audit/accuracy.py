@@ -18,7 +18,7 @@ __all__ = ["LEVEL", "Accuracy", "check_accuracy", "check_gradients", "measure_ac
 
 LEVEL = 0.001
 _ANY = {"none": (0.0, 1.0), "to [-1, 1]": (0.5, 0.5), "0 to 255": (0.0, 1 / 255)}  # the same for each channel
-_OWN = {
+_OWN: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
     "ImageNet's": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
     "CIFAR-10's": (CIFAR_MEAN, CIFAR_STD),
     "MNIST's": ((0.1307,), (0.3081,)),

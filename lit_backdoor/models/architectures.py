@@ -123,7 +123,7 @@ def find_architectures(
         forms = _forms(name) if args is None else (args,)
         return [found for form in forms if (found := _fit(name, state, size, form)) is not None]
     names = json.loads(_table().read_text()).get(signature(state), "").split()
-    fitting = []
+    fitting: list[Architecture] = []
     for each in names:
         with contextlib.suppress(ValueError):  # the installed library lacks it, or it takes no such argument
             fitting += find_architectures(state, each, size)
@@ -194,7 +194,7 @@ def statistics_of(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
 def is_published(name: str) -> bool:
     """Tell whether a library has trained weights of an architecture."""
     library, _, model = name.partition(":")
-    return library == "torchvision" or timm.models.is_model_pretrained(model)
+    return library == "torchvision" or bool(timm.is_model_pretrained(model))
 
 
 def _native_size(name: str) -> int:
