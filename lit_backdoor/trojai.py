@@ -100,7 +100,9 @@ class Mitigation:
             folder = Path(name)
             labels = _labels(model, images, [sample[1] for sample in samples])
             _write(folder / "images.parquet", [_png(image) for image in images], labels)
-            torch.save({k: v.cpu() for k, v in model.state_dict().items()}, folder / "model.pt")
+            state = model.state_dict()
+            state.update({key: value.cpu() for key, value in state.items()})  # the names of layers stay beside it
+            torch.save(state, folder / "model.pt")
             given: dict[str, Any] = {
                 "size": int(images[0].shape[-1]),
                 **_plain(int(images[0].shape[0])),
@@ -120,7 +122,7 @@ class Mitigation:
                 return MitigatedModel(copy.deepcopy(model))
             if report["written"]["form"] == "bundle":
                 with trusting(filter(None, [self.options.get("arch")])):  # the user named what makes the net
-                    return MitigatedModel(load_classifier(folder / "cleaned.pt"))
+                    return MitigatedModel(load_classifier(folder / "cleaned.pt").to(_device(model)))
             cleaned = copy.deepcopy(model)
             cleaned.load_state_dict(read_weights(folder / "cleaned.pt"))
             return MitigatedModel(cleaned)
@@ -211,11 +213,14 @@ def _labels(model: nn.Module, images: Sequence[Tensor], given: Sequence[Any]) ->
     """Give the label of each image, the net's own answer where there is none."""
     labels = [-1 if label is None else int(label) for label in given]
     missing = [number for number, label in enumerate(labels) if label < 0]
-    device = next(iter(model.state_dict().values())).device
     with evaluating(model):
         for number in missing:
-            labels[number] = int(model(images[number][None].to(device)).argmax())
+            labels[number] = int(model(images[number][None].to(_device(model))).argmax())
     return labels
+
+
+def _device(model: nn.Module) -> torch.device:
+    return next(iter(model.state_dict().values())).device
 
 
 def _png(image: Tensor) -> bytes:

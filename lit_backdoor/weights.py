@@ -24,6 +24,7 @@ __all__ = [
     "find_states",
     "is_finite",
     "is_safetensors",
+    "layers_of",
     "load_state",
     "load_weights",
     "match_keys",
@@ -146,22 +147,27 @@ def find_state(content: Any, file: str | Path, part: str | None) -> dict[str, Te
     raw = [name for name in found if not _EMA.search(name)] or list(found)
     if not raw and isinstance(content, Mapping):
         found, raw = {"": content}, [""]  # loose tensors, if any
-    usual = [name for wanted in _NAMES for name in raw if name.rpartition(".")[2] == wanted]
-    if not usual and len(raw) > 1:
+    usual = ([name for name in raw if name.rpartition(".")[2] == wanted] for wanted in _NAMES)
+    likely = next(filter(None, usual), raw)
+    if len(likely) > 1:
         raise ValueError(
-            f"Expected one state dict in {file}, found several: {', '.join(map(repr, raw))}. Name one by part."
+            f"Expected one state dict in {file}, found several: {', '.join(map(repr, likely))}. Name one by part."
         )
     for averaged in [name for name in found if name not in raw][:1]:
         warnings.warn(
-            f"{file} holds averaged weights under '{averaged}' beside the raw ones under '{(usual or raw)[0]}', which "
-            f"are taken. For the averaged ones set part='{averaged}'.",
+            f"{file} holds averaged weights under '{averaged}' beside the raw ones under '{likely[0]}', which are "
+            f"taken. For the averaged ones set part='{averaged}'.",
             stacklevel=4,
         )
-    state = found[(usual or raw)[0]] if raw else {}
-    tensors = {str(key): value for key, value in state.items() if isinstance(value, Tensor)}
+    tensors = _tensors(found[likely[0]]) if likely else {}
     if not tensors:
         raise ValueError(f"Expected a state dict (names to tensors) in {file}, got {type(content).__name__}.")
     return tensors
+
+
+def _tensors(state: Mapping[Any, Any]) -> dict[str, Tensor]:
+    """Give a mapping's tensors by name, without what torch.compile adds to the names of layers."""
+    return {str(key).replace("_orig_mod.", ""): value for key, value in state.items() if isinstance(value, Tensor)}
 
 
 def find_states(content: Any, path: str = "", depth: int = 0) -> Iterator[tuple[str, Mapping[Any, Any]]]:
@@ -175,6 +181,24 @@ def find_states(content: Any, path: str = "", depth: int = 0) -> Iterator[tuple[
             yield from find_states(value, f"{path}.{name}" if path else name, depth + 1)
 
 
+def layers_of(content: Any, state: Mapping[str, Tensor]) -> set[str]:
+    """List the layers of a saved net, also those without weights: torch notes them with a state dict.
+
+    Args:
+        content: What the file holds.
+        state: The state dict that was found in it.
+
+    Returns:
+        Their names in the file; empty if it does not say.
+    """
+    first = next(iter(state.values()))
+    for found in (content, *(each for _, each in find_states(content))):
+        if isinstance(found, Mapping) and any(value is first for value in found.values()):
+            noted = getattr(found, "_metadata", None)
+            return {name for name in noted if isinstance(name, str)} if isinstance(noted, Mapping) else set()
+    return set()
+
+
 def _part_of(found: Mapping[str, Mapping[Any, Any]], part: str, file: str | Path) -> dict[str, Tensor]:
     """Give the tensors under a dotted place, which may be that of a mapping or the beginning of its keys."""
     for path, state in found.items():
@@ -182,7 +206,7 @@ def _part_of(found: Mapping[str, Mapping[Any, Any]], part: str, file: str | Path
             named = {f"{prefix}{key}": value for key, value in state.items() if isinstance(value, Tensor)}
             under = {k.removeprefix(f"{part}."): v for k, v in named.items() if k.startswith(f"{part}.")}
             if under:
-                return under
+                return _tensors(under)
     raise ValueError(f"Expected weights under '{part}' in {file}, found state dicts: {', '.join(map(repr, found))}.")
 
 
@@ -276,7 +300,9 @@ def load_state(net: nn.Module, state: Mapping[str, Tensor], source: str, advice:
     Raises:
         ValueError: If names, shapes or types do not fit, or a value is not finite; lists which.
     """
-    problems = misfits(state, net.state_dict())
+    wanted = net.state_dict()
+    state = _with_shared(state, wanted)
+    problems = misfits(state, wanted)
     if problems:
         said = "; ".join(
             f"{len(keys)} {what}: {', '.join(keys[:5])}{' …' if len(keys) > 5 else ''}"
@@ -284,6 +310,21 @@ def load_state(net: nn.Module, state: Mapping[str, Tensor], source: str, advice:
         )
         raise ValueError(f"The weights in {source} do not fit the net. {said}. {advice}")
     net.load_state_dict(dict(state))
+
+
+def _with_shared(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Add weights that share another one's memory in the net: safetensors keeps one name of such."""
+    stored = {_memory(wanted[name]): name for name in state if name in wanted}
+    shared = {
+        name: state[stored[_memory(value)]]
+        for name, value in wanted.items()
+        if name not in state and value.numel() and _memory(value) in stored
+    }
+    return {**state, **shared}
+
+
+def _memory(value: Tensor) -> tuple[Any, ...]:
+    return value.device, value.data_ptr(), value.shape, value.stride()
 
 
 def load_weights(net: nn.Module, path: str | Path, part: str | None = None) -> None:

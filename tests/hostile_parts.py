@@ -156,7 +156,7 @@ def _outside(work, path):
     return found != os.devnull and not Path(found).is_relative_to(os.path.realpath(work))
 
 
-def check(folder, arguments, *says):
+def assert_refused(folder, arguments, *says):
     """Run it beside a file that is not to be touched; it must say what is wrong in one line and leave with 2."""
     precious = folder / "precious" / "file"
     precious.parent.mkdir()

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save_file, save_model
 from torch import nn
 
-from lit_backdoor.weights import is_safetensors, load_weights, read_content, read_weights
+from lit_backdoor.weights import find_state, is_safetensors, layers_of, load_weights, read_content, read_weights
 
 
 def net():
@@ -23,7 +23,7 @@ class Evil:
 
 
 @pytest.mark.parametrize("wrap", [lambda s: s, lambda s: {"state_dict": s, "epoch": 3}, lambda s: {"model": s}])
-@pytest.mark.parametrize("prefix", ["", "module.", "module.model.", "net."])
+@pytest.mark.parametrize("prefix", ["", "module.", "module.model.", "net.", "net._orig_mod."])
 def test_common_wrappings_of_a_state_dict_fit(tmp_path, wrap, prefix):
     source, target = net(), net()
     torch.save(wrap({prefix + k: v for k, v in source.state_dict().items()}), tmp_path / "w.pt")
@@ -31,6 +31,33 @@ def test_common_wrappings_of_a_state_dict_fit(tmp_path, wrap, prefix):
     assert all(
         torch.equal(a, b) for a, b in zip(source.state_dict().values(), target.state_dict().values(), strict=True)
     )
+
+
+def test_layers_that_were_compiled_alone_have_their_own_names(tmp_path):
+    source, target = net(), net()
+    state = {key.replace("0.", "0._orig_mod."): value for key, value in source.state_dict().items()}
+    torch.save(state, tmp_path / "w.pt")
+    load_weights(target, tmp_path / "w.pt")
+    assert torch.equal(target[0].weight, source[0].weight)
+
+
+def test_weights_that_the_net_shares_may_stand_once_in_the_file(tmp_path):
+    nets = [nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3)) for _ in range(2)]
+    for each in nets:
+        each[1].weight = each[0].weight
+    save_model(nets[0], str(tmp_path / "w.safetensors"))
+    assert len(read_weights(tmp_path / "w.safetensors")) == 3
+    load_weights(nets[1], tmp_path / "w.safetensors")
+    assert torch.equal(nets[1][1].weight, nets[0][0].weight)
+    with pytest.raises(ValueError, match=r"1 missing: [01]\.weight"):
+        load_weights(nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3)), tmp_path / "w.safetensors")
+
+
+def test_several_state_dicts_of_one_name_are_a_question(tmp_path):
+    torch.save({"last": {"state_dict": net().state_dict()}, "best": {"state_dict": net().state_dict()}}, tmp_path / "w")
+    with pytest.raises(ValueError, match=r"found several: 'last\.state_dict', 'best\.state_dict'. Name one by part"):
+        read_weights(tmp_path / "w")
+    assert len(read_weights(tmp_path / "w", part="best.state_dict")) == 7
 
 
 def test_old_files_need_no_counts_of_batches(tmp_path):
@@ -177,6 +204,17 @@ def test_options_and_paths_beside_the_weights_are_read(tmp_path):
     torch.save({"state_dict": source.state_dict(), "args": options}, tmp_path / "w.pt")
     assert torch.equal(read_weights(tmp_path / "w.pt")["0.weight"], source[0].weight)
     assert read_content(tmp_path / "w.pt")["args"] == options
+
+
+@pytest.mark.parametrize("wrap", [lambda s: s, lambda s: {"state_dict": s, "epoch": 3}])
+def test_layers_without_weights_are_read_if_the_file_lists_them(tmp_path, wrap):
+    source = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU())
+    torch.save(wrap(source.state_dict()), tmp_path / "w.pt")
+    content = read_content(tmp_path / "w.pt")
+    assert layers_of(content, find_state(content, "w.pt", None)) == {"", "0", "1"}
+    torch.save(wrap(dict(source.state_dict())), tmp_path / "w.pt")
+    content = read_content(tmp_path / "w.pt")
+    assert layers_of(content, find_state(content, "w.pt", None)) == set()
 
 
 def test_safetensors_are_known_by_their_content(tmp_path):

@@ -17,12 +17,11 @@ from lit_backdoor.models.base import CIFAR_MEAN, CIFAR_STD, evaluating
 __all__ = ["LEVEL", "Accuracy", "check_accuracy", "check_gradients", "measure_accuracy", "predict"]
 
 LEVEL = 0.001
-NORMALIZATIONS = {
-    "none": ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
+_ANY = {"none": (0.0, 1.0), "to [-1, 1]": (0.5, 0.5), "0 to 255": (0.0, 1 / 255)}  # the same for each channel
+_OWN: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
     "ImageNet's": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
     "CIFAR-10's": (CIFAR_MEAN, CIFAR_STD),
-    "to [-1, 1]": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
-    "0 to 255": ((0.0, 0.0, 0.0), (1 / 255, 1 / 255, 1 / 255)),
+    "MNIST's": ((0.1307,), (0.3081,)),
 }
 _SIZES = (32, 64, 224)
 _TRIED = 256  # images for each other reading
@@ -129,7 +128,8 @@ def _advice(classifier: Classifier, images: Images, answers: Tensor) -> str:
             f"It is {matched:.3f} if the outputs stand for the classes in another order: give --classes FILE, the "
             "names in the order of the outputs."
         )
-    tried = f"{', '.join(NORMALIZATIONS)} at {', '.join(map(str, _sizes(classifier, images)))} px"
+    usual, sizes = _normalizations(len(classifier.mean)), _sizes(classifier, images)
+    tried = f"{', '.join(usual)} at {', '.join(map(str, sizes))} px"
     return (
         f"No usual normalization helps ({tried}), nor another order of the classes. Check that the images are of the "
         "model's classes, and --arch, --size, --mean, --std and --classes."
@@ -143,9 +143,7 @@ def _readings(classifier: Classifier, images: Images) -> Iterator[tuple[float, s
     own_mean, own_std = (torch.tensor(each).view(-1, 1, 1) for each in (classifier.mean, classifier.std))
     for size in _sizes(classifier, images):
         floats = images.pixels(size)[::step].float() / 255
-        for name, (mean, std) in NORMALIZATIONS.items():
-            if len(mean) != len(classifier.mean):
-                continue
+        for name, (mean, std) in _normalizations(len(classifier.mean)).items():
             # the classifier takes off its own mean; what it gets makes up for that
             seen = (floats - torch.tensor(mean).view(-1, 1, 1)) / torch.tensor(std).view(-1, 1, 1) * own_std + own_mean
             try:
@@ -156,6 +154,12 @@ def _readings(classifier: Classifier, images: Images) -> Iterator[tuple[float, s
                 written = [" ".join(f"{value:.4g}" for value in each) for each in (mean, std)]
                 size_said = "" if size == classifier.input_size else f"--size {size} "
                 yield found.value, f"{size_said}--mean {written[0]} --std {written[1]} (normalization {name})"
+
+
+def _normalizations(channels: int) -> dict[str, tuple[tuple[float, ...], tuple[float, ...]]]:
+    """Give the usual means and stds of images with so many channels, by name."""
+    alike = {name: ((mean,) * channels, (std,) * channels) for name, (mean, std) in _ANY.items()}
+    return alike | {name: pair for name, pair in _OWN.items() if len(pair[0]) == channels}
 
 
 def _sizes(classifier: Classifier, images: Images) -> tuple[int, ...]:

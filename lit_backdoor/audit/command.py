@@ -56,7 +56,7 @@ def _audit(given: argparse.Namespace) -> int:
         say=print_line,
     )
     if audit["verdict"] is None:
-        reasons = " ".join(f"{each['name']}: {each['reason']}" for each in audit["detectors"])
+        reasons = " ".join(f"{each['name']}: {each['reason']}" for each in audit["detectors"] if each["reason"])
         longer = " Give a larger --budget." if any(each["status"] == "left out" for each in audit["detectors"]) else ""
         raise ValueError(f"No detector could say anything, so there is no verdict.{longer} {reasons}")
     likely = "" if audit["probability"] is None else f", probability {percent(audit['probability'], 0)}"

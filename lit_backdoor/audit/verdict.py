@@ -23,7 +23,7 @@ def targets_of(findings: Sequence[Finding], names: Sequence[str]) -> list[dict[s
 
 
 def decide(findings: Sequence[Finding], probability: float | None, calibrated: Collection[str] = ()) -> Verdict | None:
-    """Decide; None where no detector could say anything.
+    """Decide; None where no detector could compare classes.
 
     Without a probability the detectors' own decisions count: none flags a class: clean; two flag the same: backdoored;
     anything else: suspicious. With one, the model is backdoored at .9, and at .5 if two detectors flag the same class;
@@ -34,8 +34,8 @@ def decide(findings: Sequence[Finding], probability: float | None, calibrated: C
         probability: Of a backdoor, or None.
         calibrated: Names of the detectors whose scores the probability is from.
     """
-    able = [finding for finding in findings if finding.status == "ran" and finding.statistics]
-    if not able:
+    able = [finding for finding in findings if finding.status == "ran" and finding.score is not None]
+    if not any(finding.detector.suspicious == "small" for finding in able):  # the others only confirm
         return None
     flags = [label for finding in able for label in finding.flagged]
     agreed = any(flags.count(label) >= _AGREEING for label in flags)

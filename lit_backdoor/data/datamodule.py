@@ -14,7 +14,7 @@ from torch import Tensor
 
 from lit_backdoor.data.attack_given import attack_given
 from lit_backdoor.data.augment import Augment, CropFlip
-from lit_backdoor.data.loaders import ViewLoader, load
+from lit_backdoor.data.loaders import OneEmptyBatch, ViewLoader, load
 from lit_backdoor.data.resident import ResidentPixels
 from lit_backdoor.data.samplers import ViewSampler, derive_seed
 from lit_backdoor.data.sources.base import Source
@@ -276,7 +276,7 @@ class BackdoorDataModule(pl.LightningDataModule):
         """Give the loaders of the stage's views in order; a stage without views gets one empty batch."""
         loaders = {name: self.loader(name, shuffle=False) for name in self._stage_views()}
         if not loaders:
-            return _Once()
+            return OneEmptyBatch()
         return next(iter(loaders.values())) if len(loaders) == 1 else loaders
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
@@ -345,13 +345,3 @@ class BackdoorDataModule(pl.LightningDataModule):
         if dist.is_available() and dist.is_initialized():
             return dist.get_world_size(), dist.get_rank()
         return (1, 0) if self.trainer is None else (self.trainer.world_size, self.trainer.global_rank)
-
-
-class _Once:
-    """One empty batch in every process, for a stage that makes all of its passes itself."""
-
-    def __len__(self) -> int:
-        return 1
-
-    def __iter__(self) -> Iterator[Batch]:
-        yield {}

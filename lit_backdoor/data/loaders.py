@@ -1,4 +1,4 @@
-"""The loader of a view: its rows depend on the seed, the epoch and the batch, however it is run."""
+"""Loaders: that of a view, whose rows depend on the seed, the epoch and the batch, however it is run; and of none."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from lit_backdoor.data.samplers import Draw, ViewSampler
 
-__all__ = ["ViewLoader", "load"]
+__all__ = ["OneEmptyBatch", "ViewLoader", "load"]
 
 Batch = dict[str, Any]
 
@@ -65,6 +65,18 @@ def load(view: Dataset[Batch], sampler: ViewSampler, num_workers: int = 0, pin_m
         persistent_workers=num_workers > 0,
         pin_memory=pin_memory,
     )
+
+
+class OneEmptyBatch:
+    """One empty batch in every process, for a stage that makes all of its passes itself."""
+
+    def __len__(self) -> int:
+        """Count it."""
+        return 1
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Give it."""
+        yield {}
 
 
 class _Failed(NamedTuple):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import json
@@ -18,11 +19,27 @@ from torch import Tensor, nn
 
 from lit_backdoor.errors import unknown
 
-__all__ = ["Architecture", "find_architectures", "make_net", "signature", "statistics_of", "tabulate"]
+__all__ = [
+    "Architecture",
+    "find_architectures",
+    "is_published",
+    "make_net",
+    "signature",
+    "statistics_of",
+    "tabulate",
+]
 
+Args = dict[str, Any]
 _IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _PROBE = 13  # a number of classes that no architecture has by itself
 _LIBRARIES = ("timm", "torchvision")
+# Forms of an architecture beside that of its builder's defaults: torchvision drops the auxiliary heads of these two.
+_FORMS: dict[str, tuple[Args, ...]] = {
+    f"torchvision:{name}": tuple({"aux_logits": aux, "init_weights": False} for aux in (True, False))
+    for name in ("googlenet", "inception_v3")
+}
+# Tables of positions, and the arguments that set their size.
+_POSITIONS = {"pos_embed": "img_size", "encoder.pos_embedding": "image_size"}
 
 
 @dataclass(frozen=True)
@@ -34,6 +51,7 @@ class Architecture:
         classes: Number of classes.
         channels: Channels of the images.
         size: Side of the images in pixels.
+        sized: Whether the size was given or the weights tell it; otherwise it is the architecture's own.
         args: Arguments of the builder.
     """
 
@@ -41,7 +59,8 @@ class Architecture:
     classes: int
     channels: int
     size: int
-    args: dict[str, Any]
+    sized: bool
+    args: Args
 
 
 def signature(names: Iterable[str]) -> str:
@@ -55,10 +74,11 @@ def tabulate() -> dict[str, str]:
     table: dict[str, list[str]] = {}
     timms = [f"timm:{name}" for name in timm.list_models()]
     for name in [*timms, *(f"torchvision:{n}" for n in torchvision.models.list_models(module=torchvision.models))]:
-        try:
-            table.setdefault(signature(make_net(name).state_dict()), []).append(name)
-        except (RuntimeError, TypeError, ValueError, AssertionError, ImportError):  # needs arguments or a package
-            continue
+        for args in _forms(name):
+            try:
+                table.setdefault(signature(make_net(name, **args).state_dict()), []).append(name)
+            except (RuntimeError, TypeError, ValueError, AssertionError, ImportError):  # needs arguments or a package
+                continue
     return {key: " ".join(names) for key, names in sorted(table.items())}
 
 
@@ -86,7 +106,7 @@ def make_net(name: str, device: str = "meta", **args: Any) -> nn.Module:
 
 
 def find_architectures(
-    state: Mapping[str, Tensor], name: str | None = None, size: int | None = None
+    state: Mapping[str, Tensor], name: str | None = None, size: int | None = None, args: Args | None = None
 ) -> list[Architecture]:
     """List the architectures whose weights have these names and shapes.
 
@@ -94,21 +114,35 @@ def find_architectures(
         state: The weights, by the net's own names.
         name: The one that is asked for; None for all that are known.
         size: Side of the images, if it is known.
+        args: Arguments of the builder of the one that is asked for, if they are known.
+
+    Raises:
+        ValueError: If the one that is asked for is unknown, or does not take the arguments that the weights ask for.
     """
-    names = [name] if name else json.loads(_table().read_text()).get(signature(state), "").split()
-    return [found for each in names if (found := _fit(each, state, size)) is not None]
+    if name is not None:
+        forms = _forms(name) if args is None else (args,)
+        return [found for form in forms if (found := _fit(name, state, size, form)) is not None]
+    names = json.loads(_table().read_text()).get(signature(state), "").split()
+    fitting: list[Architecture] = []
+    for each in names:
+        with contextlib.suppress(ValueError):  # the installed library lacks it, or it takes no such argument
+            fitting += find_architectures(state, each, size)
+    return fitting
 
 
 def _table() -> Any:
     return files("lit_backdoor.models") / "architectures.json"
 
 
-def _fit(name: str, state: Mapping[str, Tensor], size: int | None) -> Architecture | None:
+def _forms(name: str) -> tuple[Args, ...]:
+    return _FORMS.get(name, ({},))
+
+
+def _fit(name: str, state: Mapping[str, Tensor], size: int | None, args: Args) -> Architecture | None:
     """Read classes, channels and size off the weights that may differ; None if others do."""
-    args: dict[str, Any] = {}
     own = _native_size(name)
     for _ in range(3):  # each pass may learn the channels or the size
-        wanted = _shapes(name, num_classes=_PROBE, **args)
+        wanted = _shapes(name, **args)
         if signature(wanted) != signature(state):
             return None
         other = {key: shape for key, shape in wanted.items() if key in state and tuple(state[key].shape) != shape}
@@ -116,36 +150,37 @@ def _fit(name: str, state: Mapping[str, Tensor], size: int | None) -> Architectu
         rest = {key: shape for key, shape in other.items() if key not in heads}
         classes = {int(state[key].shape[0]) for key in heads} or {_PROBE}
         if not rest and len(classes) == 1:
-            channels = args.get("in_chans", 3)
-            return Architecture(name, classes.pop(), channels, size or args.get("img_size", own), args)
-        learned = _learn(rest, state, own) if name.startswith("timm:") else {}
-        if not learned.keys() - args.keys():
+            learned = next((args[key] for key in _POSITIONS.values() if key in args), None)
+            channels, sized = args.get("in_chans", 3), size is not None or learned is not None
+            return Architecture(name, classes.pop(), channels, size or learned or own, sized, args)
+        learned_args = _learn(rest, state, own, name.startswith("timm:"))
+        if not learned_args.keys() - args.keys():
             return None
-        args |= learned
+        args = {**args, **learned_args}
     return None
 
 
 @functools.cache  # a question about weights asks for the same net several times
 def _shapes(name: str, **args: Any) -> dict[str, tuple[int, ...]]:
     try:
-        net = make_net(name, **args)
-    except TypeError as error:  # not every architecture has another size or number of channels
+        net = make_net(name, num_classes=_PROBE, **args)
+    except (TypeError, AssertionError, RuntimeError) as error:  # not every architecture has another size or channels
         raise ValueError(f"'{name}' does not take {sorted(args)}: {error}") from error
     return {key: tuple(value.shape) for key, value in net.state_dict().items()}
 
 
-def _learn(other: Mapping[str, tuple[int, ...]], state: Mapping[str, Tensor], own: int) -> dict[str, Any]:
-    """Tell channels from a first convolution, and the size from a table of positions."""
-    learned: dict[str, Any] = {}
+def _learn(other: Mapping[str, tuple[int, ...]], state: Mapping[str, Tensor], own: int, any_channels: bool) -> Args:
+    """Tell channels from a first convolution if the builder takes them, and the size from a table of positions."""
+    learned: Args = {}
     for key, shape in other.items():
         given = tuple(state[key].shape)
         if len(shape) == 4 == len(given) and shape[1] == 3 and (shape[0], *shape[2:]) == (given[0], *given[2:]):
-            learned["in_chans"] = given[1]
-        elif key == "pos_embed" and len(shape) == 3 == len(given) and shape[2] == given[2]:
+            learned |= {"in_chans": given[1]} if any_channels else {}
+        elif key in _POSITIONS and len(shape) == 3 == len(given) and shape[2] == given[2]:
             prefix = shape[1] - int(shape[1] ** 0.5) ** 2
             cells, side = given[1] - prefix, round((given[1] - prefix) ** 0.5)
             if side > 0 and side * side == cells:
-                learned["img_size"] = own * side // round((shape[1] - prefix) ** 0.5)
+                learned[_POSITIONS[key]] = own * side // round((shape[1] - prefix) ** 0.5)
     return learned
 
 
@@ -154,6 +189,12 @@ def statistics_of(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
     library, _, model = name.partition(":")
     config = timm.get_pretrained_cfg(model, allow_unregistered=True) if library == "timm" else None
     return _IMAGENET if config is None else (tuple(config.mean), tuple(config.std))
+
+
+def is_published(name: str) -> bool:
+    """Tell whether a library has trained weights of an architecture."""
+    library, _, model = name.partition(":")
+    return library == "torchvision" or bool(timm.is_model_pretrained(model))
 
 
 def _native_size(name: str) -> int:

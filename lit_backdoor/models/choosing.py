@@ -1,53 +1,58 @@
-"""One architecture among those that weights fit; a question where they compute different things."""
+"""One architecture among those that weights fit; a question if they compute different things."""
 
 from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from lit_backdoor.models.architectures import Architecture, find_architectures, make_net, statistics_of
+from lit_backdoor.models.architectures import (
+    Architecture,
+    find_architectures,
+    is_published,
+    make_net,
+    statistics_of,
+)
 from lit_backdoor.models.base import evaluating
-from lit_backdoor.weights import misfits
+from lit_backdoor.weights import misfits, prefixes
 
 __all__ = ["choose", "not_found", "say"]
 
 _HEAD = re.compile(r"^(\w+)\.\d+\.(weight|bias)$")  # of a Sequential in the place of a linear layer
 
 
-def choose(file: Path, fitting: Sequence[Architecture], state: Mapping[str, Tensor]) -> Architecture:
-    """Choose the architecture that computes what all do, else one that the others vary; short names come first.
+def choose(
+    file: Path, fitting: Sequence[Architecture], state: Mapping[str, Tensor], layers: Collection[str] = ()
+) -> Architecture:
+    """Choose the architecture with the shortest name if all that are likely compute the same.
 
     Args:
         file: The file of the weights, for what is said.
         fitting: The architectures, at least one.
         state: The weights, by the net's own names.
+        layers: Names of all layers of the net that was saved, also of those without weights, as far as known.
 
     Raises:
         ValueError: If they compute different things; lists them.
     """
     if len(fitting) == 1:
         return fitting[0]
-    outputs = {each.name: _output(each, state) for each in fitting}
-    for chosen in sorted(fitting, key=lambda each: len(_plain(each.name))):
-        same = [each for each in fitting if _alike(outputs[each.name], outputs[chosen.name])]
-        others = [each for each in fitting if each not in same]
-        if not all(_varies(each.name, chosen.name) for each in others):
-            continue
-        if others:
-            say(file, f"{chosen.name} rather than {', '.join(each.name for each in others)}")
-        for each in [e for e in same if statistics_of(e.name) != statistics_of(chosen.name)][:1]:
-            mean, std = statistics_of(each.name)
-            say(file, f"mean and std of {chosen.name}, but {each.name} is the same net with mean {mean}, std {std}")
-        return chosen
-    raise ValueError(
-        f"The weights in {file} fit several architectures, which compute different things: "
-        f"{', '.join(each.name for each in fitting)}. Name one by --arch."
-    )
+    likely = _likely(file, fitting, layers)
+    chosen = min(likely, key=lambda each: len(each.name.partition(":")[2]))
+    outputs = {each.name: _output(each, state) for each in likely}
+    if not all(_alike(output, outputs[chosen.name]) for output in outputs.values()):
+        raise ValueError(
+            f"The weights in {file} fit several architectures, which compute different things: {', '.join(outputs)}. "
+            "Name one by --arch."
+        )
+    for each in [each for each in likely if statistics_of(each.name) != statistics_of(chosen.name)][:1]:
+        mean, std = statistics_of(each.name)
+        say(file, f"mean and std of {chosen.name}, but {each.name} is the same net with mean {mean}, std {std}")
+    return chosen
 
 
 def not_found(file: Path, arch: str | None, state: Mapping[str, Tensor]) -> ValueError:
@@ -82,18 +87,26 @@ def say(file: Path | None, *guesses: str) -> None:
     warnings.warn(f"Guessed{where}: {'; '.join(guesses)}. What is wrong can be given as an argument.", stacklevel=4)
 
 
-def _plain(name: str) -> str:
-    return name.partition(":")[2]
+def _likely(file: Path, fitting: Sequence[Architecture], layers: Collection[str]) -> Sequence[Architecture]:
+    """Keep those whose layers were saved; if the file does not say, those that a library has trained weights of."""
+    if kept := [each for each in fitting if _has(each, layers)]:
+        return kept
+    kept = [each for each in fitting if is_published(each.name)] or list(fitting)
+    if left := [each.name for each in fitting if each not in kept]:
+        say(file, f"not {', '.join(left)}, of which there are no published weights")
+    return kept
+
+
+def _has(architecture: Architecture, layers: Collection[str]) -> bool:
+    """Tell whether an architecture's layers are among those that were saved, under any prefix."""
+    net = make_net(architecture.name, num_classes=architecture.classes, **architecture.args)
+    own = [name for name, _ in net.named_modules() if name]
+    return any(all(f"{start}{name}" in layers for name in own) for start in ("", *prefixes(layers, 3)))
 
 
 def _alike(output: Tensor, other: Tensor) -> bool:
-    return output.shape == other.shape and torch.allclose(output, other, rtol=1e-3, atol=1e-4)
-
-
-def _varies(name: str, plain: str) -> bool:
-    """Tell whether a name adds something to a plain one, as tf_efficientnet_b0 and resnetaa50 do."""
-    letters = iter(_plain(name))
-    return all(letter in letters for letter in _plain(plain))
+    tolerance = 1e-3 * float(other.abs().max().nan_to_num())
+    return output.shape == other.shape and torch.allclose(output, other, rtol=0, atol=tolerance, equal_nan=True)
 
 
 def _output(architecture: Architecture, state: Mapping[str, Tensor]) -> Tensor:

@@ -6,10 +6,14 @@ import json
 from pathlib import Path
 from typing import Any
 
-__all__ = ["find_weights", "read_config"]
+__all__ = ["LARGEST", "find_weights", "read_config"]
+
+LARGEST = 1024  # pixels that a file may say; a larger size, which may fill the memory, must be given
 
 _USUAL = ("model.safetensors", "pytorch_model.bin")  # one model in two formats, as the Hub has them
 _KINDS = (".safetensors", ".pt", ".pth", ".ckpt", ".bin")
+_TAKEN = ("global_pool", "img_size")  # arguments of timm's builders that are taken from a folder
+_READ = ("num_classes", "in_chans")  # those that the weights tell
 _SHOWN = 4
 
 
@@ -37,13 +41,14 @@ def find_weights(place: Path) -> Path:
 
 
 def read_config(place: Path) -> dict[str, Any]:
-    """Read what timm notes in ``config.json``: ``architecture``, ``mean``, ``std`` and ``size``, as far as it does.
+    """Read what timm notes in ``config.json``: ``architecture``, ``args``, ``mean``, ``std`` and ``size``, if it does.
 
     Args:
         place: A folder; or a file of weights, whose folder is read if the file has a usual name.
 
     Raises:
-        ValueError: If the file is no such mapping, or the folder holds a model of transformers.
+        ValueError: If the file is no such mapping, the net is made by arguments that are not taken from a file, or the
+            folder holds a model of transformers.
     """
     if not place.is_dir() and place.name not in _USUAL:
         return {}
@@ -64,6 +69,7 @@ def read_config(place: Path) -> dict[str, Any]:
     shape = details.get("input_size")
     found = {
         "architecture": content.get("architecture"),
+        "args": _shaping(content.get("model_args") or {}, file) or None,
         "mean": details.get("mean"),
         "std": details.get("std"),
         "size": shape[-1] if isinstance(shape, list) and shape else None,
@@ -72,6 +78,23 @@ def read_config(place: Path) -> dict[str, Any]:
         if not isinstance(found[key], kind | None):
             raise ValueError(f"Expected {key} in {file} as {kind.__name__}, got {found[key]!r:.80}.")
     return {key: value for key, value in found.items() if value is not None}
+
+
+def _shaping(given: Any, file: Path) -> dict[str, Any]:
+    """Take the arguments that shape a net but are not in its weights; dropout does nothing to a trained net."""
+    if not isinstance(given, dict):
+        raise ValueError(f"Expected model_args in {file} as a mapping, got {given!r:.80}.")
+    args = {key: value for key, value in given.items() if value is not None and key not in _READ and "drop" not in key}
+    if isinstance(sides := args.get("img_size"), list) and sides:
+        args["img_size"] = sides[-1]
+    for key, value in args.items():
+        fits = isinstance(value, str) if key == "global_pool" else type(value) is int and 0 < value <= LARGEST
+        if key not in _TAKEN or not fits:
+            raise ValueError(
+                f"Expected model_args in {file} to be among {', '.join(_TAKEN + _READ)}, got {key}={value!r:.80}. Name "
+                "your own module.function that makes the net by --arch."
+            )
+    return args
 
 
 def _listed(names: list[str]) -> str:

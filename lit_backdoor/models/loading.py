@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,13 +18,13 @@ from lit_backdoor.bundle import open_bundle
 from lit_backdoor.models.architectures import find_architectures, make_net, signature, statistics_of
 from lit_backdoor.models.base import CIFAR_MEAN, CIFAR_STD, Classifier
 from lit_backdoor.models.choosing import choose, not_found, say
-from lit_backdoor.models.folders import find_weights, read_config
+from lit_backdoor.models.folders import LARGEST, find_weights, read_config
 from lit_backdoor.models.foreign import ForeignClassifier
 from lit_backdoor.models.split import choose_split
 from lit_backdoor.models.timm_classifier import SMALL, TimmClassifier
 from lit_backdoor.recipe import load_factory
 from lit_backdoor.refusals import one_line
-from lit_backdoor.weights import find_state, load_state, match_keys, prefixes, read_content
+from lit_backdoor.weights import find_state, layers_of, load_state, match_keys, prefixes, read_content
 
 __all__ = ["load_classifier"]
 
@@ -78,16 +78,20 @@ def load_classifier(
         _check_classes(place, classes, built)
         return built
     config, file, arch = read_config(place), find_weights(place), _full_name(arch)
-    arch = arch or (_full_name(f"timm:{config['architecture']}") if "architecture" in config else None)
+    args = None
+    if arch is None and "architecture" in config:
+        arch, args = _full_name(f"timm:{config['architecture']}"), config.get("args")
     given: dict[str, Any] = {"mean": mean or config.get("mean"), "std": std or config.get("std"), "split": split}
     _check_options(size, given["mean"], given["std"])
     content = read_content(file)
     state, noted = find_state(content, file, part), config.get("size") or _noted_size(content)
+    if size is None and noted is not None and not 0 < noted <= LARGEST:
+        raise ValueError(f"Expected {place} to say a size of 1 to {LARGEST} px, got {noted}. Give --size.")
     try:
         if arch is not None and ":" not in arch:
             classifier: Classifier = _by_function(arch, state, classes, size or noted, **given)
         else:
-            classifier = _by_library(file, arch, state, size, noted, **given)
+            classifier = _by_library(file, arch, args, state, size, noted, layers_of(content, state), **given)
     except _UNFIT as error:
         raise ValueError(
             f"The net cannot be made and run as it was described ({type(error).__name__}: {one_line(str(error))}). "
@@ -134,7 +138,7 @@ def _full_name(arch: str | None) -> str | None:
     if arch is None or ":" in arch:
         return arch.partition(".")[0] if arch is not None and arch.startswith("timm:") else arch  # without a tag
     path, _, name = arch.rpartition(".")
-    if path in ("torchvision.models", "timm.models"):
+    if f"{path}.".startswith(("torchvision.models.", "timm.models.")):
         return f"{path.partition('.')[0]}:{name}"
     if not path:
         known = [f"timm:{arch}"] if timm.is_model(arch) else []
@@ -147,43 +151,52 @@ def _full_name(arch: str | None) -> str | None:
 
 
 def _by_library(
-    file: Path, arch: str | None, state: Mapping[str, Tensor], size: int | None, noted: int | None, **given: Any
+    file: Path,
+    arch: str | None,
+    args: dict[str, Any] | None,
+    state: Mapping[str, Tensor],
+    size: int | None,
+    noted: int | None,
+    layers: Collection[str],
+    **given: Any,
 ) -> Classifier:
     """Build the architecture of timm or torchvision that the weights fit.
 
     Args:
         file: The file of the weights.
         arch: The architecture, if it is known.
+        args: Arguments of its builder, if they are known.
         state: The weights.
         size: Side of the images, if it was given.
         noted: Side of the images by the folder or the file, which the weights may know better.
+        layers: Names of all layers of the net that was saved, as far as the file says.
         **given: ``mean``, ``std`` and ``split``, or None.
     """
-    own = _bare(state, arch)
-    fitting = find_architectures(own, arch, size)
+    own = _bare(state, arch, args or {})
+    fitting = find_architectures(own, arch, size, args)
     if not fitting:
         small = _small(own, arch, size or noted, **given)
         if small is not None:
             return small
         raise not_found(file, arch, own)
-    chosen = choose(file, fitting, own)
-    if size is None and noted is not None and "img_size" not in chosen.args:
+    chosen = choose(file, fitting, own, layers)
+    if noted is not None and not chosen.sized:
         chosen = replace(chosen, size=noted)
     library, _, model = chosen.name.partition(":")
     mean, std = _pair(chosen.channels, statistics_of(chosen.name), given["mean"], given["std"])
-    args = {"num_classes": chosen.classes, **chosen.args}
+    built = {"num_classes": chosen.classes, **chosen.args}
     shape = (chosen.channels, chosen.size, chosen.size)
-    split = given["split"] or choose_split(make_net(chosen.name, "cpu", **args), shape)
+    split = given["split"] or choose_split(make_net(chosen.name, "cpu", **built), shape)
     say(file, f"architecture {chosen.name}", f"{chosen.classes} classes", f"{chosen.size} px", f"mean {mean}",
         f"std {std}", f"split {split}")  # fmt: skip
-    return ForeignClassifier(f"{library}.models.{model}", args, split, chosen.classes, chosen.size, mean, std)
+    return ForeignClassifier(f"{library}.models.{model}", built, split, chosen.classes, chosen.size, mean, std)
 
 
-def _bare(state: Mapping[str, Tensor], arch: str | None) -> dict[str, Tensor]:
+def _bare(state: Mapping[str, Tensor], arch: str | None, args: Mapping[str, Any]) -> dict[str, Tensor]:
     """Name weights as the bare net does: without the prefix of what wraps it, and without those of a loss."""
     if arch is not None:
-        return _matched(state, make_net(arch))
-    options = [""] + [p for p in prefixes(state, 3) if sum(key.startswith(p) for key in state) > len(state) / 2]
+        return _matched(state, make_net(arch, **args))
+    options = [""] + [p for p in prefixes(state, 3) if sum(key.startswith(p) for key in state) >= len(state) / 2]
     named = [{key.removeprefix(p): value for key, value in state.items() if key.startswith(p)} for p in options]
     stemmed = (each for each in named if "conv1.weight" in each)  # maybe a ResNet for small images, see `_small`
     return next((each for each in named if find_architectures(each)), None) or next(stemmed, named[0])

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 __all__ = ["AUTO", "Choice", "choose", "find_class"]
 
 AUTO = "auto"
+_ONE_TARGET = "pgbd_stamps_restrained"
 _NO_TARGET = "pgbd_nt_stamps"  # takes each class as the target in turn
-_BY_TARGETS = {0: _NO_TARGET, 1: "pgbd_stamps_restrained"}  # classes that most detectors agree on
 
 
 class Choice(NamedTuple):
@@ -39,11 +39,12 @@ def choose(audit: Mapping[str, Any], names: Sequence[str]) -> Choice:
         return Choice(None, None, "the audit found nothing")
     most = max((len(each.get("detectors") or ()) for each in targets), default=0)
     leading = [find_class(each["class"], names) for each in targets if len(each.get("detectors") or ()) == most]
-    defense = _BY_TARGETS.get(len(leading), _NO_TARGET)
     if len(leading) == 1:
-        return Choice(defense, leading[0], f"{verdict}, target '{names[leading[0]]}'")
+        return Choice(_ONE_TARGET, leading[0], f"{verdict}, target '{names[leading[0]]}'")
     said = ", ".join(f"'{names[label]}'" for label in leading[:3])
-    return Choice(defense, None, f"{verdict}, {f'one of {len(leading)} targets ({said})' if leading else 'no target'}")
+    return Choice(
+        _NO_TARGET, None, f"{verdict}, {f'one of {len(leading)} targets ({said})' if leading else 'no target'}"
+    )
 
 
 def find_class(given: str | int, names: Sequence[str]) -> int:

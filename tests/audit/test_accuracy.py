@@ -2,6 +2,8 @@ import pytest
 import torch
 from audit_parts import OPTIONS, OUTPUTS, Bands, bands, image_folder, saved
 from scipy.stats import binom
+from tiny import CLASSES, SIZE
+from torch import nn
 
 from lit_backdoor.audit import run_audit
 from lit_backdoor.audit.accuracy import check_accuracy, measure_accuracy
@@ -55,6 +57,24 @@ def test_normalization_that_fits_is_named(images, tmp_path):
     with pytest.raises(
         ValueError, match=r"It is 1\.000 with --mean 0 0 0 --std 0\.0039\d* .* \(normalization 0 to 255\)"
     ):
+        checked(images, tmp_path, net, **options)
+
+
+class Gray(Bands):
+    """For images of one channel."""
+
+    def __init__(self, num_classes=CLASSES):
+        super().__init__(num_classes)
+        self.conv = nn.Conv2d(1, num_classes, SIZE, bias=False)
+
+
+def test_normalization_of_gray_images_is_named(images, tmp_path):
+    net, state = Gray(), bands().state_dict()
+    state["conv.weight"] = state["conv.weight"].sum(1, keepdim=True)
+    state["fc.bias"][0] = 400.0
+    net.load_state_dict(state)
+    options = {"arch": f"{__name__}.Gray", "mean": [0.5], "std": [0.5]}
+    with pytest.raises(ValueError, match=r"It is 1\.000 with --mean 0 --std 0\.0039\d* \(normalization 0 to 255\)"):
         checked(images, tmp_path, net, **options)
 
 

@@ -13,6 +13,8 @@ def test_training_stops_when_the_time_is_over():
 
 
 def test_no_limit_is_no_limit():
-    tiny.fit(FineTune(tiny.classifier()), tiny.data(), callbacks=[TimeLimit()])
+    plain = tiny.fit(FineTune(tiny.classifier()), tiny.data())
+    unlimited = tiny.fit(FineTune(tiny.classifier()), tiny.data(), callbacks=[TimeLimit()])
     with time_limit(1000.0):
-        tiny.fit(FineTune(tiny.classifier()), tiny.data(), callbacks=[TimeLimit()])
+        ample = tiny.fit(FineTune(tiny.classifier()), tiny.data(), callbacks=[TimeLimit()])
+    assert unlimited.global_step == ample.global_step == plain.global_step > 1

@@ -5,7 +5,7 @@ from lit_backdoor.audit.verdict import decide, targets_of
 
 
 def findings(*flagged):
-    return [Finding(each, "ran", statistics=(1.0, 2.0), flagged=f) for each, f in zip(DETECTORS, flagged, strict=False)]
+    return [Finding(each, "ran", score=1.0, flagged=f) for each, f in zip(DETECTORS, flagged, strict=False)]
 
 
 @pytest.mark.parametrize(
@@ -41,6 +41,14 @@ def test_probability_decides_where_there_is_one(flagged, probability, verdict):
 def test_nothing_is_said_where_nothing_ran():
     failed = [Finding(each, "failed", reason="x") for each in DETECTORS]
     assert decide(failed, None) is None
+
+
+def test_detectors_that_could_not_compare_classes_do_not_call_a_model_clean():
+    few, inverted = findings((), ())
+    few.score, few.statistics = None, (1.0, float("inf"), 2.0)
+    assert decide([few, inverted], None) is None  # an inverted trigger only confirms what another detector flags
+    few.score = 0.1
+    assert decide([few, inverted], None) == "clean"
 
 
 def test_failed_detectors_do_not_count():

@@ -3,7 +3,7 @@
 import pytest
 import tiny
 from audit_parts import image_folder
-from hostile_parts import check
+from hostile_parts import assert_refused
 from hostile_weights import FILES
 
 
@@ -15,5 +15,5 @@ def test_model_from_elsewhere(name, tmp_path):
     images = image_folder(work / "images")
     # an architecture, so that a file that can be read is refused for what it holds
     options = ["--arch", "timm:resnet18", "--classes", "4", "--size", str(tiny.SIZE), "--out", "out"]
-    check(tmp_path, ["audit", str(work / "w.pt"), "--data", images, *options])
+    assert_refused(tmp_path, ["audit", str(work / "w.pt"), "--data", images, *options])
     assert not (work / "out").exists()

@@ -7,7 +7,7 @@ import shutil
 import pytest
 import tiny
 import torch
-from hostile_parts import build, check, data_file, rehashed
+from hostile_parts import assert_refused, build, data_file, rehashed
 from safetensors.torch import load_file, save_file
 
 from lit_backdoor.bundle import save_bundle
@@ -86,20 +86,20 @@ def path(tmp_path):
     return tmp_path / "work" / "b"
 
 
-def refused(path, *says):
-    check(path.parent.parent, (build, "b"), *says)
+def assert_bundle_refused(path, *says):
+    assert_refused(path.parent.parent, (build, "b"), *says)
 
 
 def test_command_says_the_same(path):
     rehashed(path, model=DESCRIBED["many classes"][0])
-    check(path.parent.parent, ["test", "--bundle", "b", "--config", data_file(path.parent)], "far larger")
+    assert_refused(path.parent.parent, ["test", "--bundle", "b", "--config", data_file(path.parent)], "far larger")
 
 
 @pytest.mark.parametrize("name", DESCRIBED)
 def test_net_that_is_not_built(path, name):
     described, says = DESCRIBED[name]
     rehashed(path, model=described)
-    refused(path, says)
+    assert_bundle_refused(path, says)
 
 
 def changed(path, change):
@@ -126,7 +126,7 @@ WEIGHTS = {
 def test_weights_that_no_net_takes(path, name):
     change, says = WEIGHTS[name]
     changed(path, change)
-    refused(path, says)
+    assert_bundle_refused(path, says)
 
 
 def header(path, text, size=None):
@@ -173,4 +173,4 @@ BROKEN = {
 def test_broken_bundle(path, name):
     change, says = BROKEN[name]
     change(path)
-    refused(path, says)
+    assert_bundle_refused(path, says)

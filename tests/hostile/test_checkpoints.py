@@ -7,7 +7,7 @@ import pytest
 import tiny
 import torch
 from cli_parts import POISONED, written
-from hostile_parts import Payload, check, data_file
+from hostile_parts import Payload, assert_refused, data_file
 
 from lit_backdoor.cli import main
 
@@ -75,7 +75,7 @@ def test_part_that_no_trainer_wrote(tmp_path, checkpoint, name):
     work.mkdir()
     torch.save(content, work / "hostile.ckpt")
     options = {"enable_checkpointing": True, "default_root_dir": str(work), "max_epochs": 2}
-    check(tmp_path, ["fit", "--config", written(work, POISONED, options), "--ckpt_path", "hostile.ckpt"])
+    assert_refused(tmp_path, ["fit", "--config", written(work, POISONED, options), "--ckpt_path", "hostile.ckpt"])
 
 
 FILES = {
@@ -97,4 +97,4 @@ def test_file_that_is_no_checkpoint(tmp_path, name, verb):
     work.mkdir()
     FILES[name](work / "hostile.ckpt")
     data_file(work)
-    check(tmp_path, [verb, "--config", written(work, POISONED), "--ckpt_path", "hostile.ckpt"])
+    assert_refused(tmp_path, [verb, "--config", written(work, POISONED), "--ckpt_path", "hostile.ckpt"])

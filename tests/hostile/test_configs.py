@@ -4,7 +4,7 @@ import pytest
 import tiny
 import yaml
 from cli_parts import written
-from hostile_parts import check
+from hostile_parts import assert_refused
 
 LAUGHS = "\n".join(["a0: &a0 [x, x, x, x, x, x, x, x, x]"] + [
     f"a{n}: &a{n} [{', '.join(f'*a{n - 1}' for _ in range(9))}]" for n in range(1, 12)
@@ -40,21 +40,21 @@ TEXTS = {
 def test_chain_file(tmp_path, name):
     (tmp_path / "work").mkdir()
     (tmp_path / "work" / "c.yaml").write_text(TEXTS[name])
-    check(tmp_path, ["chain", "c.yaml", "--out", "o"])
+    assert_refused(tmp_path, ["chain", "c.yaml", "--out", "o"])
 
 
 @pytest.mark.parametrize("name", [name for name in TEXTS if name not in ("list", "number", "empty", *LEGAL)])
 def test_configuration_of_a_stage(tmp_path, name):
     (tmp_path / "work").mkdir()
     (tmp_path / "work" / "c.yaml").write_text(TEXTS[name])
-    check(tmp_path, ["fit", "--config", "c.yaml", "--out", "o"])
+    assert_refused(tmp_path, ["fit", "--config", "c.yaml", "--out", "o"])
 
 
 @pytest.mark.parametrize("content", [b"\xff\xfe\x00", b"\x80abc"])
 def test_bytes_that_are_no_text(tmp_path, content):
     (tmp_path / "work").mkdir()
     (tmp_path / "work" / "c.yaml").write_bytes(content)
-    check(tmp_path, ["chain", "c.yaml", "--out", "o"])
+    assert_refused(tmp_path, ["chain", "c.yaml", "--out", "o"])
 
 
 NAMES = ["os.system", "subprocess.Popen", "builtins.exec", "shutil.rmtree", "lit_backdoor.bundle.shutil"]
@@ -66,11 +66,11 @@ def test_chain_that_names_a_function_for_a_stage(tmp_path, name):
     chain = tiny.chain()
     chain["stages"]["victim"]["model"] = {"class_path": name, "init_args": {"command": "touch ../marker"}}
     (tmp_path / "work" / "c.yaml").write_text(yaml.safe_dump(chain))
-    check(tmp_path, ["chain", "c.yaml", "--out", "o"])
+    assert_refused(tmp_path, ["chain", "c.yaml", "--out", "o"])
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_stage_that_is_a_function(tmp_path, name):
     (tmp_path / "work").mkdir()
     config = written(tmp_path / "work", {"class_path": name, "init_args": {"command": "touch ../marker"}})
-    check(tmp_path, ["fit", "--config", config])
+    assert_refused(tmp_path, ["fit", "--config", config])

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 import tiny
 from cli_parts import POISONED, written
-from hostile_parts import Payload, check
+from hostile_parts import Payload, assert_refused
 from PIL import Image
 
 SIDE = 16
@@ -80,7 +80,7 @@ def fitted(work, source):
 def test_picture_of_a_folder(tmp_path, name):
     work = tmp_path / "work"
     source = folder_of(work, PICTURES[name])
-    check(tmp_path, fitted(work, source), "class0")
+    assert_refused(tmp_path, fitted(work, source), "class0")
 
 
 @pytest.mark.parametrize("name", [name for name in PICTURES if name != "pickled array"])
@@ -90,7 +90,7 @@ def test_picture_of_a_trigger(tmp_path, name):
     PICTURES[name](work / "pattern.png")
     blend = {"class_path": "lit_backdoor.triggers.Blend", "init_args": {"pattern": str(work / "pattern.png")}}
     attack = {"class_path": "lit_backdoor.triggers.Attack", "init_args": {"trigger": blend, "target": 0, "rate": 0.2}}
-    check(tmp_path, ["fit", "--config", written(work, POISONED, data={"attack": attack})], "pattern.png")
+    assert_refused(tmp_path, ["fit", "--config", written(work, POISONED, data={"attack": attack})], "pattern.png")
 
 
 def encoded(work):
@@ -135,4 +135,4 @@ def test_parquet(tmp_path, name):
     work.mkdir()
     PARQUETS[name](work)
     args = {"train": str(work / "train.parquet"), "test": str(work / "test.parquet"), "size": SIDE}
-    check(tmp_path, fitted(work, {"class_path": "lit_backdoor.data.ParquetSource", "init_args": args}))
+    assert_refused(tmp_path, fitted(work, {"class_path": "lit_backdoor.data.ParquetSource", "init_args": args}))

@@ -3,7 +3,7 @@
 import pytest
 import tiny
 from cli_parts import written
-from hostile_parts import check, load
+from hostile_parts import assert_refused, load
 from hostile_weights import FILES, bomb
 
 
@@ -13,7 +13,7 @@ def test_weights_from_elsewhere(tmp_path, name):
     (tmp_path / "work").mkdir()
     path = tmp_path / "work" / "w.pt"
     make(path)
-    check(tmp_path, (load, str(path)), says)
+    assert_refused(tmp_path, (load, str(path)), says)
 
 
 def test_command_says_the_same(tmp_path):
@@ -23,7 +23,7 @@ def test_command_says_the_same(tmp_path):
     model = {"class_path": "lit_backdoor.stages.ImportedSuspect",
              "init_args": {"classifier": tiny.NET, "weights": str(path)}}  # fmt: skip
     arguments = ["predict", "--config", written(tmp_path / "work", model), "--out", "imported"]
-    check(tmp_path, arguments, "unpacks")
+    assert_refused(tmp_path, arguments, "unpacks")
     assert not (tmp_path / "work" / "imported").exists()
 
 
@@ -32,4 +32,4 @@ def test_safetensors_with_a_header_that_lies(tmp_path, size):
     (tmp_path / "work").mkdir()
     path = tmp_path / "work" / "w.safetensors"
     path.write_bytes(size.to_bytes(8, "little") + b'{"a":1}')
-    check(tmp_path, (load, str(path)), "damaged")
+    assert_refused(tmp_path, (load, str(path)), "damaged")

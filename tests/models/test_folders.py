@@ -46,9 +46,19 @@ def test_config_of_timm_is_read_from_the_folder_and_beside_its_file(tmp_path):
     assert read_config(tmp_path / "other.pth") == {}
 
 
+def test_arguments_of_timms_builder_are_read_as_far_as_the_weights_do_not_tell_them(tmp_path):
+    args = {"in_chans": 1, "num_classes": 5, "global_pool": "max", "img_size": [96, 96], "drop_path_rate": 0.1}
+    (tmp_path / "config.json").write_text(json.dumps({"architecture": "x", "model_args": args}))
+    assert read_config(tmp_path)["args"] == {"global_pool": "max", "img_size": 96}
+
+
 @pytest.mark.parametrize(
     ("content", "says"),
     [
+        ('{"model_args": 3}', "model_args in .* as a mapping, got 3"),
+        ('{"model_args": {"depth": 1000000}}', "among global_pool, img_size, .* got depth=1000000. Name your own"),
+        ('{"model_args": {"pretrained": true}}', "got pretrained=True"),
+        ('{"model_args": {"img_size": 100000}}', "got img_size=100000"),
         ("{", "Expected JSON"),
         ("[1]", "Expected a mapping"),
         ('{"architecture": 5}', "architecture in .* as str, got 5"),

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 from lit_backdoor.bundle import open_bundle, save_bundle
 from lit_backdoor.cli import main
-from lit_backdoor.models import TimmClassifier, load_classifier
+from lit_backdoor.models import TimmClassifier, architectures, load_classifier
 from lit_backdoor.models.architectures import _table, find_architectures, make_net, signature
 
 # Ten families; the number of classes, and sizes and channels where they differ, must be read off the weights.
@@ -51,6 +51,29 @@ def test_architecture_is_found(name, args):
 @pytest.mark.parametrize("name", ["timm:resnet18", "torchvision:regnet_y_400mf", "timm:mobilenetv2_100"])
 def test_table_is_that_of_the_installed_libraries(name):
     assert name in json.loads(_table().read_text())[signature(make_net(name).state_dict())].split()
+
+
+@pytest.mark.parametrize(
+    ("name", "args"),
+    [
+        ("torchvision:vit_b_16", {"image_size": 160}),
+        ("torchvision:googlenet", {"aux_logits": False, "init_weights": False}),
+        ("torchvision:inception_v3", {"aux_logits": False, "init_weights": False}),
+    ],
+)
+def test_form_of_an_architecture_is_found(name, args):
+    found = find_architectures(make_net(name, num_classes=10, **args).state_dict())
+    [own] = [each for each in found if each.name == name]
+    assert own.args == args
+    assert own.size == args.get("image_size", own.size)
+
+
+def test_names_that_the_installed_library_lacks_are_passed_over(tmp_path, monkeypatch):
+    state = make_net("timm:test_resnet", num_classes=4).state_dict()
+    table = tmp_path / "table.json"
+    table.write_text(json.dumps({signature(state): "timm:of_tomorrow timm:test_resnet"}))
+    monkeypatch.setattr(architectures, "_table", lambda: table)
+    assert [each.name for each in find_architectures(state)] == ["timm:test_resnet"]
 
 
 def quietly(*args, **options):
@@ -93,6 +116,26 @@ def test_folder_of_timm(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"architectures": ["ResNetForImageClassification"]}))
     with pytest.raises(ValueError, match="one of transformers"):
         load_classifier(tmp_path)
+
+
+def test_pooling_that_a_folder_of_timm_notes_is_that_of_the_net(tmp_path):
+    net = timm.create_model("test_resnet", num_classes=3, global_pool="max").eval()
+    save_file(net.state_dict(), tmp_path / "model.safetensors")
+    config = {"architecture": "test_resnet", "model_args": {"global_pool": "max"}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    images = torch.rand(2, 3, 96, 96)
+    found = quietly(tmp_path, mean=[0.0] * 3, std=[1.0] * 3)
+    torch.testing.assert_close(found(images), net(images))
+
+
+def test_raw_weights_are_found_beside_averaged_ones(tmp_path):
+    net = timm.create_model("test_resnet", num_classes=3)
+    state = net.state_dict()
+    torch.save({f"{p}.{k}": v + (p == "model_ema") for p in ("model", "model_ema") for k, v in state.items()},
+               tmp_path / "w.pt")  # fmt: skip
+    with pytest.warns(UserWarning, match="several such nets, under 'model.', 'model_ema.'; the first is taken"):
+        found = load_classifier(tmp_path / "w.pt")
+    assert all(torch.equal(value, state[key]) for key, value in found.net.state_dict().items())
 
 
 def test_unknown_and_wrong_architectures_are_asked_for(tmp_path):
@@ -197,7 +240,8 @@ def test_wrong_options_are_refused(tmp_path, options, says):
 
 def test_full_paths_and_tags_name_architectures_of_libraries(tmp_path):
     path = saved(tmp_path / "w.pt", torchvision.models.squeezenet1_1(num_classes=3))
-    assert quietly(path, "torchvision.models.squeezenet1_1", size=64).num_classes == 3
+    for name in ("torchvision.models.squeezenet1_1", "torchvision.models.squeezenet.squeezenet1_1"):
+        assert quietly(path, name, size=64).num_classes == 3
     path = saved(tmp_path / "t.pt", timm.create_model("test_resnet", num_classes=3))
     assert quietly(path, "timm:test_resnet.r160_in1k", size=64).num_classes == 3
 
@@ -207,6 +251,12 @@ def test_size_that_a_checkpoint_notes_is_taken(tmp_path, noted):
     path = saved(tmp_path / "w.pt", Own(3), img_size=noted)
     assert quietly(path, f"{__name__}.Own").input_size == 32
     assert quietly(path, f"{__name__}.Own", size=16).input_size == 16
+
+
+def test_size_that_would_fill_the_memory_must_be_given(tmp_path):
+    path = saved(tmp_path / "w.pt", Own(3), img_size=10**6)
+    with pytest.raises(ValueError, match="to say a size of 1 to 1024 px, got 1000000. Give --size"):
+        quietly(path, f"{__name__}.Own")
 
 
 def test_size_that_a_folder_notes_is_taken(tmp_path):
