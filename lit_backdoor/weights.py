@@ -318,7 +318,7 @@ def _with_shared(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> d
     shared = {
         name: state[stored[_memory(value)]]
         for name, value in wanted.items()
-        if name not in state and value.numel() and _memory(value) in stored
+        if name not in state and value.numel() and not value.is_meta and _memory(value) in stored
     }
     return {**state, **shared}
 

@@ -13,8 +13,7 @@ def test_training_stops_when_the_time_is_over():
 
 
 def test_no_limit_is_no_limit():
-    plain = tiny.fit(FineTune(tiny.classifier()), tiny.data())
-    unlimited = tiny.fit(FineTune(tiny.classifier()), tiny.data(), callbacks=[TimeLimit()])
+    unlimited = tiny.fit(FineTune(tiny.classifier()), tiny.data(), max_epochs=3, callbacks=[TimeLimit()])
     with time_limit(1000.0):
-        ample = tiny.fit(FineTune(tiny.classifier()), tiny.data(), callbacks=[TimeLimit()])
-    assert unlimited.global_step == ample.global_step == plain.global_step > 1
+        ample = tiny.fit(FineTune(tiny.classifier()), tiny.data(), max_epochs=3, callbacks=[TimeLimit()])
+    assert unlimited.global_step == ample.global_step == 3
