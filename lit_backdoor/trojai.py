@@ -220,7 +220,8 @@ def _labels(model: nn.Module, images: Sequence[Tensor], given: Sequence[Any]) ->
 
 
 def _device(model: nn.Module) -> torch.device:
-    return next(iter(model.state_dict().values())).device
+    first: Tensor = next(iter(model.state_dict().values()))
+    return first.device
 
 
 def _png(image: Tensor) -> bytes:

@@ -143,7 +143,7 @@ def _bent(weight: Tensor, required: Tensor, slack: float) -> Tensor:
     dual = torch.cat(
         [
             _minimize(gram, required, classes, 1 / sharpest[classes], slack)
-            for classes in torch.arange(len(weight)).split(_AT_ONCE)
+            for classes in torch.split(torch.arange(len(weight)), _AT_ONCE)
         ]
     )
     return dual.sum(1, keepdim=True) * weight - dual @ weight
