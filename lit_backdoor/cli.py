@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
 import os
 import signal
 import sys
 import traceback
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from lit_backdoor import __version__
@@ -35,13 +37,29 @@ def main(args: Sequence[str] | None = None) -> int:
     It is 0, 1 for a run that was stopped, 2 for wrong input, 128 + the number of a signal (130 on Ctrl-C).
     """
     if args is not None:  # inside another program, whose signals and memory are its own
-        return _run(list(args))
+        with _escaping():
+            return _run(list(args))
     keep_memory()
-    with listening():
+    with listening(), _escaping():
         code = _run(sys.argv[1:])
         if received() is not None:
             end_children(_LAST_WORDS)
     return code
+
+
+@contextlib.contextmanager
+def _escaping() -> Iterator[None]:
+    """Escape what a terminal cannot show, such as names of other encodings, instead of ending the program."""
+    output = sys.stdout
+    if not isinstance(output, io.TextIOWrapper):
+        yield
+        return
+    errors = output.errors
+    output.reconfigure(errors="backslashreplace")
+    try:
+        yield
+    finally:
+        output.reconfigure(errors=errors)
 
 
 def _run(arguments: list[str]) -> int:
@@ -58,10 +76,22 @@ def _run(arguments: list[str]) -> int:
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     except KeyboardInterrupt:
         return _fail("stopped.", 130)
+    except BrokenPipeError as error:
+        return 128 + signal.SIGPIPE if _is_unread() else _report(error)
     except Exception as error:
         if (number := received()) is not None:  # such as a loader's process that the signal reached first
             return _stopped(Stopped(number), arguments)
         return _report_gate(error) if arguments[:1] == ["audit"] else _report(error)
+
+
+def _is_unread() -> bool:
+    """Say whether nobody reads the output any more, as of ``lit-backdoor list | head -1``; if so, it is dropped."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return True
+    return False
 
 
 def _report_gate(error: Exception) -> int:
@@ -75,7 +105,7 @@ def _report_gate(error: Exception) -> int:
 
 def _stopped(stop: Stopped, arguments: list[str]) -> int:
     """Say how to go on; the first process of several speaks and gives the code."""
-    if int(os.environ.get("LOCAL_RANK", "0")):
+    if os.environ.get("LOCAL_RANK", "0") != "0":
         return 0  # any other code would make Lightning kill the first process
     if arguments[:1] == ["fit"]:
         how = (
@@ -220,8 +250,12 @@ def _parser() -> argparse.ArgumentParser:
         epilog="For example: lit-backdoor board runs/laptop --out board",
     )
     board.set_defaults(run=_board)
-    board.add_argument("folders", metavar="DIR", nargs="+", type=Path, help="folders of grids or chains, or rows.jsonl")
-    board.add_argument("--out", metavar="DIR", type=Path, default=Path("board"), help="folder to write; default board")
+    board.add_argument(
+        "folders", metavar="DIR", nargs="+", type=folder, help="folders of grids or chains, or rows.jsonl"
+    )
+    board.add_argument(
+        "--out", metavar="DIR", type=folder, default=Path("board"), help="folder to write; default board"
+    )
 
     add_commands(commands)
 

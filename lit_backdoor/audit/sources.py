@@ -10,7 +10,7 @@ from typing import Any
 from lit_backdoor.chain.testing import build
 from lit_backdoor.data.sources import CsvSource, ImageFolderSource, ParquetSource, Source
 from lit_backdoor.data.sources.parquet_files import find_shards, open_parquet
-from lit_backdoor.presets import read_yaml
+from lit_backdoor.presets import at_home, read_config
 from lit_backdoor.refusals import one_line
 
 __all__ = ["Data", "check_apart", "open_source"]
@@ -39,11 +39,11 @@ def open_source(data: Data, size: int | None) -> Source:
         return data
     if isinstance(data, Mapping):
         return _build(data, "the source")
-    path, crop = Path(data).expanduser(), size is not None
+    path, crop = at_home(data), size is not None
     if not path.exists():
         raise FileNotFoundError(f"Expected a folder of images, a parquet file or a table at '{path}', found none.")
     if path.suffix in (".yaml", ".yml"):
-        described = read_yaml(path.read_text(encoding="utf-8"))
+        described = read_config("sources", path)
         if not isinstance(described, Mapping) or "class_path" not in described:
             raise ValueError(f"Expected {path} to name a source: class_path, and init_args.")
         return _build(described, str(path))
@@ -67,7 +67,7 @@ def check_apart(out: Path, data: Data) -> None:
     Raises:
         ValueError: If they are.
     """
-    if not isinstance(data, str | Path) or not (folder := Path(data).expanduser()).is_dir():
+    if not isinstance(data, str | Path) or not (folder := at_home(data)).is_dir():
         return
     if out.resolve().is_relative_to(folder.resolve()):
         raise ValueError(

@@ -6,6 +6,7 @@ import argparse
 import itertools
 import json
 import logging
+import math
 import re
 import shlex
 import sys
@@ -32,6 +33,8 @@ from lit_backdoor.page.words import title
 from lit_backdoor.recipe import trusting
 
 __all__ = ["chain_command", "print_line", "quiet", "run_chain", "sweep"]
+
+_MOST_RUNS = 1_000  # of a sweep
 
 
 def run_chain(
@@ -153,6 +156,8 @@ def sweep(chain: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
     axes: Mapping[str, list[Any]] = chain.pop("sweep", None) or {}
     if not isinstance(axes, Mapping) or not all(isinstance(values, list) and values for values in axes.values()):
         raise ValueError(f"Expected 'sweep' in the chain to give a list of values for each key, got {axes!r}.")
+    if (count := math.prod(map(len, axes.values()))) > _MOST_RUNS:
+        raise ValueError(f"Expected a sweep of at most {_MOST_RUNS:,} runs, got {count:,}. Write several chains.")
     for key, values in axes.items():
         if any(value in values[:place] for place, value in enumerate(values)):
             raise ValueError(f"Expected each value of the sweep over '{key}' once, got {values!r}.")
@@ -232,9 +237,8 @@ _EXPECTED = (
 
 
 def print_line(line: str) -> None:
-    """Print a line at once, also where the output is no terminal; signs that it cannot show are escaped."""
-    encoding = sys.stdout.encoding or "utf-8"
-    sys.stdout.write(f"{line}\n".encode(encoding, "backslashreplace").decode(encoding))
+    """Print a line at once, also where the output is no terminal."""
+    sys.stdout.write(f"{line}\n")
     sys.stdout.flush()
 
 

@@ -20,6 +20,8 @@ from lit_backdoor.signals import PATIENCE, Stopped, on_slurm
 
 __all__ = ["count_processes", "find_program", "keep_lock_from_children", "locked", "spawn"]
 
+_MOST_DEVICES = 4_096  # Lightning makes a list of them, however many were asked for
+
 
 def find_program(launcher: str | None) -> str | None:
     """Find a launcher's program; also beside this Python, whose environment need not be activated."""
@@ -35,11 +37,15 @@ def count_processes(trainer: Mapping[str, Any]) -> int:
         trainer: The Trainer's arguments.
 
     Raises:
-        ValueError: If ``devices`` names none.
+        ValueError: If ``devices`` names none or more than any machine has, or ``num_nodes`` is no number of machines.
     """
-    devices = trainer.get("devices", "auto")
+    devices, nodes = trainer.get("devices", "auto"), trainer.get("num_nodes", 1)
     text = str(devices).replace(",", "")
     listed = isinstance(devices, list) and bool(devices)
+    if type(nodes) is not int or nodes < 1:
+        raise ValueError(f"Expected the Trainer's num_nodes to be a whole number above 0, got {nodes!r}.")
+    if str(devices).isdigit() and int(devices) > _MOST_DEVICES:
+        raise ValueError(f"Expected the Trainer's devices to be at most {_MOST_DEVICES:,} of a machine, got {devices}.")
     if not (listed or text in ("auto", "-1") or (text.isdigit() and devices not in (0, "0"))):
         raise ValueError(
             f"Expected the Trainer's devices to be a number above 0, -1, auto or a list of numbers, got {devices!r}."
@@ -48,7 +54,7 @@ def count_processes(trainer: Mapping[str, Any]) -> int:
         devices = len(devices)
     elif devices in ("auto", -1, "-1"):
         devices = 1 if trainer.get("accelerator") == "cpu" else max(1, torch.cuda.device_count())
-    return int(devices) * int(trainer.get("num_nodes", 1)) if str(devices).isdigit() else 2
+    return int(devices) * nodes if str(devices).isdigit() else 2
 
 
 def spawn(arguments: list[str], launcher: str | None, lock: int) -> None:

@@ -150,7 +150,7 @@ def test_arguments_of_a_class_that_passes_some_on_are_its_own_and_the_next_ones(
         ("", "format: 1"),
         ("- a\n- b", "format: 1"),
         ("format: 2", "format: 1"),
-        ("format: 1\ndata: []\nstages: {}", "Expected 'data' in the chain to be a section"),
+        ("format: 1\ndata: []\nstages: {}", "Expected 'data' to be a section"),
         ("format: 1\ndata: {class_path: lit_backdoor.data.BackdoorDataModule}", "section 'stages'"),
         ("format: 1\ndata: {class_path: lit_backdoor.data.BackdoorDataModule}\nstages: {}", "data.init_args.source"),
         ("format: 1\nstage: {}", "Did you mean 'stages'"),
