@@ -185,7 +185,7 @@ def _parser() -> argparse.ArgumentParser:
     chain.add_argument("name", metavar="NAME|FILE", help="a defense or a chain (lit-backdoor list), or a YAML file")
     chain.add_argument("--setup", metavar="NAME|FILE", help="data, net and victim; default signs, without a download")
     chain.add_argument("--attack", metavar="NAME|FILE", help="default badnets; null for a clean model")
-    chain.add_argument("--data", metavar="DIR", help="your images, in class folders below DIR/train and DIR/test")
+    chain.add_argument("--data", metavar="DIR", help="your images: class folders in DIR/train and DIR/test")
     for command in (demo, chain):
         command.add_argument("--out", metavar="DIR", type=folder, help="folder to write; default one in runs")
         command.add_argument("--seed", metavar="N", type=int, help="seed of split, poison plan, weights and order")

@@ -9,6 +9,7 @@ from typing import Any
 
 from lit_backdoor.chain.testing import build
 from lit_backdoor.data.sources import CsvSource, ImageFolderSource, ParquetSource, Source
+from lit_backdoor.data.sources.listing import TEST_PARTS
 from lit_backdoor.data.sources.parquet_files import find_shards, open_parquet
 from lit_backdoor.presets import at_home, read_config
 from lit_backdoor.refusals import one_line
@@ -17,7 +18,6 @@ __all__ = ["Data", "check_apart", "open_source"]
 
 Data = str | Path | Mapping[str, Any] | Source
 
-_PARTS = ("test", "val", "valid", "validation")  # folders beside one called train
 _TABLES = (".csv", ".tsv")
 _COLUMNS = {"image_column": ("image", "img"), "label_column": ("label", "labels", "fine_label")}  # on the Hub
 
@@ -56,7 +56,7 @@ def open_source(data: Data, size: int | None) -> Source:
         raise ValueError(
             f"Expected a folder of class folders, a parquet file, a table (.csv) or a source (.yaml), got {path}."
         )
-    part = next((part for part in _PARTS if (path / "train").is_dir() and (path / part).is_dir()), "")
+    part = next((part for part in TEST_PARTS if (path / "train").is_dir() and (path / part).is_dir()), "")
     here = str(path / part)
     return ImageFolderSource(here, here, size=size, crop=crop)
 

@@ -28,8 +28,10 @@ from lit_backdoor.chain.relapse import with_relapse
 from lit_backdoor.chain.run import ChainRun
 from lit_backdoor.chain.testing import build_data
 from lit_backdoor.data import BackdoorDataModule
+from lit_backdoor.data.sources.listing import TEST_PARTS
 from lit_backdoor.disk import check_claim, claim, clean_name
 from lit_backdoor.page.words import title
+from lit_backdoor.presets import at_home
 from lit_backdoor.recipe import trusting
 
 __all__ = ["chain_command", "print_line", "quiet", "run_chain", "sweep"]
@@ -139,10 +141,15 @@ def _source_of(folder: str | None) -> list[str]:
     """
     if folder is None:
         return []
-    parts = {part: str(Path(folder) / part) for part in ("train", "test")}
+    within = at_home(folder)
+    held_out = next((part for part in TEST_PARTS if (within / part).is_dir()), TEST_PARTS[0])
+    parts = {"train": str(within / "train"), "test": str(within / held_out)}
     for path in parts.values():
         if not Path(path).is_dir():
-            raise ValueError(f"Expected class folders in {' and '.join(parts.values())}, but {path} is no folder.")
+            raise ValueError(
+                f"Expected a folder for each class in {' and in '.join(parts.values())}, found no folder {path}. Put "
+                "most images of each class below the first, and the rest, to measure on, below the second."
+            )
     source = {"class_path": "lit_backdoor.data.sources.ImageFolderSource", "init_args": {**parts, "size": 32}}
     return [f"data.init_args.source={json.dumps(source)}"]
 
