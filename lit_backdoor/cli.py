@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import io
 import os
+import re
 import signal
 import sys
 import traceback
@@ -27,6 +28,7 @@ _LIGHTNING = {  # passed on to LightningCLI
     "test": "measure a bundle: --bundle DIR",
     "predict": "run a stage that trains nothing, such as a selection or a detector",
 }
+_NO_MEMORY = "can't allocate memory|out of memory"  # what torch says on a CPU and on a GPU
 _LAST_WORDS = 5.0  # seconds that child processes have after a signal
 _LISTED = ("setups", "attacks", "defenses", "chains", "grids", "stages", "datasets", "models")
 
@@ -142,6 +144,8 @@ def _report(error: Exception) -> int:
         return _fail(f"The checkpoint is empty or was cut off; it cannot be read. {first_lines(text)}".rstrip())
     if isinstance(error, RuntimeError) and ("PytorchStreamWriter" in text or "iostream error" in text):
         return _fail(f"Could not write a checkpoint; is the disk full? ({text.splitlines()[0]})")
+    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and re.search(_NO_MEMORY, text)):
+        return _fail(f"There is not enough memory: take smaller images, nets or batches. {first_lines(text)}".rstrip())
     if isinstance(error, RuntimeError) and text.startswith("Early stopping conditioned on metric"):
         return _fail(text)
     if isinstance(error, ValueError | OSError | MisconfigurationException | DivergedError | RunStoppedError):

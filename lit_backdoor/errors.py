@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -21,7 +21,7 @@ def unknown(what: str, name: str, known: Iterable[str]) -> ValueError:
     Returns:
         A ``ValueError`` to be raised by the caller.
     """
-    names = sorted(set(known))
+    names, name = sorted(set(known)), str(name)
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.4)
     hint = f" Did you mean '{close[0]}'?" if close else ""
     shown = ", ".join(names[:20]) + (", …" if len(names) > 20 else "")
@@ -60,6 +60,24 @@ def check_rate(name: str, value: float) -> float:
     if 0 <= value < math.inf:
         return value
     raise ValueError(f"Expected {name} to be finite and 0 or more, got {value}.")
+
+
+def check_statistics(mean: Sequence[float], std: Sequence[float]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return mean and standard deviation of each channel as tuples.
+
+    Raises:
+        ValueError: If they are not of one length, not finite numbers, or a deviation is not above 0.
+    """
+    try:
+        pair = tuple(map(float, mean)), tuple(map(float, std))
+    except (TypeError, ValueError):
+        pair = (), ()
+    values = [*pair[0], *pair[1]]
+    if not values or len(pair[0]) != len(pair[1]) or not all(map(math.isfinite, values)) or min(pair[1]) <= 0:
+        raise ValueError(
+            f"Expected as many means as positive stds, one per channel, all of them finite, got {mean} and {std}."
+        )
+    return pair
 
 
 def check_seed(seed: int) -> int:

@@ -228,7 +228,7 @@ def _by_function(
 
     Files may hold weights in another order than the net, by their names for example, so a first net says the order.
     """
-    if classes is not None and not any(value.ndim and len(value) == classes for value in state.values()):
+    if classes is not None and not any(classes in value.shape for value in state.values()):
         raise ValueError(f"Expected as many classes as the weights have outputs, got {classes}: no tensor has so many.")
     factory = _load_factory(name)
     takes = inspect.signature(factory).parameters
