@@ -128,7 +128,7 @@ class Normalization:
     def _channels(values: tuple[float, ...], images: Tensor) -> Tensor:
         if len(values) not in (1, images.shape[1]):
             raise ValueError(
-                f"Expected a mean and a std for each of the {images.shape[1]} channels of the images, got {len(values)}."
+                f"Expected mean and std of each of the {images.shape[1]} channels of the images, got {len(values)}."
             )
         return torch.tensor(values, dtype=images.dtype).to(images.device, non_blocking=True).view(-1, 1, 1)
 
