@@ -91,7 +91,9 @@ def check_claim(folder: Path) -> None:
 def _check_makeable(folder: Path) -> None:
     """Check that a folder that is not there can be made: no link to nowhere, and below a folder of the user's."""
     if folder.is_symlink():
-        raise ValueError(f"Expected --out to be a folder, got {folder}, a link to nowhere. Remove it, or give another.")
+        raise ValueError(
+            f"Expected --out to be a folder, got {folder}, a link to nowhere. Remove it, or give another --out."
+        )
     above = next(parent for parent in folder.absolute().parents if parent.exists() or parent.is_symlink())
     if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
         what = "may not be written" if above.is_dir() else "is no folder"

@@ -325,3 +325,18 @@ def test_no_sweep_is_one_run_without_a_label(file):
     [(label, chain)] = sweep(compose(file))
     assert label == ""
     assert chain["seed"] == 5
+
+
+@pytest.mark.parametrize(("depth", "times"), [(200, 1), (12, 9)], ids=["one on the other", "each many times"])
+def test_a_chain_of_very_many_files_is_refused(tmp_path, depth, times):
+    (tmp_path / f"own{depth}.yaml").write_text("format: 1")
+    for number in range(depth):
+        (tmp_path / f"own{number}.yaml").write_text(f"format: 1\nbase: {[f'own{number + 1}.yaml'] * times}")
+    with pytest.raises(ValueError, match="based on at most 100 files, got more"):
+        compose(str(tmp_path / "own0.yaml"))
+
+
+def test_a_sweep_of_very_many_runs_is_refused(file):
+    axes = {f"stages.{name}.seed": list(range(99)) for name in ("victim", "select", "generate", "clean")}
+    with pytest.raises(ValueError, match="at most 1,000 runs, got 96,059,601"):
+        sweep({**compose(file), "sweep": axes})
