@@ -75,6 +75,8 @@ def _run(arguments: list[str]) -> int:
     except SystemExit as stop:  # argparse and jsonargparse have printed what was wrong; Lightning exits on Ctrl-C
         if isinstance(stop.__context__, KeyboardInterrupt):
             return _fail("stopped.", 130)
+        if isinstance(stop.__context__, BrokenPipeError):  # rich found that nobody reads the output
+            return 128 + signal.SIGPIPE
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     except KeyboardInterrupt:
         return _fail("stopped.", 130)
