@@ -80,11 +80,11 @@ def _run(arguments: list[str]) -> int:
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     except KeyboardInterrupt:
         return _fail("stopped.", 130)
-    except BrokenPipeError as error:
-        return 128 + signal.SIGPIPE if _is_unread() else _report(error)
     except Exception as error:
         if (number := received()) is not None:  # such as a loader's process that the signal reached first
             return _stopped(Stopped(number), arguments)
+        if isinstance(error, BrokenPipeError) and _is_unread():
+            return 128 + signal.SIGPIPE
         return _report_gate(error) if arguments[:1] == ["audit"] else _report(error)
 
 
@@ -109,7 +109,7 @@ def _report_gate(error: Exception) -> int:
 
 def _stopped(stop: Stopped, arguments: list[str]) -> int:
     """Say how to go on; the first process of several speaks and gives the code."""
-    if os.environ.get("LOCAL_RANK", "0") != "0":
+    if os.environ.get("LOCAL_RANK", "0") not in ("", "0"):
         return 0  # any other code would make Lightning kill the first process
     if arguments[:1] == ["fit"]:
         how = (
