@@ -13,11 +13,12 @@ import traceback
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from lit_backdoor import __version__
 from lit_backdoor.completion import SHELLS, PrintCompletion
 from lit_backdoor.memory import keep_memory
-from lit_backdoor.outside import add_commands, folder
+from lit_backdoor.outside import add_commands, folder, some
 from lit_backdoor.signals import Stopped, end_children, listening, received
 
 __all__ = ["main"]
@@ -188,10 +189,11 @@ def _parser() -> argparse.ArgumentParser:
         epilog="For example: lit-backdoor chain pgbd_stamps --setup cifar10_small --attack blend --seed 2",
     )
     chain.set_defaults(run=_chain)
-    chain.add_argument("name", metavar="NAME|FILE", help="a defense or a chain (lit-backdoor list), or a YAML file")
-    chain.add_argument("--setup", metavar="NAME|FILE", help="data, net and victim; default signs, without a download")
-    chain.add_argument("--attack", metavar="NAME|FILE", help="default badnets; null for a clean model")
-    chain.add_argument("--data", metavar="DIR", help="your images: class folders in DIR/train and DIR/test")
+    named: dict[str, Any] = {"metavar": "NAME|FILE", "type": some}
+    chain.add_argument("name", **named, help="a defense or a chain (lit-backdoor list), or a YAML file")
+    chain.add_argument("--setup", **named, help="data, net and victim; default signs, without a download")
+    chain.add_argument("--attack", **named, help="default badnets; null for a clean model")
+    chain.add_argument("--data", metavar="DIR", type=some, help="your images: class folders in DIR/train and DIR/test")
     for command in (demo, chain):
         command.add_argument("--out", metavar="DIR", type=folder, help="folder to write; default one in runs")
         command.add_argument("--seed", metavar="N", type=int, help="seed of split, poison plan, weights and order")
@@ -216,7 +218,7 @@ def _parser() -> argparse.ArgumentParser:
     chain.add_argument("--no-cache", action="store_true", help="train victims anew instead of taking cached ones")
     chain.add_argument("--trust-cache", action="store_true", help="take results of other versions of the code as well")
     chain.add_argument("--dry-run", action="store_true", help="check everything and print the plan")
-    chain.add_argument("--until", metavar="STAGE", help="run this stage and what it needs, no more")
+    chain.add_argument("--until", metavar="STAGE", type=some, help="run this stage and what it needs, no more")
     chain.add_argument("--relapse", action="store_true", help="tune the cleaned suspect on: does the backdoor return?")
     chain.add_argument("--no-report", action="store_true", help="write no report, and validate nothing for its curves")
 
@@ -227,7 +229,7 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     grid.set_defaults(run=_grid)
-    grid.add_argument("name", metavar="NAME|FILE", help="a shipped grid (lit-backdoor list grids) or a YAML file")
+    grid.add_argument("name", **named, help="a shipped grid (lit-backdoor list grids) or a YAML file")
     grid.add_argument("--engine", choices=("inline", "ray", "slurm"), default="inline", help="default inline")
     grid.add_argument("--address", metavar="HOST:PORT", help="with --engine ray: a running cluster, or auto")
     grid.add_argument("--out", metavar="DIR", type=folder, help="folder to write; default runs/grid-NAME")

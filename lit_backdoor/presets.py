@@ -191,8 +191,10 @@ def at_home(path: str | Path) -> Path:
     """Give a path whose ``~`` stands for the user's home.
 
     Raises:
-        ValueError: If nobody knows that home, as of a user who does not exist.
+        ValueError: If nobody knows that home, as of a user who does not exist, or no path has such signs.
     """
+    if "\0" in str(path):
+        raise ValueError(f"Expected a path without zero bytes, got {str(path)!r}.")
     try:
         return Path(path).expanduser()
     except RuntimeError as error:

@@ -79,6 +79,8 @@ def test_a_method_s_file_without_keys_is_refused(tmp_path):
 
 def test_a_home_that_nobody_knows_is_refused(monkeypatch):
     monkeypatch.setenv("LIT_BACKDOOR_CACHE", "~nobody-of-this-name/kept")
+    with pytest.raises(ValueError, match="without zero bytes"):
+        at_home("a\0b")
     for find in (cache_folder, lambda: at_home("~nobody-of-this-name/data")):
         with pytest.raises(ValueError, match="Expected a path whose ~ is somebody's home, got '~nobody"):
             find()

@@ -25,7 +25,10 @@ _MOST_DEVICES = 4_096  # Lightning makes a list of them, however many were asked
 
 def find_program(launcher: str | None) -> str | None:
     """Find a launcher's program; also beside this Python, whose environment need not be activated."""
-    words = shlex.split(launcher or "")
+    try:
+        words = shlex.split(launcher or "")
+    except ValueError as error:
+        raise ValueError(f"Expected --launcher as a command line, got {launcher!r}: {error}.") from error
     places = os.pathsep.join((os.environ.get("PATH", os.defpath), str(Path(sys.executable).parent)))
     return shutil.which(words[0], path=places) if words else None
 

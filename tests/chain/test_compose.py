@@ -321,6 +321,13 @@ def test_runs_of_a_sweep_have_folders_of_their_own(file):
         sweep({**compose(file), "sweep": {"seed": [1, 2, 1]}})
 
 
+def test_a_bundle_is_no_attack_of_a_chain(file, tmp_path):
+    (tmp_path / "victim").mkdir()
+    (tmp_path / "victim" / "bundle.json").write_text("{}")
+    with pytest.raises(ValueError, match="got the bundle .*victim: a chain plants its attack itself.*GivenSuspect"):
+        compose(file, [f"data.init_args.attack={tmp_path / 'victim'}"])
+
+
 def test_no_sweep_is_one_run_without_a_label(file):
     [(label, chain)] = sweep(compose(file))
     assert label == ""
