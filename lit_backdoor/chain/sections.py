@@ -92,8 +92,8 @@ def expand_attack(chain: dict[str, Any]) -> None:
         return
     if (Path(name) / "bundle.json").is_file():
         raise ValueError(
-            f"Expected the name of an attack or a YAML file, got the bundle {name}: a chain plants its attack itself. To "
-            "start from a suspect that has one take a setup whose victim is lit_backdoor.stages.GivenSuspect."
+            f"Expected the name of an attack or a YAML file, got the bundle {name}: a chain plants its attack itself. "
+            "To start from a suspect that has one take a setup whose victim is lit_backdoor.stages.GivenSuspect."
         )
     path = find_config("attacks", name)
     attack = read_config("attacks", path)
