@@ -69,7 +69,7 @@ class WrappedDataModule(pl.LightningDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        if not isinstance(datamodule, pl.LightningDataModule):
+        if not callable(getattr(datamodule, "train_dataloader", None)):
             raise ValueError(
                 f"Expected a LightningDataModule, got {type(datamodule).__name__}. One of your data sets is made by "
                 "LightningDataModule.from_datasets(train, val)."
