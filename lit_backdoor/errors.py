@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+_MOST_DEVICES = 4_096
 
 
 def unknown(what: str, name: str, known: Iterable[str]) -> ValueError:
@@ -78,6 +79,16 @@ def check_statistics(mean: Sequence[float], std: Sequence[float]) -> tuple[tuple
             f"Expected as many means as positive stds, one per channel, all of them finite, got {mean} and {std}."
         )
     return pair
+
+
+def check_devices(devices: Any) -> None:
+    """Check how many devices of a machine a Trainer is asked for: Lightning makes a list of them, however many.
+
+    Raises:
+        ValueError: If they are more than any machine has.
+    """
+    if str(devices).isdigit() and int(devices) > _MOST_DEVICES:
+        raise ValueError(f"Expected the Trainer's devices to be at most {_MOST_DEVICES:,} of a machine, got {devices}.")
 
 
 def check_seed(seed: int) -> int:

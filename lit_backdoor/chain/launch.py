@@ -16,11 +16,10 @@ from typing import Any
 
 import torch
 
+from lit_backdoor.errors import check_devices
 from lit_backdoor.signals import PATIENCE, Stopped, on_slurm
 
 __all__ = ["count_processes", "find_program", "keep_lock_from_children", "locked", "spawn"]
-
-_MOST_DEVICES = 4_096  # Lightning makes a list of them, however many were asked for
 
 
 def find_program(launcher: str | None) -> str | None:
@@ -47,8 +46,7 @@ def count_processes(trainer: Mapping[str, Any]) -> int:
     listed = isinstance(devices, list) and bool(devices)
     if type(nodes) is not int or nodes < 1:
         raise ValueError(f"Expected the Trainer's num_nodes to be a whole number above 0, got {nodes!r}.")
-    if str(devices).isdigit() and int(devices) > _MOST_DEVICES:
-        raise ValueError(f"Expected the Trainer's devices to be at most {_MOST_DEVICES:,} of a machine, got {devices}.")
+    check_devices(devices)
     if not (listed or text in ("auto", "-1") or (text.isdigit() and devices not in (0, "0"))):
         raise ValueError(
             f"Expected the Trainer's devices to be a number above 0, -1, auto or a list of numbers, got {devices!r}."
