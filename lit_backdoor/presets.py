@@ -104,12 +104,12 @@ def read_method(folder: Path) -> dict[str, Any]:
     """Read what a folder of defenses says of its method; empty where it says nothing.
 
     Raises:
-        ValueError: If its file says no keys and values.
+        ValueError: If its file says no keys and values, or its ``needs`` are none.
     """
     file = folder / METHOD_FILE
     said = (read_config("defenses", file) if file.is_file() else None) or {}
-    if not isinstance(said, dict):
-        raise ValueError(f"Expected keys and values in {file}, which describes a method, got {said!r:.80}.")
+    if not isinstance(said, dict) or not isinstance(said.get("needs") or {}, dict):
+        raise ValueError(f"Expected keys and values in {file}, also below 'needs', got {said!r:.80}.")
     return said
 
 

@@ -71,8 +71,9 @@ def test_a_mark_of_the_byte_order_is_no_part_of_the_text(tmp_path):
     assert read_config("chains", tmp_path / "a.yaml") == {"format": 1}
 
 
-def test_a_method_s_file_without_keys_is_refused(tmp_path):
-    (tmp_path / "method.yaml").write_text("[1, 2]")
+@pytest.mark.parametrize("text", ["[1, 2]", "many", "needs: [root]"])
+def test_a_method_s_file_without_keys_is_refused(tmp_path, text):
+    (tmp_path / "method.yaml").write_text(text)
     with pytest.raises(ValueError, match=r"Expected keys and values in .*method.yaml"):
         read_method(tmp_path)
 
