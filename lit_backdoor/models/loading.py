@@ -30,8 +30,8 @@ __all__ = ["load_classifier"]
 
 # How functions that make nets call the number of classes, and the channels of the images.
 _CLASSES = ("num_classes", "n_classes", "nb_classes", "num_class", "num_labels", "classes")
-_LARGEST_SIDE = 2_048  # pixels; the net is run once on an image of that size
 _CHANNELS = ("in_chans", "in_channels", "num_channels", "n_channels", "input_channels")
+_LARGEST_SIDE = 2_048  # pixels; the net is run once on an image of that size
 # What nets raise that are given images of another size, or arguments that they do not take.
 _UNFIT = (RuntimeError, AssertionError, TypeError, AttributeError, LookupError, ArithmeticError)
 
