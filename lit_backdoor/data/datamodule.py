@@ -87,10 +87,8 @@ class BackdoorDataModule(pl.LightningDataModule):
         resident_bytes: int = 2**31,
     ) -> None:
         super().__init__()
-        check_counts(
-            batch_size=batch_size, eval_batch_size=eval_batch_size, num_workers=num_workers, stored_size=stored_size,
-            resident_bytes=resident_bytes,
-        )  # fmt: skip
+        check_counts(batch_size=batch_size, eval_batch_size=eval_batch_size, stored_size=stored_size)
+        check_counts(num_workers=num_workers, resident_bytes=resident_bytes)
         self.source = source
         self.split = split or Split()
         self.attack = attack_given(attack)
