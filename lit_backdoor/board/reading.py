@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import types
 from collections.abc import Mapping
 from dataclasses import MISSING, fields, is_dataclass
@@ -14,6 +13,7 @@ from lit_backdoor.errors import unknown
 __all__ = ["parse"]
 
 T = TypeVar("T")
+_BEYOND = 1e100  # no measurement gives such numbers, whose sums may be infinite; JSON reads 1e999 as infinity
 
 
 def parse(kind: type[T], record: Any, where: str) -> T:
@@ -53,7 +53,7 @@ def _value(hint: Any, value: Any, where: str) -> Any:
             return None
         [inner] = [argument for argument in arguments if argument is not type(None)]
         found = _value(inner, value, where)
-        return None if isinstance(found, float) and not math.isfinite(found) else found  # JSON reads 1e999 as infinity
+        return None if isinstance(found, float) and not abs(found) < _BEYOND else found
     if origin is Literal:
         if value not in arguments:
             raise ValueError(f"Expected {where} as one of {', '.join(map(str, arguments))}; got {_shown(value)}.")
