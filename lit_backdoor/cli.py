@@ -282,6 +282,7 @@ def _lightning(arguments: list[str]) -> int:
     from lit_backdoor.chain.launch import keep_lock_from_children
     from lit_backdoor.lightning_cli import BackdoorCLI, with_bundle
 
+    sys.path.append(str(Path.cwd()))  # where modules of one's own lie
     warnings.filterwarnings("ignore", ".*LightningCLI's args parameter.*")  # they are the command line's own
     keep_lock_from_children()
     BackdoorCLI(with_bundle(arguments))
