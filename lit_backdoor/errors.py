@@ -26,7 +26,7 @@ def unknown(what: str, name: str, known: Iterable[str]) -> ValueError:
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.4)
     hint = f" Did you mean '{close[0]}'?" if close else ""
     shown = ", ".join(names[:20]) + (", …" if len(names) > 20 else "")
-    return ValueError(f"Unknown {what} '{name}'.{hint} Known: {shown or 'none'}.")
+    return ValueError(f"Unknown {what} '{name:.{_LONGEST}}'.{hint} Known: {shown or 'none'}.")
 
 
 def one_of(what: str, name: str, known: Iterable[str]) -> Any:
