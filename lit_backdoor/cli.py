@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
 import os
+import re
 import signal
 import sys
 import traceback
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from lit_backdoor import __version__
 from lit_backdoor.completion import SHELLS, PrintCompletion
 from lit_backdoor.memory import keep_memory
-from lit_backdoor.outside import add_commands, folder
+from lit_backdoor.outside import add_commands, folder, some
 from lit_backdoor.signals import Stopped, end_children, listening, received
 
 __all__ = ["main"]
@@ -25,6 +29,7 @@ _LIGHTNING = {  # passed on to LightningCLI
     "test": "measure a bundle: --bundle DIR",
     "predict": "run a stage that trains nothing, such as a selection or a detector",
 }
+_NO_MEMORY = "can't allocate memory|out of memory"  # what torch says on a CPU and on a GPU
 _LAST_WORDS = 5.0  # seconds that child processes have after a signal
 _LISTED = ("setups", "attacks", "defenses", "chains", "grids", "stages", "datasets", "models")
 
@@ -35,13 +40,29 @@ def main(args: Sequence[str] | None = None) -> int:
     It is 0, 1 for a run that was stopped, 2 for wrong input, 128 + the number of a signal (130 on Ctrl-C).
     """
     if args is not None:  # inside another program, whose signals and memory are its own
-        return _run(list(args))
+        with _escaping():
+            return _run(list(args))
     keep_memory()
-    with listening():
+    with listening(), _escaping():
         code = _run(sys.argv[1:])
         if received() is not None:
             end_children(_LAST_WORDS)
     return code
+
+
+@contextlib.contextmanager
+def _escaping() -> Iterator[None]:
+    """Escape what a terminal cannot show, such as names of other encodings, instead of ending the program."""
+    output = sys.stdout
+    if not isinstance(output, io.TextIOWrapper):
+        yield
+        return
+    errors = output.errors
+    output.reconfigure(errors="backslashreplace")
+    try:
+        yield
+    finally:
+        output.reconfigure(errors=errors)
 
 
 def _run(arguments: list[str]) -> int:
@@ -55,13 +76,27 @@ def _run(arguments: list[str]) -> int:
     except SystemExit as stop:  # argparse and jsonargparse have printed what was wrong; Lightning exits on Ctrl-C
         if isinstance(stop.__context__, KeyboardInterrupt):
             return _fail("stopped.", 130)
+        if isinstance(stop.__context__, BrokenPipeError):  # rich found that nobody reads the output
+            return 128 + signal.SIGPIPE
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     except KeyboardInterrupt:
         return _fail("stopped.", 130)
     except Exception as error:
         if (number := received()) is not None:  # such as a loader's process that the signal reached first
             return _stopped(Stopped(number), arguments)
+        if isinstance(error, BrokenPipeError) and _is_unread():
+            return 128 + signal.SIGPIPE
         return _report_gate(error) if arguments[:1] == ["audit"] else _report(error)
+
+
+def _is_unread() -> bool:
+    """Say whether nobody reads the output any more, as of ``lit-backdoor list | head -1``; if so, it is dropped."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return True
+    return False
 
 
 def _report_gate(error: Exception) -> int:
@@ -75,7 +110,7 @@ def _report_gate(error: Exception) -> int:
 
 def _stopped(stop: Stopped, arguments: list[str]) -> int:
     """Say how to go on; the first process of several speaks and gives the code."""
-    if int(os.environ.get("LOCAL_RANK", "0")):
+    if os.environ.get("LOCAL_RANK", "0") not in ("", "0"):
         return 0  # any other code would make Lightning kill the first process
     if arguments[:1] == ["fit"]:
         how = (
@@ -112,6 +147,8 @@ def _report(error: Exception) -> int:
         return _fail(f"The checkpoint is empty or was cut off; it cannot be read. {first_lines(text)}".rstrip())
     if isinstance(error, RuntimeError) and ("PytorchStreamWriter" in text or "iostream error" in text):
         return _fail(f"Could not write a checkpoint; is the disk full? ({text.splitlines()[0]})")
+    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and re.search(_NO_MEMORY, text)):
+        return _fail(f"There is not enough memory: take smaller images, nets or batches. {first_lines(text)}".rstrip())
     if isinstance(error, RuntimeError) and text.startswith("Early stopping conditioned on metric"):
         return _fail(text)
     if isinstance(error, ValueError | OSError | MisconfigurationException | DivergedError | RunStoppedError):
@@ -152,10 +189,11 @@ def _parser() -> argparse.ArgumentParser:
         epilog="For example: lit-backdoor chain pgbd_stamps --setup cifar10_small --attack blend --seed 2",
     )
     chain.set_defaults(run=_chain)
-    chain.add_argument("name", metavar="NAME|FILE", help="a defense or a chain (lit-backdoor list), or a YAML file")
-    chain.add_argument("--setup", metavar="NAME|FILE", help="data, net and victim; default signs, without a download")
-    chain.add_argument("--attack", metavar="NAME|FILE", help="default badnets; null for a clean model")
-    chain.add_argument("--data", metavar="DIR", help="your images, in class folders below DIR/train and DIR/test")
+    named: dict[str, Any] = {"metavar": "NAME|FILE", "type": some}
+    chain.add_argument("name", **named, help="a defense or a chain (lit-backdoor list), or a YAML file")
+    chain.add_argument("--setup", **named, help="data, net and victim; default signs, without a download")
+    chain.add_argument("--attack", **named, help="default badnets; null for a clean model")
+    chain.add_argument("--data", metavar="DIR", type=some, help="your images: class folders in DIR/train and DIR/test")
     for command in (demo, chain):
         command.add_argument("--out", metavar="DIR", type=folder, help="folder to write; default one in runs")
         command.add_argument("--seed", metavar="N", type=int, help="seed of split, poison plan, weights and order")
@@ -180,7 +218,7 @@ def _parser() -> argparse.ArgumentParser:
     chain.add_argument("--no-cache", action="store_true", help="train victims anew instead of taking cached ones")
     chain.add_argument("--trust-cache", action="store_true", help="take results of other versions of the code as well")
     chain.add_argument("--dry-run", action="store_true", help="check everything and print the plan")
-    chain.add_argument("--until", metavar="STAGE", help="run this stage and what it needs, no more")
+    chain.add_argument("--until", metavar="STAGE", type=some, help="run this stage and what it needs, no more")
     chain.add_argument("--relapse", action="store_true", help="tune the cleaned suspect on: does the backdoor return?")
     chain.add_argument("--no-report", action="store_true", help="write no report, and validate nothing for its curves")
 
@@ -191,7 +229,7 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     grid.set_defaults(run=_grid)
-    grid.add_argument("name", metavar="NAME|FILE", help="a shipped grid (lit-backdoor list grids) or a YAML file")
+    grid.add_argument("name", **named, help="a shipped grid (lit-backdoor list grids) or a YAML file")
     grid.add_argument("--engine", choices=("inline", "ray", "slurm"), default="inline", help="default inline")
     grid.add_argument("--address", metavar="HOST:PORT", help="with --engine ray: a running cluster, or auto")
     grid.add_argument("--out", metavar="DIR", type=folder, help="folder to write; default runs/grid-NAME")
@@ -220,8 +258,12 @@ def _parser() -> argparse.ArgumentParser:
         epilog="For example: lit-backdoor board runs/laptop --out board",
     )
     board.set_defaults(run=_board)
-    board.add_argument("folders", metavar="DIR", nargs="+", type=Path, help="folders of grids or chains, or rows.jsonl")
-    board.add_argument("--out", metavar="DIR", type=Path, default=Path("board"), help="folder to write; default board")
+    board.add_argument(
+        "folders", metavar="DIR", nargs="+", type=folder, help="folders of grids or chains, or rows.jsonl"
+    )
+    board.add_argument(
+        "--out", metavar="DIR", type=folder, default=Path("board"), help="folder to write; default board"
+    )
 
     add_commands(commands)
 
@@ -240,6 +282,7 @@ def _lightning(arguments: list[str]) -> int:
     from lit_backdoor.chain.launch import keep_lock_from_children
     from lit_backdoor.lightning_cli import BackdoorCLI, with_bundle
 
+    sys.path.append(str(Path.cwd()))  # where modules of one's own lie
     warnings.filterwarnings("ignore", ".*LightningCLI's args parameter.*")  # they are the command line's own
     keep_lock_from_children()
     BackdoorCLI(with_bundle(arguments))

@@ -72,9 +72,10 @@ def check_claim(folder: Path) -> None:
     """Check that `claim` would take a folder.
 
     Raises:
-        ValueError: If it is a file, or holds what we did not write.
+        ValueError: If it is a file, holds what we did not write, or cannot be made.
     """
     if not folder.exists():
+        _check_makeable(folder)
         return
     if not folder.is_dir():
         raise ValueError(f"Expected --out to be a folder, got the file {folder}.")
@@ -85,6 +86,18 @@ def check_claim(folder: Path) -> None:
             f"Expected --out to be a new or empty folder, or one of an earlier run, got {folder}, which holds "
             f"{_listed(found)}. Give another --out."
         )
+
+
+def _check_makeable(folder: Path) -> None:
+    """Check that a folder that is not there can be made: no link to nowhere, and below a folder of the user's."""
+    if folder.is_symlink():
+        raise ValueError(
+            f"Expected --out to be a folder, got {folder}, a link to nowhere. Remove it, or give another --out."
+        )
+    above = next(parent for parent in folder.absolute().parents if parent.exists() or parent.is_symlink())
+    if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
+        what = "may not be written" if above.is_dir() else "is no folder"
+        raise ValueError(f"Expected --out below a folder that may be written, but {above} {what}. Give another --out.")
 
 
 def check_bundle_folder(folder: Path) -> None:
@@ -98,6 +111,7 @@ def check_bundle_folder(folder: Path) -> None:
         what = "a link" if folder.is_symlink() else "a file"
         raise ValueError(f"Expected a new folder or an older bundle at {folder}, got {what}. Give another --out.")
     if not folder.is_dir():
+        _check_makeable(folder)
         return
     found = sorted(path.name for path in folder.iterdir())
     foreign = _foreign(folder, BUNDLE_FILES)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+_MOST_DEVICES = 4_096
 
 
 def unknown(what: str, name: str, known: Iterable[str]) -> ValueError:
@@ -21,11 +22,11 @@ def unknown(what: str, name: str, known: Iterable[str]) -> ValueError:
     Returns:
         A ``ValueError`` to be raised by the caller.
     """
-    names = sorted(set(known))
+    names, name = sorted(set(known)), str(name)
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.4)
     hint = f" Did you mean '{close[0]}'?" if close else ""
     shown = ", ".join(names[:20]) + (", …" if len(names) > 20 else "")
-    return ValueError(f"Unknown {what} '{name}'.{hint} Known: {shown or 'none'}.")
+    return ValueError(f"Unknown {what} '{name:.{_LONGEST}}'.{hint} Known: {shown or 'none'}.")
 
 
 def one_of(what: str, name: str, known: Iterable[str]) -> Any:
@@ -60,6 +61,34 @@ def check_rate(name: str, value: float) -> float:
     if 0 <= value < math.inf:
         return value
     raise ValueError(f"Expected {name} to be finite and 0 or more, got {value}.")
+
+
+def check_statistics(mean: Sequence[float], std: Sequence[float]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return mean and standard deviation of each channel as tuples.
+
+    Raises:
+        ValueError: If they are not of one length, not finite numbers, or a deviation is not above 0.
+    """
+    try:
+        pair = tuple(map(float, mean)), tuple(map(float, std))
+    except (TypeError, ValueError):
+        pair = (), ()
+    values = [*pair[0], *pair[1]]
+    if not values or len(pair[0]) != len(pair[1]) or not all(map(math.isfinite, values)) or min(pair[1]) <= 0:
+        raise ValueError(
+            f"Expected as many means as positive stds, one per channel, all of them finite, got {mean} and {std}."
+        )
+    return pair
+
+
+def check_devices(devices: Any) -> None:
+    """Check how many devices of a machine a Trainer is asked for: Lightning makes a list of them, however many.
+
+    Raises:
+        ValueError: If they are more than any machine has.
+    """
+    if str(devices).isdigit() and int(devices) > _MOST_DEVICES:
+        raise ValueError(f"Expected the Trainer's devices to be at most {_MOST_DEVICES:,} of a machine, got {devices}.")
 
 
 def check_seed(seed: int) -> int:

@@ -19,7 +19,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lit_backdoor.bundle import open_bundle
 from lit_backdoor.data import BackdoorDataModule
 from lit_backdoor.data.attack_given import alike, attack_given, attack_of
-from lit_backdoor.errors import unknown
+from lit_backdoor.errors import check_devices, unknown
 from lit_backdoor.presets import read_config
 from lit_backdoor.recipe import arguments_of, rebuild, trusting
 from lit_backdoor.refusals import one_line
@@ -121,6 +121,7 @@ class BackdoorCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Load checkpoints as plain tensors only, whatever was asked; take the attack from the suspect's bundle."""
         config = self.config[self.subcommand]
+        check_devices(config["trainer"]["devices"])
         config["weights_only"] = True
         take_attack(config)
 

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-__all__ = ["add_commands", "folder"]
+__all__ = ["add_commands", "folder", "some"]
 
 
 def add_commands(commands: Any) -> None:
@@ -35,6 +35,7 @@ def add_commands(commands: Any) -> None:
         "--data",
         metavar="FOLDER",
         required=True,
+        type=some,
         help="clean images in class folders; or a parquet file, a table (.csv), a source (.yaml)",
     )
     audit.add_argument("--budget", metavar="TIME", default="4m", help="time for all detectors, such as 90s; default 4m")
@@ -53,7 +54,7 @@ def add_commands(commands: Any) -> None:
     )
     purifying.set_defaults(run=_purify)
     _add_model(purifying, "FILE", "names in the order of the outputs, as for audit")
-    purifying.add_argument("--data", metavar="FOLDER", required=True, help="clean images, as for audit")
+    purifying.add_argument("--data", metavar="FOLDER", required=True, type=some, help="clean images, as for audit")
     purifying.add_argument("--out", metavar="FILE", required=True, type=folder, help="file or folder to write")
     purifying.add_argument(
         "--with",
@@ -78,7 +79,10 @@ def add_commands(commands: Any) -> None:
 def _add_model(parser: argparse.ArgumentParser, classes: str, meaning: str) -> None:
     """Add a model from outside and what may be said about it."""
     parser.add_argument(
-        "model", metavar="MODEL", help="a file of weights, a folder of timm or the Hub, or a bundle; it runs no code"
+        "model",
+        metavar="MODEL",
+        type=some,
+        help="a file of weights, a folder of timm or the Hub, or a bundle; it runs no code",
     )
     parser.add_argument(
         "--arch", metavar="NAME", help="timm:NAME, torchvision:NAME or your own module.function; default: found"
@@ -99,6 +103,13 @@ def folder(text: str) -> Path:
     if not text:
         raise argparse.ArgumentTypeError("expected a folder, got an empty text")
     return Path(text)
+
+
+def some(text: str) -> str:
+    """Read a text that must not be empty: it would stand for the current folder, or for nothing at all."""
+    if not text:
+        raise argparse.ArgumentTypeError("expected a text, got an empty one")
+    return text
 
 
 def _import(given: argparse.Namespace) -> int:

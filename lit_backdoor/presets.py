@@ -15,8 +15,8 @@ import yaml
 from lit_backdoor.errors import first_lines, unknown
 
 __all__ = [
-    "METHOD_FILE", "cache_folder", "config_folder", "find_config", "list_configs", "read_config", "read_method",
-    "read_yaml",
+    "METHOD_FILE", "at_home", "cache_folder", "config_folder", "find_config", "list_configs", "read_config",
+    "read_method", "read_yaml",
 ]  # fmt: skip
 
 METHOD_FILE = "method.yaml"  # what a folder of defenses says of its method
@@ -92,21 +92,31 @@ def read_config(kind: str, path: Path) -> Any:
         ValueError: If the file is not YAML.
     """
     try:
-        return copy.deepcopy(_parsed(path, path.stat().st_mtime_ns))
+        state = path.stat()
+        if state.st_size > 4 * LARGEST:  # bytes; no character of UTF-8 takes more than four
+            raise ValueError(f"it has {state.st_size:,} bytes; a configuration has at most {LARGEST:,} characters")
+        return copy.deepcopy(_parsed(path, state.st_mtime_ns))
     except ValueError as error:
         raise ValueError(f"The {kind.removesuffix('s')} file {path} is not YAML: {error}") from error
 
 
 def read_method(folder: Path) -> dict[str, Any]:
-    """Read what a folder of defenses says of its method; empty where it says nothing."""
+    """Read what a folder of defenses says of its method; empty where it says nothing.
+
+    Raises:
+        ValueError: If its file says no keys and values, or its ``needs`` are none.
+    """
     file = folder / METHOD_FILE
-    return dict(read_config("defenses", file) or {}) if file.is_file() else {}
+    said = (read_config("defenses", file) if file.is_file() else None) or {}
+    if not isinstance(said, dict) or not isinstance(said.get("needs") or {}, dict):
+        raise ValueError(f"Expected keys and values in {file}, also below 'needs', got {said!r:.80}.")
+    return said
 
 
 @lru_cache
 def _parsed(path: Path, changed: int) -> Any:
     """Read a file once for each time that it was changed."""
-    return read_yaml(path.read_text())
+    return read_yaml(path.read_text(encoding="utf-8-sig"))
 
 
 def read_yaml(text: str) -> Any:
@@ -124,6 +134,8 @@ def read_yaml(text: str) -> Any:
         raise ValueError(f"{error.problem}{line}") from error
     except (yaml.YAMLError, RecursionError) as error:
         raise ValueError(first_lines(str(error))) from error
+    except (LookupError, AttributeError, TypeError, ArithmeticError) as error:  # what PyYAML raises on odd tags
+        raise ValueError("a value does not fit the tag (!!…) before it; leave the tag out") from error
     if _stands_for(value) > LARGEST:
         raise ValueError(f"its aliases stand for more than {LARGEST:,} values, or for themselves")
     return value
@@ -172,4 +184,18 @@ _Loader.add_implicit_resolver(  # YAML 1.1, which PyYAML reads, takes 1e-4 for a
 def cache_folder() -> Path:
     """Give the folder of what is kept between runs: ``$LIT_BACKDOOR_CACHE``, else one in the user's cache folder."""
     users = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(os.environ.get("LIT_BACKDOOR_CACHE") or f"{users}/lit_backdoor").expanduser()
+    return at_home(os.environ.get("LIT_BACKDOOR_CACHE") or f"{users}/lit_backdoor")
+
+
+def at_home(path: str | Path) -> Path:
+    """Give a path whose ``~`` stands for the user's home.
+
+    Raises:
+        ValueError: If nobody knows that home, as of a user who does not exist, or no path has such signs.
+    """
+    if "\0" in str(path):
+        raise ValueError(f"Expected a path without zero bytes, got {str(path)!r}.")
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise ValueError(f"Expected a path whose ~ is somebody's home, got '{path}': {error} Write it out.") from error

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from lit_backdoor import disk
-from lit_backdoor.disk import check_bundle_folder, check_name, claim, clean_name, part_of, place, tidy
+from lit_backdoor.disk import check_bundle_folder, check_claim, check_name, claim, clean_name, part_of, place, tidy
 
 
 def bundle(folder, text="old"):
@@ -58,6 +58,22 @@ def test_claim_refuses_what_is_not_ours_and_names_it(tmp_path):
     with pytest.raises(ValueError, match=r"got the file .*thesis\.tex"):
         claim(tmp_path / "thesis.tex")
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+@pytest.mark.parametrize("check", [check_claim, check_bundle_folder])
+@pytest.mark.parametrize(("name", "said"), [
+    ("thesis.tex/out", "is no folder"),
+    ("thesis.tex/deep/er", "is no folder"),
+    ("nowhere", "a link"),
+    ("nowhere/out", "is no folder"),
+    pytest.param("locked/out", "may not be written", marks=pytest.mark.skipif(not os.getuid(), reason="root may")),
+])  # fmt: skip
+def test_folders_that_cannot_be_made_are_refused_before_anything_runs(tmp_path, name, said, check):
+    (tmp_path / "thesis.tex").write_text("mine")
+    (tmp_path / "nowhere").symlink_to(tmp_path / "none")
+    (tmp_path / "locked").mkdir(mode=0o500)
+    with pytest.raises(ValueError, match=f"{said}.* [Gg]ive another"):
+        check(tmp_path / name)
 
 
 def test_bundle_s_place_may_hold_a_bundle_or_nothing(tmp_path):

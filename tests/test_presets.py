@@ -1,10 +1,10 @@
-"""Where the cache is."""
+"""Where the cache is, and how configurations are read."""
 
 from pathlib import Path
 
 import pytest
 
-from lit_backdoor.presets import cache_folder, read_yaml
+from lit_backdoor.presets import LARGEST, at_home, cache_folder, read_config, read_method, read_yaml
 
 
 @pytest.mark.parametrize(
@@ -46,3 +46,42 @@ def test_aliases_and_merges_that_stay_small_are_read():
 )
 def test_numbers_with_exponents_are_numbers_and_keys_are_texts(text, value):
     assert read_yaml(text) == value
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["!!int ''", "!!bool maybe", "!!float ''", "!!timestamp soon", "!!timestamp 2020-99-99", "!!set [1]", "!!omap [1]"],
+)
+def test_a_value_that_does_not_fit_its_tag_is_refused(text):
+    with pytest.raises(ValueError, match=r"."):
+        read_yaml(f"x: {text}")
+
+
+def test_a_file_that_is_too_large_is_not_read(tmp_path, monkeypatch):
+    file = tmp_path / "large.yaml"
+    with file.open("wb") as opened:
+        opened.truncate(4 * LARGEST + 1)
+    monkeypatch.setattr(Path, "read_text", lambda *_, **__: pytest.fail("it was read"))
+    with pytest.raises(ValueError, match=r"large.yaml is not YAML: it has 1,048,577 bytes"):
+        read_config("chains", file)
+
+
+def test_a_mark_of_the_byte_order_is_no_part_of_the_text(tmp_path):
+    (tmp_path / "a.yaml").write_text("format: 1", encoding="utf-8-sig")
+    assert read_config("chains", tmp_path / "a.yaml") == {"format": 1}
+
+
+@pytest.mark.parametrize("text", ["[1, 2]", "many", "needs: [root]"])
+def test_a_method_s_file_without_keys_is_refused(tmp_path, text):
+    (tmp_path / "method.yaml").write_text(text)
+    with pytest.raises(ValueError, match=r"Expected keys and values in .*method.yaml"):
+        read_method(tmp_path)
+
+
+def test_a_home_that_nobody_knows_is_refused(monkeypatch):
+    monkeypatch.setenv("LIT_BACKDOOR_CACHE", "~nobody-of-this-name/kept")
+    with pytest.raises(ValueError, match="without zero bytes"):
+        at_home("a\0b")
+    for find in (cache_folder, lambda: at_home("~nobody-of-this-name/data")):
+        with pytest.raises(ValueError, match="Expected a path whose ~ is somebody's home, got '~nobody"):
+            find()

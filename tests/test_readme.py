@@ -120,6 +120,16 @@ def test_a_chain_of_ones_own_composes(folder):
     assert chain["stages"]["clean"]["model"]["class_path"] == "mine.FreshHead"
 
 
+def test_a_setup_of_ones_own_composes(folder):
+    own = next(block for block in blocks("lit_backdoor/chain/README.md", "yaml") if "my_net.Net" in block)
+    Path("photos.yaml").write_text(own)
+    chain = compose("fine_tune", setup="photos.yaml")
+    assert chain["data"]["init_args"]["source"]["init_args"]["train"] == "photos/train"
+    net = chain["stages"]["victim"]["model"]["init_args"]["classifier"]
+    assert net["init_args"]["factory"] == "my_net.Net"
+    assert "channels" not in net["init_args"]  # the net of signs is gone
+
+
 def first_column(file):
     rows = [line for line in TEXTS[file].splitlines() if line.startswith("| `")]
     return {name for row in rows for name in re.findall(r"`([^`]+)`", row.split("|")[1])}

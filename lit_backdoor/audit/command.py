@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 
 import torch
@@ -35,8 +36,9 @@ def audit_command(given: argparse.Namespace) -> int:
 def _audit(given: argparse.Namespace) -> int:
     quiet()
     if given.threads is not None:
-        if given.threads < 1:
-            raise ValueError(f"Expected --threads of at least 1, got {given.threads}.")
+        most = os.cpu_count() or 1
+        if not 1 <= given.threads <= most:  # far more end the program, by an exit code that would be a verdict
+            raise ValueError(f"Expected --threads from 1 to {most}, the CPUs of this machine, got {given.threads}.")
         torch.set_num_threads(given.threads)
     out = given.out or Path("runs") / f"audit-{clean_name(Path(given.model).absolute().stem)}"
     audit = run_audit(

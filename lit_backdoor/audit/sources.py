@@ -9,15 +9,15 @@ from typing import Any
 
 from lit_backdoor.chain.testing import build
 from lit_backdoor.data.sources import CsvSource, ImageFolderSource, ParquetSource, Source
+from lit_backdoor.data.sources.listing import TEST_PARTS
 from lit_backdoor.data.sources.parquet_files import find_shards, open_parquet
-from lit_backdoor.presets import read_yaml
+from lit_backdoor.presets import at_home, read_config
 from lit_backdoor.refusals import one_line
 
 __all__ = ["Data", "check_apart", "open_source"]
 
 Data = str | Path | Mapping[str, Any] | Source
 
-_PARTS = ("test", "val", "valid", "validation")  # folders beside one called train
 _TABLES = (".csv", ".tsv")
 _COLUMNS = {"image_column": ("image", "img"), "label_column": ("label", "labels", "fine_label")}  # on the Hub
 
@@ -39,11 +39,11 @@ def open_source(data: Data, size: int | None) -> Source:
         return data
     if isinstance(data, Mapping):
         return _build(data, "the source")
-    path, crop = Path(data).expanduser(), size is not None
+    path, crop = at_home(data), size is not None
     if not path.exists():
         raise FileNotFoundError(f"Expected a folder of images, a parquet file or a table at '{path}', found none.")
     if path.suffix in (".yaml", ".yml"):
-        described = read_yaml(path.read_text(encoding="utf-8"))
+        described = read_config("sources", path)
         if not isinstance(described, Mapping) or "class_path" not in described:
             raise ValueError(f"Expected {path} to name a source: class_path, and init_args.")
         return _build(described, str(path))
@@ -56,7 +56,7 @@ def open_source(data: Data, size: int | None) -> Source:
         raise ValueError(
             f"Expected a folder of class folders, a parquet file, a table (.csv) or a source (.yaml), got {path}."
         )
-    part = next((part for part in _PARTS if (path / "train").is_dir() and (path / part).is_dir()), "")
+    part = next((part for part in TEST_PARTS if (path / "train").is_dir() and (path / part).is_dir()), "")
     here = str(path / part)
     return ImageFolderSource(here, here, size=size, crop=crop)
 
@@ -67,7 +67,7 @@ def check_apart(out: Path, data: Data) -> None:
     Raises:
         ValueError: If they are.
     """
-    if not isinstance(data, str | Path) or not (folder := Path(data).expanduser()).is_dir():
+    if not isinstance(data, str | Path) or not (folder := at_home(data)).is_dir():
         return
     if out.resolve().is_relative_to(folder.resolve()):
         raise ValueError(

@@ -118,7 +118,7 @@ def _read(path: Path) -> list[Row]:
     for file in sorted({*path.glob("results.json"), *path.glob("*/results.json"), *path.glob("*/*/results.json")}):
         try:
             rows.append(row_of(json.loads(file.read_text(encoding="utf-8"), parse_constant=lambda _: None)))
-        except (KeyError, TypeError, AttributeError, ValueError) as error:
+        except (LookupError, TypeError, AttributeError, ValueError, RecursionError) as error:
             raise ValueError(f"Expected {file} as a chain wrote it; it is damaged ({error!r}). Run it again.") from None
     return rows
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import types
 from collections.abc import Mapping
 from dataclasses import MISSING, fields, is_dataclass
@@ -12,6 +13,7 @@ from lit_backdoor.errors import unknown
 __all__ = ["parse"]
 
 T = TypeVar("T")
+_BEYOND = 1e100  # no measurement gives such numbers, whose sums may be infinite; JSON reads 1e999 as infinity
 
 
 def parse(kind: type[T], record: Any, where: str) -> T:
@@ -50,7 +52,8 @@ def _value(hint: Any, value: Any, where: str) -> Any:
         if value is None and type(None) in arguments:
             return None
         [inner] = [argument for argument in arguments if argument is not type(None)]
-        return _value(inner, value, where)
+        found = _value(inner, value, where)
+        return None if isinstance(found, float) and not abs(found) < _BEYOND else found
     if origin is Literal:
         if value not in arguments:
             raise ValueError(f"Expected {where} as one of {', '.join(map(str, arguments))}; got {_shown(value)}.")
@@ -63,7 +66,8 @@ def _value(hint: Any, value: Any, where: str) -> Any:
         return parse(hint, value, where)
     wanted = {float: int | float}.get(hint, hint)
     if origin is None and isinstance(value, wanted) and (hint is bool or not isinstance(value, bool)):
-        return float(value) if hint is float else value
+        with contextlib.suppress(OverflowError):  # of a whole number with hundreds of digits
+            return float(value) if hint is float else value
     raise ValueError(f"Expected {where} as {getattr(origin or hint, '__name__', hint)}, got {_shown(value)}.")
 
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 import gzip
 import json
 import math
-from collections.abc import Iterable, Mapping
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -21,6 +22,7 @@ __all__ = [
 ]  # fmt: skip
 
 SCHEMA = 1
+_LONGEST = 2**24  # bytes of a row; one of a thousand classes has a hundredth of that
 TOOK = 0.8  # share of the highest possible ASR from which an attack took hold
 CLEAN = "null"  # the attack of a clean model
 
@@ -286,16 +288,29 @@ def read_rows(file: Path) -> list[Row]:
         ValueError: If a line is no row; the message names file and line.
     """
     rows = []
-    with file.open("rb") as packed, gzip.open(packed) if file.suffix == ".gz" else packed as lines:
-        for number, line in enumerate(lines, 1):
-            if not line.strip():
-                continue
-            try:
-                record = json.loads(line, parse_constant=lambda _: None)
-                rows.append(Row.parse(record))
-            except (ValueError, RecursionError) as error:
-                raise ValueError(f"{file}, line {number}: {error}") from None
+    for number, line in enumerate(_lines(file), 1):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line, parse_constant=lambda _: None)
+            rows.append(Row.parse(record))
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"{file}, line {number}: {error}") from None
     return rows
+
+
+def _lines(file: Path) -> Iterator[bytes]:
+    """Read lines, none of which is longer than a row may be, also of a file that unpacks to far more."""
+    try:
+        with file.open("rb") as packed, gzip.open(packed) if file.suffix == ".gz" else packed as lines:
+            while line := lines.readline(_LONGEST):
+                if len(line) == _LONGEST:
+                    raise ValueError(f"Expected lines of at most {_LONGEST:,} bytes in {file}, got a longer one.")
+                yield line
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise ValueError(
+            f"{file} is damaged or was cut off, and cannot be unpacked ({error}). Pack it anew."
+        ) from error
 
 
 def write_rows(rows: Iterable[Row], file: Path) -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import traceback
 from collections.abc import Iterator, Mapping
 from typing import Any, get_args, get_type_hints
 
 from lit_backdoor.chain.names import known, merge, section
-from lit_backdoor.errors import unknown
+from lit_backdoor.errors import first_lines, unknown
 from lit_backdoor.recipe import arguments_of
 
 __all__ = ["check_classes", "kind_of", "load_class", "plain_kind", "trusted"]
@@ -126,7 +127,7 @@ def load_class(class_path: Any) -> Any:
     """Import the class that a ``class_path`` names.
 
     Raises:
-        ValueError: If there is none; gives the nearest name.
+        ValueError: If there is none (gives the nearest name), its module fails (says where), or it is no class.
     """
     module_name, _, name = str(class_path).rpartition(".")
     try:
@@ -136,9 +137,18 @@ def load_class(class_path: Any) -> Any:
             f"Cannot import the class '{class_path}': {error}. Expected package.module.Class; a module of "
             "your own lies in the current folder or is installed."
         ) from error
+    except (Exception, SystemExit) as error:
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        where = "" if isinstance(error, SyntaxError) else f" in {place.filename}, line {place.lineno}"
+        raise ValueError(
+            f"Cannot import the class '{class_path}', whose module fails: {type(error).__name__}{where}: "
+            f"{first_lines(str(error), 1)}"
+        ) from error
     if not hasattr(module, name):
         raise unknown(f"class in {module_name}", name, [n for n in dir(module) if n[:1].isupper()])
-    return getattr(module, name)
+    if not callable(found := getattr(module, name)):
+        raise ValueError(f"Expected the name of a class, got '{class_path}', which is a {type(found).__name__}.")
+    return found
 
 
 def trusted(chain: Mapping[str, Any]) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ import argparse
 import itertools
 import json
 import logging
+import math
 import re
 import shlex
 import sys
@@ -27,11 +28,15 @@ from lit_backdoor.chain.relapse import with_relapse
 from lit_backdoor.chain.run import ChainRun
 from lit_backdoor.chain.testing import build_data
 from lit_backdoor.data import BackdoorDataModule
+from lit_backdoor.data.sources.listing import TEST_PARTS
 from lit_backdoor.disk import check_claim, claim, clean_name
 from lit_backdoor.page.words import title
+from lit_backdoor.presets import at_home
 from lit_backdoor.recipe import trusting
 
 __all__ = ["chain_command", "print_line", "quiet", "run_chain", "sweep"]
+
+_MOST_RUNS = 1_000  # of a sweep
 
 
 def run_chain(
@@ -136,10 +141,15 @@ def _source_of(folder: str | None) -> list[str]:
     """
     if folder is None:
         return []
-    parts = {part: str(Path(folder) / part) for part in ("train", "test")}
+    within = at_home(folder)
+    held_out = next((part for part in TEST_PARTS if (within / part).is_dir()), TEST_PARTS[0])
+    parts = {"train": str(within / "train"), "test": str(within / held_out)}
     for path in parts.values():
         if not Path(path).is_dir():
-            raise ValueError(f"Expected class folders in {' and '.join(parts.values())}, but {path} is no folder.")
+            raise ValueError(
+                f"Expected a folder for each class in {' and in '.join(parts.values())}, found no folder {path}. Put "
+                "most images of each class below the first, and the rest, to measure on, below the second."
+            )
     source = {"class_path": "lit_backdoor.data.sources.ImageFolderSource", "init_args": {**parts, "size": 32}}
     return [f"data.init_args.source={json.dumps(source)}"]
 
@@ -153,6 +163,8 @@ def sweep(chain: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
     axes: Mapping[str, list[Any]] = chain.pop("sweep", None) or {}
     if not isinstance(axes, Mapping) or not all(isinstance(values, list) and values for values in axes.values()):
         raise ValueError(f"Expected 'sweep' in the chain to give a list of values for each key, got {axes!r}.")
+    if (count := math.prod(map(len, axes.values()))) > _MOST_RUNS:
+        raise ValueError(f"Expected a sweep of at most {_MOST_RUNS:,} runs, got {count:,}. Write several chains.")
     for key, values in axes.items():
         if any(value in values[:place] for place, value in enumerate(values)):
             raise ValueError(f"Expected each value of the sweep over '{key}' once, got {values!r}.")
@@ -232,9 +244,8 @@ _EXPECTED = (
 
 
 def print_line(line: str) -> None:
-    """Print a line at once, also where the output is no terminal; signs that it cannot show are escaped."""
-    encoding = sys.stdout.encoding or "utf-8"
-    sys.stdout.write(f"{line}\n".encode(encoding, "backslashreplace").decode(encoding))
+    """Print a line at once, also where the output is no terminal."""
+    sys.stdout.write(f"{line}\n")
     sys.stdout.flush()
 
 

@@ -109,11 +109,11 @@ def _in_epochs(cls: Any, arguments: dict[str, Any]) -> Iterator[_Length]:
 def _take_share(chain: dict[str, Any], name: str) -> float | None:
     """Take a batch size that is a share of the root set, until its rows are known."""
     stage = chain["stages"][name]
-    size = section(merge(chain["data"], section(stage, "data")), "init_args").get("batch_size")
-    if not isinstance(size, float) or size >= 1:
+    size = section(merge(chain["data"], section(stage, "data")), "init_args").get("batch_size", 1)
+    if type(size) is int and size > 0:
         return None
-    if not size > 0:
-        raise ValueError(f"Expected batch_size of stage '{name}' to be rows, or a share of the root set, got {size}.")
+    if type(size) is not float or not 0 < size < 1:
+        raise ValueError(f"Expected batch_size of stage '{name}' to be rows, or a share of the root set, got {size!r}.")
     stage["data"] = merge(section(stage, "data"), {"init_args": {"batch_size": 1}})
     return size
 
@@ -208,7 +208,16 @@ def _steps_of_an_epoch(chain: Mapping[str, Any], name: str, data: _Data) -> int:
     rows = max([counts[_ROWS[view]] for view in views if view in _ROWS] or [counts["root"]])
     batch = config["data"]["init_args"].get("batch_size", 128) * count_processes(trainer)
     batches: int = max(1, rows // max(1, batch))
-    limit = trainer.get("limit_train_batches")
+    limit, gathered = trainer.get("limit_train_batches"), trainer.get("accumulate_grad_batches")
     if limit is not None:
+        if not (type(limit) is int and limit >= 0) and not (type(limit) is float and 0 <= limit <= 1):
+            raise ValueError(
+                f"Expected limit_train_batches of stage '{name}' to be a number of batches or a share of them, got "
+                f"{limit!r}."
+            )
         batches = max(1, int(batches * limit) if isinstance(limit, float) else min(batches, limit))
-    return math.ceil(batches / (trainer.get("accumulate_grad_batches") or 1))
+    if gathered is not None and (type(gathered) is not int or gathered < 1):
+        raise ValueError(
+            f"Expected accumulate_grad_batches of stage '{name}' to be a whole number from 1, got {gathered!r}."
+        )
+    return math.ceil(batches / (gathered or 1))

@@ -98,7 +98,7 @@ def write_whole(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     tidy(path)
     part = part_of(path)
-    part.write_text(text)
+    part.write_text(text, encoding="utf-8")
     part.rename(path)
 
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from lit_backdoor.errors import check_devices
 from lit_backdoor.signals import PATIENCE, Stopped, on_slurm
 
 __all__ = ["count_processes", "find_program", "keep_lock_from_children", "locked", "spawn"]
@@ -23,7 +24,10 @@ __all__ = ["count_processes", "find_program", "keep_lock_from_children", "locked
 
 def find_program(launcher: str | None) -> str | None:
     """Find a launcher's program; also beside this Python, whose environment need not be activated."""
-    words = shlex.split(launcher or "")
+    try:
+        words = shlex.split(launcher or "")
+    except ValueError as error:
+        raise ValueError(f"Expected --launcher as a command line, got {launcher!r}: {error}.") from error
     places = os.pathsep.join((os.environ.get("PATH", os.defpath), str(Path(sys.executable).parent)))
     return shutil.which(words[0], path=places) if words else None
 
@@ -35,11 +39,14 @@ def count_processes(trainer: Mapping[str, Any]) -> int:
         trainer: The Trainer's arguments.
 
     Raises:
-        ValueError: If ``devices`` names none.
+        ValueError: If ``devices`` names none or more than any machine has, or ``num_nodes`` is no number of machines.
     """
-    devices = trainer.get("devices", "auto")
+    devices, nodes = trainer.get("devices", "auto"), trainer.get("num_nodes", 1)
     text = str(devices).replace(",", "")
     listed = isinstance(devices, list) and bool(devices)
+    if type(nodes) is not int or nodes < 1:
+        raise ValueError(f"Expected the Trainer's num_nodes to be a whole number above 0, got {nodes!r}.")
+    check_devices(devices)
     if not (listed or text in ("auto", "-1") or (text.isdigit() and devices not in (0, "0"))):
         raise ValueError(
             f"Expected the Trainer's devices to be a number above 0, -1, auto or a list of numbers, got {devices!r}."
@@ -48,7 +55,7 @@ def count_processes(trainer: Mapping[str, Any]) -> int:
         devices = len(devices)
     elif devices in ("auto", -1, "-1"):
         devices = 1 if trainer.get("accelerator") == "cpu" else max(1, torch.cuda.device_count())
-    return int(devices) * int(trainer.get("num_nodes", 1)) if str(devices).isdigit() else 2
+    return int(devices) * nodes if str(devices).isdigit() else 2
 
 
 def spawn(arguments: list[str], launcher: str | None, lock: int) -> None:

@@ -16,6 +16,7 @@ __all__ = ["FORMAT", "SETUP", "lay_out"]
 FORMAT = 1
 SETUP, ATTACK = "signs", "badnets"  # where nothing else is said
 _OWN = {"format", "base", "set", "setup", "attack"}  # what says which files there are
+_MOST_FILES = 100  # that a chain is based on, each as often as it is named
 _LENGTHS = ("steps", "passes", "batch_size")
 _FREE = {"decoder"}  # stages that see neither suspect nor attack: a setup may choose their nets and images, too
 
@@ -91,6 +92,8 @@ def _lineage(path: Path, above: tuple[Path, ...] = ()) -> list[tuple[Path, dict[
         below = _beside(path, each)
         if below.resolve() in (*above, path.resolve()):
             raise ValueError(f"Expected the base of the chain file {path} to be another one, but it leads back to it.")
+        if len(above) + len(files) > _MOST_FILES:
+            raise ValueError(f"Expected the chain file {path} to be based on at most {_MOST_FILES} files, got more.")
         files += _lineage(below, (*above, path.resolve()))
     return [*files, (path, content)]
 

@@ -94,10 +94,10 @@ def copied(node: Any) -> Any:
 
 
 def section(parent: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    """Give a part of a chain that may be missing or empty, but is nothing other than a mapping."""
+    """Give a part of a chain or a grid that may be missing or empty, but is nothing other than a mapping."""
     found = parent.get(name)
     if found is not None and not isinstance(found, Mapping):
-        raise ValueError(f"Expected '{name}' in the chain to be a section of keys and values, got {found!r}.")
+        raise ValueError(f"Expected '{name}' to be a section of keys and values, got {found!r:.80}.")
     return found or {}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import time
 from collections.abc import Iterable, Sequence
@@ -99,7 +100,7 @@ def print_store() -> None:
     bundles = stored(store)
     for bundle in bundles:
         seconds = store.made(bundle.key).get("seconds")
-        made = "-" if seconds is None else f"{seconds:.0f} s"
+        made = f"{seconds:.0f} s" if isinstance(seconds, int | float) else "-"
         table.add_row(bundle.key, bundle.stage, _size(bundle.size), f"{bundle.age / 86400:.1f} d ago", made)
     console.print(table)
     console.print(f"{len(bundles)} bundles, {_size(sum(b.size for b in bundles))} in {store.folder}", soft_wrap=True)
@@ -116,7 +117,10 @@ def _number(text: str, option: str, units: dict[str, int], examples: str) -> flo
     unit = next((each for each in units if match and each.lower() == match[2].lower()), None)
     if match is None or unit is None:
         raise ValueError(f"Expected {option} such as {examples}, got '{text}'.")
-    return float(match[1]) * units[unit]
+    number = float(match[1]) * units[unit]
+    if not number < math.inf:
+        raise ValueError(f"Expected {option} such as {examples}, got a number of {len(match[1])} digits.")
+    return number
 
 
 def _size(count: int) -> str:

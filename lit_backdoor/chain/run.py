@@ -70,10 +70,10 @@ class ChainRun:
         curves: bool = True,
         say: Callable[[str], None] = lambda line: None,
     ) -> None:
-        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        if (world := os.environ.get("WORLD_SIZE", "1")) not in ("", "1"):
             raise ValueError(
-                "A chain is one process; it was started as one of several (WORLD_SIZE > 1). Start it alone and give "
-                'the launcher to it: lit-backdoor chain NAME --launcher "torchrun --nproc-per-node 8".'
+                f"A chain is one process; it was started as one of several (WORLD_SIZE={world}). Start it alone and "
+                'give the launcher to it: lit-backdoor chain NAME --launcher "torchrun --nproc-per-node 8".'
             )
         if launcher is not None and not find_program(launcher):
             raise ValueError(f"Expected --launcher to start with a command that is installed, got '{launcher}'.")

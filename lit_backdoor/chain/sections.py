@@ -90,6 +90,11 @@ def expand_attack(chain: dict[str, Any]) -> None:
     name = arguments.get("attack")
     if not isinstance(name, str):
         return
+    if (Path(name) / "bundle.json").is_file():
+        raise ValueError(
+            f"Expected the name of an attack or a YAML file, got the bundle {name}: a chain plants its attack itself. "
+            "To start from a suspect that has one take a setup whose victim is lit_backdoor.stages.GivenSuspect."
+        )
     path = find_config("attacks", name)
     attack = read_config("attacks", path)
     chain["attack"] = path.stem

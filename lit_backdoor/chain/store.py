@@ -42,11 +42,15 @@ class Store:
         folder: Where it lies; default the cache folder.
 
     Raises:
-        ValueError: If a newer version of the package wrote it.
+        ValueError: If it is a file, or a newer version of the package wrote it.
     """
 
     def __init__(self, folder: Path | None = None) -> None:
         self.folder = folder or cache_folder()
+        if self.folder.exists() and not self.folder.is_dir():
+            raise ValueError(
+                f"Expected a folder for the store, got the file {self.folder}. Set LIT_BACKDOOR_CACHE to a folder."
+            )
         stated = _read(self.folder / "store.json").get("format", FORMAT)
         if not isinstance(stated, int) or stated > FORMAT:
             raise ValueError(

@@ -13,6 +13,8 @@ from lit_backdoor.triggers.base import Role
 
 __all__ = ["Augment", "ByRole", "CropFlip", "NoAugment"]
 
+_MOST_PADDING = 512
+
 
 class Augment(Recorded, ABC):
     """Changes training images, each row on its own."""
@@ -47,12 +49,12 @@ class CropFlip(Augment):
         flip: Whether to flip (wrong for traffic signs and digits).
 
     Raises:
-        ValueError: If the padding is negative.
+        ValueError: If the padding is negative, or so large that it would fill the memory.
     """
 
     def __init__(self, padding: int = 4, flip: bool = True) -> None:
-        if padding < 0:
-            raise ValueError(f"Expected a padding of 0 or more pixels, got {padding}.")
+        if not 0 <= padding <= _MOST_PADDING:
+            raise ValueError(f"Expected a padding from 0 to {_MOST_PADDING} pixels, got {padding}.")
         self.padding = padding
         self.flip = flip
 

@@ -14,14 +14,14 @@ from torch import Tensor
 
 from lit_backdoor.data.attack_given import attack_given
 from lit_backdoor.data.augment import Augment, CropFlip
-from lit_backdoor.data.loaders import OneEmptyBatch, ViewLoader, load
+from lit_backdoor.data.loaders import OneEmptyBatch, ViewLoader, check_counts, load
 from lit_backdoor.data.resident import ResidentPixels
 from lit_backdoor.data.samplers import ViewSampler, derive_seed
 from lit_backdoor.data.sources.base import Source
 from lit_backdoor.data.split import Split
 from lit_backdoor.data.stamping import on_device, plant, resized
 from lit_backdoor.data.views import VIEWS, View, count_rows, pair_views, plan_views, selected_view
-from lit_backdoor.errors import one_of
+from lit_backdoor.errors import check_seed, one_of
 from lit_backdoor.triggers.base import Attack, Trigger
 
 __all__ = ["BackdoorDataModule"]
@@ -87,15 +87,8 @@ class BackdoorDataModule(pl.LightningDataModule):
         resident_bytes: int = 2**31,
     ) -> None:
         super().__init__()
-        sizes = {"batch_size": batch_size, "eval_batch_size": eval_batch_size, "stored_size": stored_size}
-        for name, size in sizes.items():
-            if size is not None and size < 1:
-                raise ValueError(f"Expected data.{name} to be at least 1, got {size}.")
-        if not 0 <= seed < 2**32:
-            raise ValueError(f"Expected data.seed from 0 to 2**32 - 1, got {seed}.")
-        for name, count in (("num_workers", num_workers), ("resident_bytes", resident_bytes)):
-            if count < 0:
-                raise ValueError(f"Expected data.{name} to be 0 or more, got {count}.")
+        check_counts(batch_size=batch_size, eval_batch_size=eval_batch_size, stored_size=stored_size)
+        check_counts(num_workers=num_workers, resident_bytes=resident_bytes)
         self.source = source
         self.split = split or Split()
         self.attack = attack_given(attack)
@@ -105,7 +98,7 @@ class BackdoorDataModule(pl.LightningDataModule):
         self.batch_size = batch_size
         self.eval_batch_size = eval_batch_size
         self.num_workers = num_workers
-        self.seed = seed
+        self.seed = check_seed(seed)
         self.suspicious = suspicious
         self.stored_size = stored_size
         self.view = [view] if isinstance(view, str) else view

@@ -13,6 +13,8 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset
 
+from lit_backdoor.errors import check_statistics
+
 __all__ = ["Indexed", "Keys", "Normalization", "find_keys", "in_order", "labels_of", "replaced", "single_loader"]
 
 _IMAGE_KEYS = ("image", "images", "img", "x", "input", "inputs", "pixel_values")
@@ -65,14 +67,14 @@ class Normalization:
         std: Deviation per channel that was divided by.
 
     Raises:
-        ValueError: If only one is given, or later if the images turn out to be normalized and none was.
+        ValueError: If only one is given or they are no such numbers; later, if they are for another number of
+            channels, or the images turn out to be normalized and none was given.
     """
 
     def __init__(self, mean: Sequence[float] | None = None, std: Sequence[float] | None = None) -> None:
         if (mean is None) != (std is None):
             raise ValueError("Expected mean and std together, got only one of them.")
-        self.mean = None if mean is None else tuple(mean)
-        self.std = None if std is None else tuple(std)
+        self.mean, self.std = (None, None) if mean is None or std is None else check_statistics(mean, std)
         self._looked = False
 
     def undo(self, images: Tensor) -> Tensor:
@@ -124,6 +126,10 @@ class Normalization:
 
     @staticmethod
     def _channels(values: tuple[float, ...], images: Tensor) -> Tensor:
+        if len(values) not in (1, images.shape[1]):
+            raise ValueError(
+                f"Expected mean and std of each of the {images.shape[1]} channels of the images, got {len(values)}."
+            )
         return torch.tensor(values, dtype=images.dtype).to(images.device, non_blocking=True).view(-1, 1, 1)
 
 

@@ -9,9 +9,26 @@ from torch.utils.data import DataLoader, Dataset
 
 from lit_backdoor.data.samplers import Draw, ViewSampler
 
-__all__ = ["OneEmptyBatch", "ViewLoader", "load"]
+__all__ = ["OneEmptyBatch", "ViewLoader", "check_counts", "load"]
 
 Batch = dict[str, Any]
+_LEAST = {"num_workers": 0, "resident_bytes": 0}  # all others are 1 or more
+_MOST = {"num_workers": 1_024, "stored_size": 4_096}  # what no machine has, and what would fill its memory
+
+
+def check_counts(**given: int | None) -> None:
+    """Check numbers of a data module by their names; None is none.
+
+    Raises:
+        ValueError: If one is smaller or larger than it may be.
+    """
+    for name, count in given.items():
+        if count is None:
+            continue
+        if count < (least := _LEAST.get(name, 1)):
+            raise ValueError(f"Expected data.{name} to be at least {least}, got {count}.")
+        if name in _MOST and count > _MOST[name]:
+            raise ValueError(f"Expected data.{name} to be at most {_MOST[name]:,}, got {count}.")
 
 
 class ViewLoader(DataLoader[Batch]):

@@ -24,6 +24,7 @@ from lit_backdoor.data.foreign import (
 )
 from lit_backdoor.data.samplers import derive_seed
 from lit_backdoor.data.stamping import on_device, plant
+from lit_backdoor.errors import check_seed
 from lit_backdoor.triggers.base import Attack, Role
 from lit_backdoor.triggers.paired import PairedTrigger
 
@@ -68,6 +69,17 @@ class WrappedDataModule(pl.LightningDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
+        if not callable(getattr(datamodule, "train_dataloader", None)):
+            raise ValueError(
+                f"Expected a LightningDataModule, got {type(datamodule).__name__}. One of your data sets is made by "
+                "LightningDataModule.from_datasets(train, val)."
+            )
+        if not isinstance(attack, Attack):
+            raise ValueError(
+                f"Expected an Attack, such as Attack(Patch(size=3), target=0) of lit_backdoor.triggers, got {attack!r}."
+            )
+        if num_classes is not None and (not isinstance(num_classes, int) or num_classes < 1):
+            raise ValueError(f"Expected num_classes as a whole number of at least 1, got {num_classes!r}.")
         if not attack.trigger.stamps:
             raise ValueError(
                 f"Expected an attack whose trigger is stamped, got {type(attack.trigger).__name__}: a foreign data "
@@ -81,8 +93,9 @@ class WrappedDataModule(pl.LightningDataModule):
         self.wrapped = datamodule
         self.attack = attack
         self.normalization = Normalization(mean, std)
-        self.seed = seed
-        self._num_classes = num_classes or getattr(datamodule, "num_classes", None)
+        self.seed = check_seed(seed)
+        stated = getattr(datamodule, "num_classes", None)
+        self._num_classes = num_classes or (stated if isinstance(stated, int) else None)
         self._labels: Tensor | None = None
         # Lightning would say that the module's own batch hooks are not called; they are, by this class.
         warnings.filterwarnings("ignore", message="You have overridden .* in both `LightningModule` and")
@@ -227,6 +240,11 @@ class WrappedDataModule(pl.LightningDataModule):
 
     def _plan(self, loader: DataLoader[Any]) -> Tensor:
         self._labels = labels_of(loader) if self._labels is None else self._labels
+        if len(self._labels) and int(self._labels.max()) >= self._classes():
+            raise ValueError(
+                f"Expected labels below num_classes, {self._classes()}, got {int(self._labels.max())}. Give the number "
+                "of classes that the data have."
+            )
         self.attack.check(self._classes())
         return self.attack.roles(self._labels, seed=self.seed)
 

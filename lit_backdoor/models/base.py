@@ -10,7 +10,7 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor, nn
 
-from lit_backdoor.errors import one_of, unknown
+from lit_backdoor.errors import check_statistics, one_of, unknown
 from lit_backdoor.recipe import Recorded
 
 __all__ = ["CIFAR_MEAN", "CIFAR_STD", "Classifier", "batch_norms", "evaluating"]
@@ -54,8 +54,8 @@ class Classifier(Recorded, nn.Module, ABC):
         channels_last: Whether images and weights are laid out channels last, which is faster for convolutions.
 
     Raises:
-        ValueError: If ``mean`` and ``std`` are not of one length, or a ``std``, the number of classes or the size is
-            not positive.
+        ValueError: If ``mean`` and ``std`` are not of one length or not finite, or a ``std``, the number of classes or
+            the size is not positive.
     """
 
     net: nn.Module
@@ -69,16 +69,14 @@ class Classifier(Recorded, nn.Module, ABC):
         channels_last: bool = True,
     ) -> None:
         super().__init__()
-        if num_classes < 1 or input_size < 1:
+        if not all(isinstance(value, int) and value >= 1 for value in (num_classes, input_size)):
             raise ValueError(
-                f"Expected num_classes and input_size of at least 1, got num_classes={num_classes} and "
-                f"input_size={input_size}."
+                "Expected num_classes and input_size as whole numbers of at least 1, got "
+                f"num_classes={num_classes!r} and input_size={input_size!r}."
             )
-        if len(mean) != len(std) or not all(value > 0 for value in std):
-            raise ValueError(f"Expected as many means as positive stds, one per channel, got {mean} and {std}.")
         self.num_classes = num_classes
         self.input_size = input_size
-        self.mean, self.std = tuple(mean), tuple(std)
+        self.mean, self.std = check_statistics(mean, std)
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self._mean: Tensor
         self._std: Tensor

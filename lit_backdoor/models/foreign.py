@@ -141,7 +141,9 @@ def wrap_classifier(
     """
     if recipe is None:
         return WrappedClassifier(net, split, num_classes, input_size, mean, std)
-    path, args = recipe["class_path"], recipe.get("init_args", {})
+    if not isinstance(recipe, dict) or not isinstance(recipe.get("class_path"), str):
+        raise ValueError(f"Expected a recipe {{'class_path': …, 'init_args': {{…}}}} of the net, got {recipe!r:.200}.")
+    path, args = recipe["class_path"], recipe.get("init_args") or {}
     classifier = ForeignClassifier(path, args, split, num_classes, input_size, mean, std)
     shapes, made = ({key: value.shape for key, value in part.state_dict().items()} for part in (net, classifier.net))
     if shapes != made:
@@ -155,6 +157,8 @@ def wrap_classifier(
 
 
 def _check_net(net: nn.Module) -> None:
+    if not isinstance(net, nn.Module):
+        raise ValueError(f"Expected a torch.nn.Module, got {type(net).__name__}. Give the net itself, not a function.")
     if any(type(module).__name__ == "OptimizedModule" for module in net.modules()):
         raise ValueError(
             "Expected a net that is not compiled, since hooks of compiled layers do not run: give the net that "

@@ -31,6 +31,7 @@ __all__ = ["load_classifier"]
 # How functions that make nets call the number of classes, and the channels of the images.
 _CLASSES = ("num_classes", "n_classes", "nb_classes", "num_class", "num_labels", "classes")
 _CHANNELS = ("in_chans", "in_channels", "num_channels", "n_channels", "input_channels")
+_LARGEST_SIDE = 2_048  # pixels; the net is run once on an image of that size
 # What nets raise that are given images of another size, or arguments that they do not take.
 _UNFIT = (RuntimeError, AssertionError, TypeError, AttributeError, LookupError, ArithmeticError)
 
@@ -117,8 +118,8 @@ def _refuse_options(place: Path, given: Mapping[str, Any]) -> None:
 
 
 def _check_options(size: int | None, mean: Sequence[float] | None, std: Sequence[float] | None) -> None:
-    if size is not None and size < 1:
-        raise ValueError(f"Expected a size of at least 1 pixel, got {size}.")
+    if size is not None and not 1 <= size <= _LARGEST_SIDE:
+        raise ValueError(f"Expected a size from 1 to {_LARGEST_SIDE:,} pixels, got {size}.")
     for name, values in (("mean", mean), ("std", std)):
         if not all(isinstance(value, int | float) and math.isfinite(value) for value in values or ()):
             raise ValueError(f"Expected finite numbers as {name}, got {list(values or ())}.")
@@ -240,6 +241,8 @@ def _by_function(
 
     Files may hold weights in another order than the net, by their names for example, so a first net says the order.
     """
+    if classes is not None and not any(classes in value.shape for value in state.values()):
+        raise ValueError(f"Expected as many classes as the weights have outputs, got {classes}: no tensor has so many.")
     factory = _load_factory(name)
     takes = inspect.signature(factory).parameters
     net = factory(**{key: classes or 2 for key in _CLASSES if key in takes})

@@ -9,7 +9,7 @@ from typing import Any
 from lit_backdoor.chain.classes import load_class
 from lit_backdoor.chain.compose import compose
 from lit_backdoor.chain.cut import cut
-from lit_backdoor.presets import METHOD_FILE, find_config, read_config
+from lit_backdoor.presets import find_config, read_method
 from lit_backdoor.recipe import arguments_of
 
 __all__ = ["check_defense", "make_chain", "make_setup"]
@@ -23,8 +23,8 @@ def check_defense(name: str, target: str | int | None) -> None:
     Raises:
         ValueError: If it needs the questioned set, or a target that is not given; names both ways on.
     """
-    file = find_config("chains", name, among=("defenses", "chains")).parent / METHOD_FILE
-    needs = (read_config("defenses", file) or {}).get("needs") or {} if file.is_file() else {}
+    method = read_method(find_config("chains", name, among=("defenses", "chains")).parent)
+    needs = method.get("needs") or {}
     if needs.get("questioned"):
         raise ValueError(
             f"Expected a defense that needs only clean images, but '{name}' needs the questioned training set as well. "

@@ -208,7 +208,8 @@ class Attack(Recorded):
         seed: Seed of the plan; None takes the one that `roles` is given.
 
     Raises:
-        ValueError: If a rate is out of range or does not go with the trigger, or ``rate_of`` is unknown.
+        ValueError: If a rate is out of range or does not go with the trigger, ``rate_of`` is unknown, or the trigger is
+            none.
     """
 
     def __init__(
@@ -221,6 +222,8 @@ class Attack(Recorded):
         cover_rate: float = 0.0,
         seed: int | None = None,
     ) -> None:
+        if not isinstance(trigger, Trigger):
+            raise ValueError(f"Expected a Trigger, such as lit_backdoor.triggers.Patch(size=3), got {trigger!r:.80}.")
         self.trigger = trigger
         self.policy = policy or AllToOne()
         self.target = target

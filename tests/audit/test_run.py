@@ -247,7 +247,8 @@ def test_folder_of_others_is_not_touched(mine, tmp_path, capsys):
     [
         ({"budget": "soon"}, "Expected --budget such as 90s, 4m or 1h, got 'soon'"),
         ({"budget": "0s"}, "Expected --budget"),
-        ({"threads": 0}, "--threads of at least 1"),
+        ({"threads": 0}, "--threads from 1 to"),
+        ({"threads": 10**6}, "the CPUs of this machine, got 1000000"),
         ({"arch": "audit_parts.nothing"}, "nothing"),
         ({"size": 8}, "Check --arch, --classes and --size"),
     ],

@@ -4,6 +4,7 @@ import json
 import pytest
 from board_parts import row
 
+from lit_backdoor.board import rows
 from lit_backdoor.board.rows import Goal, Numbers, Reported, Row, read_rows, write_rows
 
 
@@ -54,6 +55,38 @@ def test_broken_lines_name_their_place(tmp_path, line):
     (tmp_path / "rows.jsonl").write_text(line)
     with pytest.raises(ValueError, match="line 1"):
         read_rows(tmp_path / "rows.jsonl")
+
+
+@pytest.mark.parametrize("damage", [
+    lambda packed: b"no archive",
+    lambda packed: packed[:-9],
+    lambda packed: packed[:40] + bytes(60),
+], ids=["other", "cut", "altered"])  # fmt: skip
+def test_packed_rows_that_are_damaged_are_refused_by_their_file(tmp_path, damage):
+    file = tmp_path / "rows.jsonl.gz"
+    file.write_bytes(damage(gzip.compress(json.dumps(row().record()).encode() * 40)))
+    with pytest.raises(ValueError, match=r"rows.jsonl.gz is damaged or was cut off"):
+        read_rows(file)
+
+
+def test_a_line_that_unpacks_without_end_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(rows, "_LONGEST", 1000)
+    file = tmp_path / "rows.jsonl.gz"
+    file.write_bytes(gzip.compress(b" " * 5000))
+    with pytest.raises(ValueError, match=r"lines of at most 1,000 bytes in .*rows.jsonl.gz"):
+        read_rows(file)
+
+
+@pytest.mark.parametrize("big", ["1e999", "-1e300"])
+@pytest.mark.parametrize("key", ["peak_mb", "der"])
+def test_numbers_beyond_all_others_are_null_or_refused(tmp_path, key, big):
+    file, record = tmp_path / "rows.jsonl", row().record()
+    file.write_text(json.dumps({**record, key: "BIG"}).replace('"BIG"', big))
+    [read] = read_rows(file)
+    assert getattr(read, key) is None
+    file.write_text(json.dumps({**record, key: 10**400}))
+    with pytest.raises(ValueError, match=f"line 1: Expected row.{key} as float, got 1000"):
+        read_rows(file)
 
 
 def test_a_goal_is_reached_missed_or_unknown():

@@ -150,7 +150,7 @@ def test_arguments_of_a_class_that_passes_some_on_are_its_own_and_the_next_ones(
         ("", "format: 1"),
         ("- a\n- b", "format: 1"),
         ("format: 2", "format: 1"),
-        ("format: 1\ndata: []\nstages: {}", "Expected 'data' in the chain to be a section"),
+        ("format: 1\ndata: []\nstages: {}", "Expected 'data' to be a section"),
         ("format: 1\ndata: {class_path: lit_backdoor.data.BackdoorDataModule}", "section 'stages'"),
         ("format: 1\ndata: {class_path: lit_backdoor.data.BackdoorDataModule}\nstages: {}", "data.init_args.source"),
         ("format: 1\nstage: {}", "Did you mean 'stages'"),
@@ -321,7 +321,29 @@ def test_runs_of_a_sweep_have_folders_of_their_own(file):
         sweep({**compose(file), "sweep": {"seed": [1, 2, 1]}})
 
 
+def test_a_bundle_is_no_attack_of_a_chain(file, tmp_path):
+    (tmp_path / "victim").mkdir()
+    (tmp_path / "victim" / "bundle.json").write_text("{}")
+    with pytest.raises(ValueError, match="got the bundle .*victim: a chain plants its attack itself.*GivenSuspect"):
+        compose(file, [f"data.init_args.attack={tmp_path / 'victim'}"])
+
+
 def test_no_sweep_is_one_run_without_a_label(file):
     [(label, chain)] = sweep(compose(file))
     assert label == ""
     assert chain["seed"] == 5
+
+
+@pytest.mark.parametrize(("depth", "times"), [(200, 1), (12, 9)], ids=["one on the other", "each many times"])
+def test_a_chain_of_very_many_files_is_refused(tmp_path, depth, times):
+    (tmp_path / f"own{depth}.yaml").write_text("format: 1")
+    for number in range(depth):
+        (tmp_path / f"own{number}.yaml").write_text(f"format: 1\nbase: {[f'own{number + 1}.yaml'] * times}")
+    with pytest.raises(ValueError, match="based on at most 100 files, got more"):
+        compose(str(tmp_path / "own0.yaml"))
+
+
+def test_a_sweep_of_very_many_runs_is_refused(file):
+    axes = {f"stages.{name}.seed": list(range(99)) for name in ("victim", "select", "generate", "clean")}
+    with pytest.raises(ValueError, match="at most 1,000 runs, got 96,059,601"):
+        sweep({**compose(file), "sweep": axes})

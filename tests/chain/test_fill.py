@@ -88,6 +88,26 @@ def test_lengths_that_say_nothing_are_refused(file, arguments, message):
                "stages.clean.inputs={model.suspect: victim}")  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("data.init_args.batch_size=many", "batch_size of stage 'victim' to be rows, or a share .*, got 'many'"),
+        ("data.init_args.batch_size=null", "batch_size of stage 'victim'"),
+        ("data.init_args.batch_size=-8", "batch_size of stage 'victim'"),
+        ("data.init_args.batch_size=8.5", "batch_size of stage 'victim'"),
+        ("data.init_args.batch_size=.nan", "batch_size of stage 'victim'"),
+        ("trainer.limit_train_batches=.inf", "limit_train_batches of stage 'clean' .*, got inf"),
+        ("trainer.limit_train_batches=few", "limit_train_batches of stage 'clean' .*, got 'few'"),
+        ("trainer.accumulate_grad_batches=0.5", "accumulate_grad_batches of stage 'clean' .*, got 0.5"),
+        ("trainer.accumulate_grad_batches=[2]", "accumulate_grad_batches of stage 'clean'"),
+        ("trainer.num_nodes=two", "num_nodes to be a whole number above 0, got 'two'"),
+    ],
+)
+def test_what_lengths_cannot_be_counted_with_is_refused(file, setting, message):
+    with pytest.raises(ValueError, match=message):
+        filled(file, "stages.clean.steps=10", setting)
+
+
 def test_defaults_count_where_the_class_takes_them(file):
     own = "{class_path: lit_backdoor.stages.FineTune}"
     chain = filled(file, f"stages.clean.model={own}", "stages.clean.inputs={model.suspect: victim}",

@@ -18,9 +18,10 @@ def test_folder_that_another_run_writes_is_refused(file, copy):
     assert statuses(again(file, copy)) == ["cached"] * 4
 
 
-def test_several_processes_are_refused(file, tmp_path, monkeypatch):
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(ValueError, match=r"A chain is one process.*--launcher"):
+@pytest.mark.parametrize("world", ["2", "many"])
+def test_several_processes_are_refused(file, tmp_path, monkeypatch, world):
+    monkeypatch.setenv("WORLD_SIZE", world)
+    with pytest.raises(ValueError, match=rf"A chain is one process.*WORLD_SIZE={world}.*--launcher"):
         again(file, tmp_path / "out")
 
 
@@ -45,6 +46,21 @@ def test_out_that_is_a_file_is_refused(file, tmp_path):
 )
 def test_processes_of_a_trainer(trainer, count):
     assert count_processes(trainer) == count
+
+
+@pytest.mark.parametrize(
+    ("trainer", "message"),
+    [
+        ({"devices": 10**9}, "at most 4,096 of a machine, got 1000000000"),
+        ({"devices": "9999"}, "at most 4,096"),
+        ({"devices": 1, "num_nodes": 0}, "num_nodes to be a whole number above 0, got 0"),
+        ({"devices": 1, "num_nodes": 1.5}, "num_nodes"),
+        ({"devices": 1, "num_nodes": None}, "num_nodes"),
+    ],
+)
+def test_machines_that_do_not_exist_are_refused(trainer, message):
+    with pytest.raises(ValueError, match=message):
+        count_processes(trainer)
 
 
 def test_several_devices_start_a_command_of_their_own(file, finished, tmp_path, monkeypatch):

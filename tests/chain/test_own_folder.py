@@ -1,10 +1,13 @@
 """A folder of one's own images: the chain takes what it needs to know from them."""
 
+import json
 import re
 from pathlib import Path
 
 import pytest
+from cli_parts import refused
 
+from lit_backdoor.chain.command import _source_of
 from lit_backdoor.cli import main
 
 README = Path(__file__).resolve().parents[2] / "lit_backdoor" / "chain" / "README.md"
@@ -29,3 +32,18 @@ def test_folder_of_43_classes_needs_no_settings(tmp_path, monkeypatch, capsys):
     said = capsys.readouterr().out.splitlines()
     assert [line for line in PLAN if line not in said] == []
     assert not Path("runs").exists()
+
+
+def test_a_folder_without_parts_is_answered_with_where_the_images_go(tmp_path, monkeypatch, capfd):
+    (tmp_path / "photos" / "cat").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    said = refused(capfd, ["chain", "fine_tune", "--data", "photos", "--dry-run"], "found no folder photos/train")
+    assert "Put most images of each class below the first" in said
+
+
+@pytest.mark.parametrize("part", ["test", "val", "validation"])
+def test_images_to_measure_on_go_by_their_usual_names(tmp_path, part):
+    for name in ("train", part):
+        (tmp_path / name).mkdir()
+    [setting] = _source_of(str(tmp_path))
+    assert json.loads(setting.partition("=")[2])["init_args"]["test"] == str(tmp_path / part)

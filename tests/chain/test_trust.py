@@ -8,7 +8,7 @@ import yaml
 
 from lit_backdoor.bundle import open_bundle
 from lit_backdoor.chain import run_chain
-from lit_backdoor.chain.classes import trusted
+from lit_backdoor.chain.classes import load_class, trusted
 from lit_backdoor.chain.compose import compose
 from lit_backdoor.cli import main
 
@@ -82,3 +82,19 @@ def test_a_chain_run_from_python_gives_its_results(folder):
     assert [stage["status"] for stage in results["stages"]] == ["ran"] * 3
     with pytest.raises(ValueError, match="'own.yaml' is a sweep"):
         run_chain("own.yaml", settings=["sweep={seed: [1, 2]}"], out=folder / "out")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("def broken(:\n", "whose module fails: SyntaxError: .*own_net.py, line 1"),
+        ("\nundefined\n", "whose module fails: NameError in .*own_net.py, line 2: name 'undefined'"),
+        ("import sys\nsys.exit(3)\n", "whose module fails: SystemExit in .*own_net.py, line 2: 3"),
+        ("Net = 5\n", "Expected the name of a class, got 'own_net.Net', which is a int"),
+    ],
+)
+def test_a_module_of_ones_own_that_fails_says_where(folder, text, said):
+    (folder / "own_net.py").write_text(text)
+    sys.path.insert(0, str(folder))
+    with pytest.raises(ValueError, match=said):
+        load_class("own_net.Net")

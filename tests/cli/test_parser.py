@@ -1,4 +1,5 @@
 import os
+import signal
 import subprocess
 import sys
 
@@ -58,6 +59,15 @@ def test_a_command_makes_no_parser_of_another(monkeypatch):
         (["list", "attack"], "invalid choice: 'attack'"),
         (["chain", "demo", "--sed", "1"], "--sed"),
         (["chain", "demo", "--seed", "x"], "--seed"),
+        (["chain", ""], "expected a text, got an empty one"),
+        (["chain", "demo", "--setup", ""], "--setup: expected a text"),
+        (["chain", "demo", "--until", ""], "--until: expected a text"),
+        (["chain", "demo", "--launcher", "torchrun '"], "Expected --launcher as a command line"),
+        (["audit", "", "--data", "photos"], "MODEL: expected a text"),
+        (["purify", "net.pth", "--data", "", "--out", "o"], "--data: expected a text"),
+        (["board", ""], "expected a folder, got an empty text"),
+        (["board", "rows", "--out", ""], "expected a folder, got an empty text"),
+        (["cache", "prune", "--larger-than", f"{'9' * 400}GB"], "such as 500MB or 20GB, got a number of 400 digits"),
         (["chain", "dmeo"], "Did you mean 'demo'"),
         (["chain", "none.yaml"], "Expected a file at 'none.yaml'"),
         (["chain", "demo", "--set", "data.init_args.attack=badnet"], "Did you mean 'badnets"),
@@ -131,3 +141,32 @@ def test_list_has_a_line_for_each_defense_and_none_for_attacks(capfd):
 @pytest.mark.parametrize("arguments", [["chain", "demo", "--dry"], ["fit", "--conf", "x.yaml"], ["demo", "--se", "1"]])
 def test_flags_are_written_out(arguments, capfd):
     refused(capfd, arguments, arguments[-2] if len(arguments) > 3 or arguments[0] == "demo" else "--")
+
+
+def test_names_that_an_output_cannot_show_are_escaped(tmp_path, monkeypatch):
+    (tmp_path / "mine.yaml").write_text("format: 1\ndescription: Gr\u00fc\u00dfe\n", encoding="utf-8")
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    done = in_a_process("list", "defense", str(tmp_path / "mine.yaml"), code="sys.exit(r)")
+    assert done.returncode == 0, done.stderr
+    assert r"Gr\xfc\xdfe" in done.stdout
+
+
+def test_an_output_that_nobody_reads_ends_the_command_quietly():
+    reads, writes = os.pipe()
+    os.close(reads)
+    command = [sys.executable, "-c", "import sys; from lit_backdoor.cli import main; sys.exit(main())", "list"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, stdout=writes, stderr=subprocess.PIPE, text=True, env=environment, check=False)
+    os.close(writes)
+    assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, "")
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), RuntimeError("[enforce fail] . DefaultCPUAllocator: can't allocate memory")]
+)
+def test_too_little_memory_is_said_in_a_line(monkeypatch, capfd, error):
+    def fail(given):
+        raise error
+
+    monkeypatch.setattr("lit_backdoor.cli._list", fail)
+    assert "take smaller images, nets or batches" in refused(capfd, ["list"])

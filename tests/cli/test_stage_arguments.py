@@ -18,6 +18,7 @@ from lit_backdoor.triggers import named_attack
         (["--trainer.max_epochss", "1"], "max_epochss"),
         (["--data.batch_size", "x"], "batch_size"),
         (["--trainer.precision", "17"], "17"),
+        (["--trainer.devices", "1000000000"], "at most 4,096 of a machine, got 1000000000"),
     ],
 )
 def test_wrong_arguments_of_a_stage(folder, change, says, capfd):

@@ -1,4 +1,5 @@
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -87,3 +88,14 @@ def test_bundle_stands_for_its_evaluation(folder, victim, selection, capfd, kind
 
 def test_bundle_beside_fit(folder, victim, capfd):
     refused(capfd, ["fit", "--config", written(folder, POISONED), "--bundle", victim], "got it with fit")
+
+
+def test_stage_of_ones_own_lies_in_the_current_folder(folder, monkeypatch):
+    """As with the installed command, whose path does not begin with the current folder."""
+    (folder / "own_stage.py").write_text(
+        "from lit_backdoor.stages import PoisonedTraining\n\n\nclass Own(PoisonedTraining):\n    pass\n"
+    )
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    file = written(folder, {**POISONED, "class_path": "own_stage.Own"})
+    assert main(["fit", "--config", file, "--out", "b"]) == 0
+    assert open_bundle(folder / "b").info["stage"] == "own_stage.Own"

@@ -70,6 +70,7 @@ def test_augmentations_can_be_written_down():
     }
 
 
-def test_negative_padding_is_refused():
-    with pytest.raises(ValueError, match="padding of 0 or more"):
-        CropFlip(-1)
+@pytest.mark.parametrize("padding", [-1, 10**6])
+def test_padding_that_is_negative_or_huge_is_refused(padding):
+    with pytest.raises(ValueError, match=f"padding from 0 to 512 pixels, got {padding}"):
+        CropFlip(padding)

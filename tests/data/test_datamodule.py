@@ -271,6 +271,8 @@ def test_small_root_still_gives_a_step(data):
     ("arguments", "message"),
     [
         ({"batch_size": 0}, r"data\.batch_size to be at least 1"),
+        ({"num_workers": 10**6}, r"data\.num_workers to be at most 1,024"),
+        ({"stored_size": 10**6}, r"data\.stored_size to be at most 4,096"),
         ({"eval_batch_size": -1}, r"data\.eval_batch_size"),
         ({"num_workers": -1}, r"data\.num_workers"),
         ({"view": "rooot"}, "Did you mean 'root'"),

@@ -88,7 +88,16 @@ def test_parts_are_drawn_once():
 
 
 @pytest.mark.parametrize(
-    "changes", [{"num_classes": 1}, {"num_classes": 44}, {"train_per_class": 0}, {"size": 4}, {"seed": -1}]
+    "changes",
+    [
+        {"num_classes": 1},
+        {"num_classes": 44},
+        {"train_per_class": 0},
+        {"size": 4},
+        {"seed": -1},
+        {"train_per_class": 10**9},
+        {"size": 10**6},
+    ],
 )
 def test_arguments_out_of_range_are_refused(changes):
     with pytest.raises(ValueError, match="Expected"):

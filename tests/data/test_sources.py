@@ -90,7 +90,7 @@ def test_sizes_are_a_side_or_a_pair():
     assert size_pair([4, 6]) == (4, 6)
 
 
-@pytest.mark.parametrize("size", [0, [1, 2, 3], (4, -1)])
+@pytest.mark.parametrize("size", [0, [1, 2, 3], (4, -1), 4097, 10**9, 32.0, True])
 def test_impossible_sizes_are_refused(size):
     with pytest.raises(ValueError, match="Expected size"):
         size_pair(size)

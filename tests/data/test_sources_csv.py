@@ -46,6 +46,7 @@ def test_columns_by_name_numbers_and_semicolons(table, tmp_path):
         ("file,class\nimages/a.png\n", {}, "line 2: expected 2 columns"),
         ("", {}, "Expected a header"),
         ("file\nimages/a.png\n", {}, "Expected a header"),
+        (f"file,class\n{'a' * 200_000},dog\n", {}, "is no table of text .field larger"),
     ],
 )
 def test_wrong_tables_are_refused(table, text, options, message):

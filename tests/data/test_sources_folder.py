@@ -82,7 +82,7 @@ def test_an_image_of_floats_is_refused_instead_of_read_as_black(folder):
 
 @pytest.mark.parametrize("size", [8.5, True, "8", (8,), (8, 0)])
 def test_a_size_that_is_none_is_refused(folder, size):
-    with pytest.raises(ValueError, match="Expected size as a positive integer"):
+    with pytest.raises(ValueError, match="Expected size as a number of pixels"):
         source(folder, size=size)
 
 

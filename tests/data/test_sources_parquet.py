@@ -83,6 +83,12 @@ def test_class_names_come_from_the_metadata(folder):
     assert source(folder, class_names=["a", "b", "c"]).class_names == ("a", "b", "c")
 
 
+def test_classes_of_one_name_in_the_metadata_are_refused(folder):
+    write(folder / "train.parquet", metadata={"class_names": "cat,dog,cat"})
+    with pytest.raises(ValueError, match="each once, got 'cat' twice"):
+        source(folder).train()
+
+
 @pytest.mark.parametrize(
     "metadata",
     ["no JSON", "[]", '{"info": null}', '{"info": {"features": {"label": null}}}',
@@ -231,6 +237,16 @@ def test_tiny_imagenet_has_readable_names(folder):
     opened = TinyImageNet(root=str(folder))
     assert opened.class_names == ("goldfish", "n2", "n3")
     assert len(opened.test()) == 3
+
+
+@pytest.mark.parametrize("text", ["a,b\n1,2\n", "label,wnid,words\nx,n1,crane\n", "label,wnid,words\n0\n"])
+def test_names_of_tiny_imagenet_in_another_form_are_refused(folder, text):
+    place = folder / "tiny-imagenet-50"
+    write(place / "train.parquet")
+    write(place / "val.parquet")
+    (place / "classes.csv").write_text(text)
+    with pytest.raises(ValueError, match="columns label, wnid and words at .*classes.csv"):
+        TinyImageNet(root=str(folder)).train()
 
 
 def test_tiny_imagenet_is_read_from_the_extracted_archive(folder):

@@ -253,3 +253,34 @@ def test_source_takes_the_normalization_back():
 
     images = DataModuleSource(Normalized(), MEAN, STD).train().images(torch.arange(20))
     assert images[:, :, 0, 0].equal((torch.arange(20) / 200 * 255).round().to(torch.uint8)[:, None].expand(-1, 3))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"datamodule": DataLoader(Pictures(4, "tuple"))}, "Expected a LightningDataModule, got DataLoader"),
+        ({"attack": "badnets"}, "Expected an Attack, such as .*, got 'badnets'"),
+        ({"attack": None}, "Expected an Attack, such as"),
+        ({"mean": 0.5, "std": 0.5}, "as many means as positive stds"),
+        ({"mean": MEAN, "std": (1.0, 0.0, 1.0)}, "as many means as positive stds"),
+        ({"mean": (0.5, float("nan"), 0.5), "std": STD}, "all of them finite"),
+        ({"mean": MEAN, "std": STD[:2]}, "as many means as positive stds"),
+        ({"mean": ("a", "b", "c"), "std": STD}, "as many means as positive stds"),
+        ({"num_classes": 0}, "num_classes as a whole number of at least 1, got 0"),
+        ({"num_classes": "4"}, "num_classes as a whole number"),
+        ({"seed": -1}, "Expected a seed from 0"),
+    ],
+)
+def test_what_is_wrapped_and_how_is_checked_at_once(attack, change, message):
+    with pytest.raises(ValueError, match=message):
+        wrap(**{"datamodule": ForeignData(), "attack": attack, **change})
+
+
+def test_labels_beyond_the_number_of_classes_are_refused(attack):
+    with pytest.raises(ValueError, match="labels below num_classes, 3, got 3"):
+        trainer().fit(ForeignModule(), wrap(ForeignData(), attack, MEAN, STD, num_classes=3))
+
+
+def test_a_mean_for_another_number_of_channels_is_refused():
+    with pytest.raises(ValueError, match="each of the 1 channels of the images, got 3"):
+        Normalization(MEAN, STD).undo(torch.zeros(2, 1, 4, 4))

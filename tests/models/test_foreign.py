@@ -166,3 +166,24 @@ def test_net_that_reads_the_batch_is_cut_and_rebuilt_without_a_check(tmp_path, m
     monkeypatch.setattr(foreign, "check_split", lambda *args, **options: 1 / 0)
     again = bundle.build([__name__])
     torch.testing.assert_close(again.head(again.features(small)), classifier(small))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"net": Net}, "Expected a torch.nn.Module, got type"),
+        ({"split": 3}, "Unknown layer '3'"),
+        ({"num_classes": "10"}, "whole numbers of at least 1, got num_classes='10'"),
+        ({"num_classes": 10.0}, "whole numbers of at least 1"),
+        ({"input_size": None}, "whole numbers of at least 1"),
+        ({"mean": 0.5}, "as many means as positive stds"),
+        ({"mean": (float("nan"),) * 3}, "all of them finite"),
+        ({"std": (0.2, -0.2, 0.2)}, "as many means as positive stds"),
+        ({"recipe": {"init_args": {}}}, "Expected a recipe"),
+        ({"recipe": "module.Net"}, "Expected a recipe"),
+    ],
+)
+def test_arguments_of_wrong_kinds_are_refused(change, message):
+    given = {"net": Net(), "split": "trunk", "num_classes": 10, "input_size": 32, **UNIT, **change}
+    with pytest.raises(ValueError, match=message):
+        wrap_classifier(given.pop("net"), **given)

@@ -224,7 +224,9 @@ def test_size_that_the_positions_of_a_vit_contradict_is_an_error(tmp_path):
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"size": 0}, "size of at least 1 pixel, got 0"),
+        ({"size": 0}, "size from 1 to 2,048 pixels, got 0"),
+        ({"size": 10**6}, "size from 1 to 2,048 pixels, got 1000000"),
+        ({"classes": 10**8}, "as many classes as the weights have outputs, got 100000000"),
         ({"std": [0.0, 1.0, 1.0]}, "std above 0"),
         ({"mean": [float("nan")] * 3}, "finite numbers as mean"),
         ({"mean": [0.5], "size": 16}, "as many values of --mean as the net has channels, 3"),

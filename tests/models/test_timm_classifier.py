@@ -135,7 +135,7 @@ def test_the_final_layer_is_linear(name):
         ({"name": "resnet18", "net_args": {"deepness": 3}}, "deepness"),
         ({"std": (0.2, 0.0, 0.2)}, "positive"),
         ({"std": (0.2, float("nan"), 0.2)}, "positive"),
-        ({"input_size": 0}, "input_size of at least 1"),
+        ({"input_size": 0}, "whole numbers of at least 1, .* input_size=0"),
         ({"num_classes": -1}, "num_classes.* of at least 1, got num_classes=-1"),
         ({"name": "test_vit3"}, "for images of 32x32, but 'test_vit3' failed"),
         ({"name": "mixer_s32_224"}, "for images of 32x32, but 'mixer_s32_224' failed.*img_size: 32"),

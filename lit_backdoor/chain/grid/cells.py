@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import warnings
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import product
@@ -17,6 +19,7 @@ from lit_backdoor.presets import find_config, read_config
 __all__ = ["Cell", "GridFile", "read_grid"]
 
 FORMAT = 1
+_MOST_CELLS, _MOST_FILES = 20_000, 100
 _AXES = {"setups": "setup", "attacks": "attack", "defenses": "defense", "seeds": "seed"}
 _KEYS = {"format", "description", "include", *_AXES, "exclude", "overrides", "relapse", "resources", "flags", "goal"}
 _DEFAULTS: dict[str, list[Any]] = {"setups": ["signs"], "attacks": ["badnets"], "defenses": [], "seeds": [0]}
@@ -88,7 +91,7 @@ def read_grid(name: str) -> GridFile:
             folder.
     """
     path = find_config("grids", name)
-    cells = _read(path, ())
+    cells = _read(path, (), [])
     if not cells:
         raise ValueError(f"Expected the grid {path} to have cells, got none: give it defenses, and exclude fewer.")
     folders: dict[str, Cell] = {}
@@ -102,7 +105,10 @@ def read_grid(name: str) -> GridFile:
     return GridFile(path.stem, tuple(folders.values()))
 
 
-def _read(path: Path, above: tuple[Path, ...]) -> list[Cell]:
+def _read(path: Path, above: tuple[Path, ...], seen: list[Path]) -> list[Cell]:
+    seen.append(path)
+    if len(seen) > _MOST_FILES:
+        raise ValueError(f"Expected a grid of at most {_MOST_FILES} files, got more: {path} is included too often.")
     content = read_config("grids", path)
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise ValueError(f"Expected a grid file with 'format: {FORMAT}' at {path}. See configs/grids for examples.")
@@ -113,15 +119,22 @@ def _read(path: Path, above: tuple[Path, ...]) -> list[Cell]:
         below = below if below.is_file() else find_config("grids", str(name))
         if below.resolve() in (*above, path.resolve()):
             raise ValueError(f"Expected the grid {path} to include other grids, but '{name}' leads back to it.")
-        cells += _read(below, (*above, path.resolve()))
+        cells += _read(below, (*above, path.resolve()), seen)
     return cells + _multiplied(content, path)
 
 
 def _multiplied(content: Mapping[str, Any], path: Path) -> list[Cell]:
     axes = [_axis(content, axis, path) for axis in _AXES]
+    if (count := math.prod(map(len, axes))) > _MOST_CELLS:
+        raise ValueError(f"Expected at most {_MOST_CELLS:,} cells in the grid {path}, got {count:,}. Write several.")
     excludes, overrides = _list(content, "exclude", path, []), _list(content, "overrides", path, [])
     for override in overrides:
-        known(f"key of an override in the grid {path}", section({"override": override}, "override"), {"when", "set"})
+        if not isinstance(override, Mapping):
+            raise ValueError(
+                f"Expected overrides such as {{when: {{seed: 0}}, set: {{a.b.c: 1}}}} in the grid {path}, got "
+                f"{override!r}."
+            )
+        known(f"key of an override in the grid {path}", override, {"when", "set"})
     places = [_conditions(each, path) for each in excludes], [_conditions(o.get("when"), path) for o in overrides]
     matched: set[tuple[int, int]] = set()
 
@@ -140,7 +153,7 @@ def _multiplied(content: Mapping[str, Any], path: Path) -> list[Cell]:
         if matching(0, at):
             continue
         settings = {key: value for n in matching(1, at) for key, value in section(overrides[n], "set").items()}
-        texts = tuple(f"{key}={json.dumps(value)}" for key, value in settings.items())
+        texts = tuple(f"{key}={_written(key, value, path)}" for key, value in settings.items())
         cells.append(Cell(setup, attack, defense, seed, texts, defense in relapse, *resources[setup], flags, goal))
     for kind, what in enumerate(("exclude", "overrides")):
         for n, when in enumerate(places[kind]):
@@ -161,8 +174,9 @@ def _axis(content: Mapping[str, Any], axis: str, path: Path) -> list[Any]:
         for value in values:
             if not (axis == "attacks" and value == "null"):
                 find_config(axis, value)
-    if double := next((value for place, value in enumerate(values) if value in values[:place]), None):
-        raise ValueError(f"Expected each of the {axis} in the grid {path} once, got '{double}' twice.")
+    double = [value for value, count in Counter(values).items() if count > 1]
+    if double:
+        raise ValueError(f"Expected each of the {axis} in the grid {path} once, got '{double[0]}' twice.")
     return values
 
 
@@ -184,13 +198,17 @@ def _resources(content: Mapping[str, Any], setups: list[str], path: Path) -> dic
         wanted = section(given, setup if setup in given else "default")
         known(f"resource of '{setup}' in the grid {path}", wanted, {"cpus", "gpus"})
         cpus, gpus = wanted.get("cpus"), wanted.get("gpus", 0)
-        if (cpus is not None and (type(cpus) is not int or cpus < 1)) or not isinstance(gpus, int | float) or gpus < 0:
+        if (cpus is not None and (type(cpus) is not int or cpus < 1)) or not _is_count(gpus):
             raise ValueError(
                 f"Expected cpus as a whole number from 1 and gpus as a number from 0 for '{setup}' in the grid {path}, "
                 f"got {cpus!r} and {gpus!r}."
             )
         found[setup] = (cpus, gpus)
     return found
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) in (int, float) and 0 <= value < math.inf
 
 
 def _goal(content: Mapping[str, Any], path: Path) -> tuple[float | None, float | None]:
@@ -212,3 +230,14 @@ def _list(content: Mapping[str, Any], key: str, path: Path, default: list[Any]) 
 
 def _text(name: Any) -> str:
     return "null" if name is None else str(name)
+
+
+def _written(key: Any, value: Any, path: Path) -> str:
+    """Write a value as ``--set`` reads it."""
+    try:
+        return json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"Expected finite numbers, texts, lists and mappings of them as values of 'set' in the grid {path}, got "
+            f"{key}: {value!r}."
+        ) from error

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from lit_backdoor.chain.grid.cells import read_grid
+from lit_backdoor.chain.grid.cells import GridFile, read_grid
 from lit_backdoor.chain.grid.graph import Node, connect
+from lit_backdoor.chain.grid.methods import reported_of
 from lit_backdoor.chain.grid.plan import make_plan
 from lit_backdoor.chain.store import Store
-from lit_backdoor.disk import claim
+from lit_backdoor.disk import check_claim, claim
 from lit_backdoor.errors import one_of
 
 if TYPE_CHECKING:
@@ -49,20 +50,13 @@ def run_grid(
     Raises:
         ValueError: If the grid, the engine or the store cannot be used; nothing has run then.
     """
-    one_of("engine", engine, ENGINES)
-    if retries < 0:
-        raise ValueError(f"Expected --retries of 0 or more, got {retries}.")
-    if address is not None and engine != "ray":
-        raise ValueError(f"Expected --address with --engine ray, got it with {engine}.")
     file = read_grid(name)
     folder, store = Path(out or Path("runs") / f"grid-{file.name}"), Store()
     nodes = connect(file.cells)
-    from lit_backdoor.chain.grid.methods import reported_of
+    _check(file, folder, engine, retries, address)
     from lit_backdoor.chain.grid.rows import collect_rows
     from lit_backdoor.chain.launch import locked
 
-    for cell in file.cells:
-        reported_of(cell)  # a mistake in a method's file shows before anything runs
     store.create()
     claim(folder)
 
@@ -77,6 +71,18 @@ def run_grid(
         return collect_rows(nodes, folder, store, failed)
 
 
+def _check(file: GridFile, folder: Path, engine: str, retries: int, address: str | None) -> None:
+    """Check what a run of a grid needs, before anything runs or is written."""
+    one_of("engine", engine, ENGINES)
+    if retries < 0:
+        raise ValueError(f"Expected --retries of 0 or more, got {retries}.")
+    if address is not None and engine != "ray":
+        raise ValueError(f"Expected --address with --engine ray, got it with {engine}.")
+    check_claim(folder)
+    for cell in file.cells:
+        reported_of(cell)
+
+
 def grid_command(given: argparse.Namespace) -> int:
     """Run the grid that the command line asks for; gives the exit code, 1 if a node failed."""
     console = Console(highlight=False, markup=False, emoji=False)
@@ -86,6 +92,7 @@ def grid_command(given: argparse.Namespace) -> int:
     for remark in remarks:
         console.print(f"warning: {remark.message}", soft_wrap=True)
     folder = given.out or Path("runs") / f"grid-{file.name}"
+    _check(file, folder, given.engine, given.retries, given.address)
     plan = make_plan(connect(file.cells), folder, Store())
     for line in plan.lines() if given.dry_run else plan.lines()[-1:]:
         console.print(line, soft_wrap=True)

@@ -25,6 +25,7 @@ __all__ = [
 
 Part = Literal["train", "test"]
 _MOST_CLASSES = 1_000_000
+_LARGEST_SIDE = 4_096  # pixels; a batch of larger images would take gigabytes
 
 
 class Rows(ABC):
@@ -206,11 +207,13 @@ def size_pair(size: int | Sequence[int]) -> tuple[int, int]:
     """Return height and width of a size given as one side of a square or as a pair.
 
     Raises:
-        ValueError: If it is neither, or not positive.
+        ValueError: If it is neither, not positive, or larger than any net takes.
     """
     pair = tuple(size) if isinstance(size, Sequence) else (size, size)
-    if len(pair) != 2 or any(type(side) is not int or side < 1 for side in pair):
-        raise ValueError(f"Expected size as a positive integer or [height, width], got {size!r}.")
+    if len(pair) != 2 or any(type(side) is not int or not 1 <= side <= _LARGEST_SIDE for side in pair):
+        raise ValueError(
+            f"Expected size as a number of pixels, or [height, width], up to {_LARGEST_SIDE:,}, got {size!r}."
+        )
     return pair[0], pair[1]
 
 

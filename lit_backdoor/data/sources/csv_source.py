@@ -81,7 +81,10 @@ class CsvSource(FileSource):
         except (OSError, UnicodeDecodeError) as error:
             raise ValueError(f"'{path}' is no table of text ({error}).") from error
         divider = max(",;\t", key=lines[0].count) if lines else ","
-        header, *rows = csv.reader(lines, delimiter=divider) if lines else [[]]
+        try:
+            header, *rows = csv.reader(lines, delimiter=divider) if lines else [[]]
+        except csv.Error as error:  # such as a field of more than 131,072 characters
+            raise ValueError(f"'{path}' is no table of text ({error}).") from error
         places = []
         for name, default in zip(self._columns_named, (0, len(header) - 1), strict=True):
             if name is not None and header.count(name) != 1:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lit_backdoor.pictures import READER, decode, planes
-from lit_backdoor.presets import cache_folder
+from lit_backdoor.presets import at_home, cache_folder
 
 __all__ = ["cached_pixels", "data_folders", "decode", "decode_all", "find", "not_found"]
 
@@ -26,7 +26,7 @@ _CHUNK = 500
 def data_folders(root: str | None = None) -> list[Path]:
     """List the folders where data may lie: ``root`` alone if given, else ``$LIT_BACKDOOR_DATA``, if set."""
     named = root or os.environ.get("LIT_BACKDOOR_DATA")
-    return [Path(named).expanduser()] if named else []
+    return [at_home(named)] if named else []
 
 
 def not_found(what: str, places: Sequence[Path]) -> FileNotFoundError:
@@ -46,7 +46,7 @@ def find(path: str, what: str) -> Path:
     Raises:
         FileNotFoundError: If it is at neither place.
     """
-    given = Path(path).expanduser()
+    given = at_home(path)
     places = [given] if given.is_absolute() else [given, *(folder / given for folder in data_folders())]
     for place in places:
         if place.exists():

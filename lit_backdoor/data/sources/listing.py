@@ -11,7 +11,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-__all__ = ["Listing", "class_folders", "image_files", "subfolders"]
+__all__ = ["TEST_PARTS", "Listing", "class_folders", "image_files", "subfolders"]
+
+TEST_PARTS = ("test", "val", "valid", "validation")  # usual names of a folder beside one called train
 
 _SUFFIXES = frozenset({"jpg", "jpeg", "png", "bmp", "ppm", "pgm", "tif", "tiff", "webp", "gif"})
 

@@ -80,7 +80,7 @@ class ParquetSource(Source):
             return self._given_names
         named = metadata_names(open_parquet(self._shards("train")[0]).schema_arrow, self._label_column)
         if named is not None:
-            return named
+            return distinct(named)
         labels = np.concatenate([self._read(path, self._label_column) for path in self._shards("train")])
         return distinct(sorted(set(labels))) if labels.dtype == object else numbers(int(labels.max()) + 1)
 

@@ -13,6 +13,7 @@ from lit_backdoor.data.sources.sign_shapes import SIGN_NAMES
 
 __all__ = ["SyntheticSigns"]
 
+_MOST_BYTES = 2**32
 _VERSION = 1  # to be raised whenever the same seed gives other pixels
 
 
@@ -48,6 +49,11 @@ class SyntheticSigns(Source):
             raise ValueError(
                 "Expected train_per_class and test_per_class of at least 1, size of at least 8 and seed of at least 0, "
                 f"got {train_per_class}, {test_per_class}, {size} and {seed}."
+            )
+        if (count := 3 * size**2 * num_classes * max(train_per_class, test_per_class)) > _MOST_BYTES:
+            raise ValueError(
+                f"Expected signs that fit into {_MOST_BYTES:,} bytes, since they are drawn at once, got {count:,}: "
+                f"{num_classes} classes of {max(train_per_class, test_per_class)} images of {size} pixels a side."
             )
         self._per_class: dict[Part, int] = {"train": train_per_class, "test": test_per_class}
         self._num_classes, self._size, self._seed = num_classes, size, seed

@@ -90,9 +90,12 @@ def _class_file(path: Path) -> list[str] | None:
     """Read names from a table ``label,wnid,words``, if there is one."""
     if not path.exists():
         return None
-    with path.open(newline="") as file:
-        rows = sorted(csv.DictReader(file), key=lambda row: int(row["label"]))
-    return list(_readable([row["wnid"] for row in rows], [row["words"] for row in rows]))
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = sorted(csv.DictReader(file), key=lambda row: int(row["label"]))
+        return list(_readable([row["wnid"] for row in rows], [row["words"] for row in rows]))
+    except (KeyError, TypeError, AttributeError, ValueError, csv.Error) as error:
+        raise ValueError(f"Expected a table with the columns label, wnid and words at '{path}' ({error!r}).") from error
 
 
 def _readable(wnids: list[str], words: list[str]) -> tuple[str, ...]:

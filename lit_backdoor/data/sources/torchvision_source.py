@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,7 @@ from lit_backdoor.data.sources.base import Part, Rows, Source, TensorRows, check
 from lit_backdoor.data.sources.files import not_found
 from lit_backdoor.errors import one_of
 from lit_backdoor.pictures import to_rgb
-from lit_backdoor.presets import cache_folder
+from lit_backdoor.presets import at_home, cache_folder
 
 __all__ = ["TorchvisionSource"]
 
@@ -40,7 +39,7 @@ class TorchvisionSource(Source):
 
     def __init__(self, name: str, root: str | None = None, size: int | tuple[int, int] | None = None) -> None:
         self.name = one_of("torchvision data set", name, _BY_FLAG + _BY_SPLIT)
-        self.root = Path(root).expanduser() if root else cache_folder() / "data"
+        self.root = at_home(root) if root else cache_folder() / "data"
         self._size = None if size is None else size_pair(size)
 
     def prepare(self) -> None:

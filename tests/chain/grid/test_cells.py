@@ -1,5 +1,6 @@
 """Grid files: what they multiply to, and what is refused."""
 
+import datetime
 import subprocess
 import sys
 
@@ -59,13 +60,22 @@ def test_grids_include_others(tmp_path):
         ({"seeds": [-1]}, "seeds from 0"),
         ({"seeds": [True]}, "seeds from 0"),
         ({"seeds": [1, 1]}, "once, got '1' twice"),
+        ({"seeds": [0, 0]}, "once, got '0' twice"),
+        ({"seeds": list(range(20_001))}, "at most 20,000 cells in the grid .*, got 20,001"),
         ({"seeds": 3}, "'seeds' in the grid .* to be a list"),
         ({"exclude": [{"attacks": "blend"}]}, "Did you mean 'attack'"),
         ({"exclude": ["blend"]}, "Expected conditions"),
         ({"overrides": [{"if": {}, "set": {}}]}, "key of an override"),
+        ({"overrides": ["seed"]}, "Expected overrides such as"),
+        ({"overrides": [{"when": {"seed": 0}, "set": [1]}]}, "Expected 'set' to be a section"),
+        ({"overrides": [{"when": {"seed": 0}, "set": {"a": float("nan")}}]}, "finite numbers, texts, .* got a: nan"),
+        ({"overrides": [{"when": {"seed": 0}, "set": {"a": datetime.date(2020, 1, 1)}}]}, "finite numbers, texts"),
         ({"relapse": ["pgbd"]}, "defense to test for relapse"),
         ({"resources": {"cifar10": {}}}, "setup with resources"),
         ({"resources": {"default": {"cpus": 0}}}, "Expected cpus"),
+        ({"resources": {"default": {"gpus": float("nan")}}}, "gpus as a number from 0"),
+        ({"resources": {"default": {"gpus": float("inf")}}}, "gpus as a number from 0"),
+        ({"resources": {"default": {"gpus": True}}}, "gpus as a number from 0"),
         ({"include": ["grid.yaml"]}, "leads back to it"),
         ({"goal": {"asr": 10}}, r"goal's asr in the grid .* a share in \[0, 1\], got 10"),
         ({"goal": {"acc": 0.9}}, "Unknown goal of the grid"),
@@ -102,3 +112,12 @@ def test_planning_needs_no_torch(tmp_path):
         "assert not {'torch', 'lightning'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_files_that_include_each_other_many_times_are_refused(tmp_path):
+    for number in range(12):
+        below = [f"more{number + 1}.yaml"] * 9 if number < 11 else []
+        content = {"format": 1, "defenses": ["fine_tune"], "include": below}
+        (tmp_path / f"more{number}.yaml").write_text(yaml.safe_dump(content))
+    with pytest.raises(ValueError, match="a grid of at most 100 files, got more"):
+        read_grid(str(tmp_path / "more0.yaml"))
