@@ -86,7 +86,7 @@ def _lineage(path: Path, above: tuple[Path, ...] = ()) -> list[tuple[Path, dict[
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise ValueError(f"Expected a chain file with 'format: {FORMAT}' at {path}. See configs/chains for examples.")
     known("key of a chain", content, TOP)
-    files = []
+    files: list[tuple[Path, dict[str, Any]]] = []
     base = content.get("base", [])
     for each in base if isinstance(base, list) else [base]:
         below = _beside(path, each)

@@ -74,7 +74,10 @@ class Normalization:
     def __init__(self, mean: Sequence[float] | None = None, std: Sequence[float] | None = None) -> None:
         if (mean is None) != (std is None):
             raise ValueError("Expected mean and std together, got only one of them.")
-        self.mean, self.std = (None, None) if mean is None or std is None else check_statistics(mean, std)
+        self.mean: tuple[float, ...] | None = None
+        self.std: tuple[float, ...] | None = None
+        if mean is not None and std is not None:
+            self.mean, self.std = check_statistics(mean, std)
         self._looked = False
 
     def undo(self, images: Tensor) -> Tensor:
