@@ -7,7 +7,7 @@ from typing import Any
 
 from lit_backdoor.chain.layers import FORMAT, lay_out
 from lit_backdoor.chain.names import check_keys, copied, merge, section
-from lit_backdoor.chain.sections import expand_attack, set_value
+from lit_backdoor.chain.sections import expand_attack, rename_attack, set_value
 from lit_backdoor.disk import check_name
 from lit_backdoor.presets import read_yaml
 
@@ -68,6 +68,7 @@ def _with_settings(chain: dict[str, Any], pairs: list[tuple[str, Any]], what: st
         set_value(chain, key, value)
     chain = _settled(_with_sections(chain, what))
     expand_attack(chain)
+    rename_attack(chain)
     chain.setdefault("seed", 0)
     check_keys(chain)
     _check_replaced(chain, pairs)

@@ -8,9 +8,9 @@ from typing import Any
 
 from lit_backdoor.chain.names import copied, known, merge, section
 from lit_backdoor.errors import unknown
-from lit_backdoor.presets import find_config, read_config
+from lit_backdoor.presets import find_config, list_configs, read_config
 
-__all__ = ["expand_attack", "replace_lengths", "set_attack", "set_value"]
+__all__ = ["expand_attack", "rename_attack", "replace_lengths", "set_attack", "set_value"]
 
 _ATTACK = "data.init_args.attack"
 
@@ -108,6 +108,24 @@ def expand_attack(chain: dict[str, Any]) -> None:
         _put_before(chain, before, path, wired="inputs" in own)
         attack = attack.get("attack")
     arguments["attack"] = attack
+
+
+def rename_attack(chain: dict[str, Any]) -> None:
+    """Call a shipped attack by its trigger's class if the chain gives it another trigger, and none by no name."""
+    planted, name = chain["data"]["init_args"].get("attack"), chain.get("attack")
+    if planted is None:
+        chain["attack"] = None
+    elif name in list_configs("attacks"):
+        shipped = read_config("attacks", find_config("attacks", name))
+        found = _trigger_of(planted)
+        if found not in (None, _trigger_of(shipped if "class_path" in shipped else shipped.get("attack"))):
+            chain["attack"] = found.rpartition(".")[2]
+
+
+def _trigger_of(attack: Any) -> str | None:
+    """Name the class of the trigger that an attack describes."""
+    trigger = section(attack, "init_args").get("trigger") if isinstance(attack, Mapping) else None
+    return str(trigger.get("class_path")) if isinstance(trigger, Mapping) else None
 
 
 def _check_trainable(chain: Mapping[str, Any], path: Path) -> None:

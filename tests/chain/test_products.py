@@ -234,3 +234,17 @@ def test_composed_chains_share_nothing():
     before = yaml.safe_dump(first)
     compose("atclean_mixed", ["stages.generate.model.init_args.alpha=7"])["stages"].clear()
     assert yaml.safe_dump(compose("atclean_mixed")) == before
+
+
+@pytest.mark.parametrize(
+    ("settings", "name"),
+    [
+        ([], "badnets"),
+        (["data.init_args.attack.init_args.rate=0.2"], "badnets"),
+        (["data.init_args.attack=blend", "data.init_args.attack.init_args.rate=0.2"], "blend"),
+        (["data.init_args.attack.init_args.trigger.class_path=mine.Stripe"], "Stripe"),
+        (["data.init_args.attack=null"], None),
+    ],
+)
+def test_an_attack_is_called_by_its_name_only_while_it_has_its_trigger(settings, name):
+    assert compose("fine_tune", settings)["attack"] == name
