@@ -10,6 +10,7 @@ import re
 import tarfile
 import warnings
 import zipfile
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -309,7 +310,9 @@ def load_state(net: nn.Module, state: Mapping[str, Tensor], source: str, advice:
             for what, keys in problems.items()
         )
         raise ValueError(f"The weights in {source} do not fit the net. {said}. {advice}")
-    net.load_state_dict(dict(state))
+    fitting: Any = OrderedDict(state)
+    fitting._metadata = getattr(wanted, "_metadata", None)  # versions of layers: names and shapes are the net's own
+    net.load_state_dict(fitting)
 
 
 def _with_shared(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
