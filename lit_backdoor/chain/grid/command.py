@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from lit_backdoor.chain.grid.cells import read_grid
+from lit_backdoor.chain.grid.cells import GridFile, read_grid
 from lit_backdoor.chain.grid.graph import Node, connect
 from lit_backdoor.chain.grid.plan import make_plan
 from lit_backdoor.chain.store import Store
@@ -49,32 +49,9 @@ def run_grid(
     Raises:
         ValueError: If the grid, the engine or the store cannot be used; nothing has run then.
     """
-    one_of("engine", engine, ENGINES)
-    if retries < 0:
-        raise ValueError(f"Expected --retries of 0 or more, got {retries}.")
-    if address is not None and engine != "ray":
-        raise ValueError(f"Expected --address with --engine ray, got it with {engine}.")
     file = read_grid(name)
-    folder, store = Path(out or Path("runs") / f"grid-{file.name}"), Store()
-    nodes = connect(file.cells)
-    from lit_backdoor.chain.grid.methods import reported_of
-    from lit_backdoor.chain.grid.rows import collect_rows
-    from lit_backdoor.chain.launch import locked
-
-    for cell in file.cells:
-        reported_of(cell)  # a mistake in a method's file shows before anything runs
-    store.create()
-    claim(folder)
-
-    with locked(folder):
-        plan = make_plan(nodes, folder, store)
-        failed: dict[str, str] = {}
-        if plan.wanted:
-            try:
-                failed = _run(plan.wanted, folder, store, engine, retries, address, say)
-            finally:
-                collect_rows(nodes, folder, store, failed)
-        return collect_rows(nodes, folder, store, failed)
+    folder = Path(out or Path("runs") / f"grid-{file.name}")
+    return _run_file(file, connect(file.cells), folder, Store(), engine, retries, address, say)
 
 
 def grid_command(given: argparse.Namespace) -> int:
@@ -86,18 +63,52 @@ def grid_command(given: argparse.Namespace) -> int:
     for remark in remarks:
         console.print(f"warning: {remark.message}", soft_wrap=True)
     folder = given.out or Path("runs") / f"grid-{file.name}"
-    plan = make_plan(connect(file.cells), folder, Store())
+    nodes, store = connect(file.cells), Store()
+    plan = make_plan(nodes, folder, store)
     for line in plan.lines() if given.dry_run else plan.lines()[-1:]:
         console.print(line, soft_wrap=True)
     if given.dry_run:
         return 0
     with _bar(console, len(plan.wanted)) as say:
-        rows = run_grid(
-            given.name, engine=given.engine, out=folder, retries=given.retries, address=given.address, say=say
-        )
+        rows = _run_file(file, nodes, folder, store, given.engine, given.retries, given.address, say)
     count = sum(row.status == "done" for row in rows)
     console.print(f"rows     {folder / 'rows.jsonl'} ({count} of {len(rows)} cells done)", soft_wrap=True)
     return int(any(row.status in ("failed", "blocked") for row in rows))
+
+
+def _run_file(
+    file: GridFile,
+    nodes: Sequence[Node],
+    folder: Path,
+    store: Store,
+    engine: str,
+    retries: int,
+    address: str | None,
+    say: Callable[[str, int], None],
+) -> list[Row]:
+    """Run a grid that was read; gives its rows."""
+    one_of("engine", engine, ENGINES)
+    if retries < 0:
+        raise ValueError(f"Expected --retries of 0 or more, got {retries}.")
+    if address is not None and engine != "ray":
+        raise ValueError(f"Expected --address with --engine ray, got it with {engine}.")
+    from lit_backdoor.chain.grid.methods import reported_of
+    from lit_backdoor.chain.grid.rows import collect_rows
+    from lit_backdoor.chain.launch import locked
+
+    for cell in file.cells:
+        reported_of(cell)  # a mistake in a method's file shows before anything runs
+    store.create()
+    claim(folder)
+    with locked(folder):
+        plan = make_plan(nodes, folder, store)
+        failed: dict[str, str] = {}
+        try:
+            if plan.wanted:
+                failed = _run(plan.wanted, folder, store, engine, retries, address, say)
+        finally:
+            rows = collect_rows(nodes, folder, store, failed)
+        return rows
 
 
 def _run(

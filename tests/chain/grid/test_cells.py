@@ -66,6 +66,8 @@ def test_grids_include_others(tmp_path):
         ({"relapse": ["pgbd"]}, "defense to test for relapse"),
         ({"resources": {"cifar10": {}}}, "setup with resources"),
         ({"resources": {"default": {"cpus": 0}}}, "Expected cpus"),
+        ({"resources": {"default": {"gpus": -1}}}, "a share of one GPU"),
+        ({"resources": {"default": {"gpus": 1.5}}}, "a share of one GPU"),
         ({"include": ["grid.yaml"]}, "leads back to it"),
         ({"goal": {"asr": 10}}, r"goal's asr in the grid .* a share in \[0, 1\], got 10"),
         ({"goal": {"acc": 0.9}}, "Unknown goal of the grid"),
