@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from lit_backdoor.chain.engines import task as tasks
-from lit_backdoor.chain.engines.task import STOPPING, Ended, Task, cpus_here
-from lit_backdoor.signals import Stopped
+from lit_backdoor.chain.engines.task import Ended, Task, cpus_here
+from lit_backdoor.signals import Stopped, received
 
 __all__ = ["Ray"]
 
@@ -63,7 +63,7 @@ class Ray:
         self._ray, self._running, self._sizes = ray, dict[Any, Task](), set[tuple[int, float]]()
         self._folder = _make_folder() if self._local else None
         try:
-            with _own_sigterm():
+            with _own_signals():
                 ray.init(**_settings(address, self._folder))
         except Exception as error:  # of any kind: a start that takes too long is a plain one
             self._leave()
@@ -89,8 +89,9 @@ class Ray:
     def wait(self) -> Ended:
         """Wait until one of the tasks has ended."""
         ready: list[Any] = []
-        while not ready:  # a short wait at a time, so that signals are heard
-            ready, _ = self._ray.wait(list(self._running), num_returns=1, timeout=1)
+        with _own_signals():
+            while not ready:  # a short wait at a time, so that signals are heard
+                ready, _ = self._ray.wait(list(self._running), num_returns=1, timeout=1)
         task, errors = self._running.pop(ready[0]), self._ray.exceptions
         try:
             return Ended(task.name, self._ray.get(ready[0]))
@@ -104,15 +105,8 @@ class Ray:
         return Ended(task.name, None, problem)
 
     def stop(self) -> None:
-        """Let commands stop at a batch, leave the cluster, and remove what a local one wrote."""
-        try:
-            with contextlib.suppress(Exception):
-                for reference in self._running:
-                    self._ray.cancel(reference)
-                if self._running:
-                    self._ray.wait(list(self._running), num_returns=len(self._running), timeout=STOPPING)
-        finally:
-            self._leave()
+        """Leave the cluster, which ends its commands, and remove what a local one wrote."""
+        self._leave()
 
     def _look_for_room(self, cpus: int, gpus: float) -> None:
         """Say that no machine is large enough, for which Ray itself would wait without a word."""
@@ -154,15 +148,20 @@ def _make_folder() -> Path:
 
 
 @contextlib.contextmanager
-def _own_sigterm() -> Iterator[None]:
-    """Keep this process's answer to SIGTERM, which ``ray.init`` replaces by an exit with the signal's number."""
+def _own_signals() -> Iterator[None]:
+    """Keep this process's answer to signals.
+
+    ``ray.init`` replaces that to SIGTERM by an exit with the signal's number, and a wait in Ray gives an exit with 1
+    for any `Stopped`.
+    """
     before = signal.getsignal(signal.SIGTERM)
     try:
         yield
     except SystemExit as stop:
-        if stop.code != signal.SIGTERM:
+        number = signal.SIGTERM if stop.code == signal.SIGTERM else received()
+        if number is None or isinstance(stop, Stopped):
             raise
-        raise Stopped(signal.SIGTERM) from None
+        raise Stopped(number) from None
     finally:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, before)

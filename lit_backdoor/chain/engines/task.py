@@ -12,7 +12,6 @@ import shlex
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,9 +19,9 @@ from typing import Protocol
 
 from lit_backdoor.signals import PATIENCE
 
-__all__ = ["STOPPING", "Ended", "Engine", "Task", "cpus_here", "last_line", "run", "terminate"]
+__all__ = ["Ended", "Engine", "Task", "cpus_here", "last_line", "run", "terminate"]
 
-STOPPING = PATIENCE - 5  # seconds that a command has to stop; this process itself is ended by force after PATIENCE
+_PATIENCE = PATIENCE - 5  # seconds that a command has to stop; this process itself is ended by force after PATIENCE
 _PR_SET_PDEATHSIG = 1
 _SAYS = "lit-backdoor: "
 
@@ -112,9 +111,7 @@ def run(task: Task) -> int:
             preexec_fn=_follower(),
         )
         try:
-            while process.poll() is None:  # a wait in the system would not hear Ray's interrupt
-                time.sleep(0.2)
-            return process.returncode
+            return process.wait()
         finally:
             terminate(process)
 
@@ -127,7 +124,7 @@ def terminate(process: subprocess.Popen[bytes]) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, number)
         with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(STOPPING)
+            process.wait(_PATIENCE)
 
 
 def last_line(log: Path) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from grid_parts import gone, write_grid
 
-from lit_backdoor.chain.engines.on_ray import _make_folder, _own_sigterm, _settings
+from lit_backdoor.chain.engines.on_ray import _make_folder, _own_signals, _settings
 from lit_backdoor.chain.engines.slurm import write_script
 from lit_backdoor.chain.engines.task import Task, last_line, run
 from lit_backdoor.signals import Stopped
@@ -107,7 +107,7 @@ def test_sockets_of_ray_fit_into_its_folder(monkeypatch, tmp_path):
 
 
 def test_sigterm_while_ray_starts_stops_the_command_and_its_handler_is_as_before():
-    @_own_sigterm()
+    @_own_signals()
     def start(code):
         signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(code))  # as ray.init does with the number
         signal.raise_signal(signal.SIGTERM)
