@@ -105,7 +105,7 @@ class Pretend:
         if task.name in self.failing:
             task.log.parent.mkdir(parents=True, exist_ok=True)
             task.log.write_text("lit-backdoor: Expected more.\n")
-            return Ended(task.name, self.code)
+            return Ended(task.name, self.code, "its worker was lost")
         self.make(self.nodes[task.name])
         return Ended(task.name, 0)
 

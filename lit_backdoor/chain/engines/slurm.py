@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
@@ -71,7 +70,6 @@ def _line(task: Task, needs: Mapping[str, Path]) -> str:
         f"test -e {shlex.quote(str(file))} || {{ echo {shlex.quote(f'blocked by {name}')} >> {log}; exit 1; }};"
         for name, file in needs.items()
     ]
-    path = {"PYTHONPATH": os.environ["PYTHONPATH"]} if "PYTHONPATH" in os.environ else {}
-    variables = [f"{name}={shlex.quote(value)}" for name, value in {**path, **task.variables}.items()]
+    variables = [f"{name}={shlex.quote(value)}" for name, value in task.variables.items()]
     command = shlex.join([sys.executable, "-m", "lit_backdoor", *task.words])
     return " ".join([f"cd {shlex.quote(str(task.folder))};", *checks, *variables, command, f">> {log} 2>&1"])

@@ -1,4 +1,7 @@
-"""What an engine runs: one command line, its log, its threads; the command ends if its starter dies."""
+"""What an engine runs: one command line, its log, its threads; the command ends if its starter dies.
+
+A machine of a cluster gets `run` by value: it may use modules of Python itself, and nothing of this package.
+"""
 
 from __future__ import annotations
 
@@ -9,15 +12,16 @@ import shlex
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 from lit_backdoor.signals import PATIENCE
 
-__all__ = ["Ended", "Engine", "Task", "last_line", "run", "terminate"]
+__all__ = ["Ended", "Engine", "Task", "cpus_here", "last_line", "run", "terminate"]
 
-_PATIENCE = PATIENCE - 5  # seconds; this process itself is ended by force after PATIENCE
+_PATIENCE = PATIENCE - 5  # seconds that a command has to stop; this process itself is ended by force after PATIENCE
 _PR_SET_PDEATHSIG = 1
 _SAYS = "lit-backdoor: "
 
@@ -58,10 +62,17 @@ class Task:
 
 @dataclass(frozen=True)
 class Ended:
-    """How a task ended: its exit code, negative for a signal; None if its machine or worker was lost."""
+    """How a task ended.
+
+    Attributes:
+        name: Its name.
+        code: The exit code of its command, negative for a signal; None if there is none.
+        problem: Why there is none.
+    """
 
     name: str
     code: int | None
+    problem: str = ""
 
 
 class Engine(Protocol):
@@ -97,7 +108,7 @@ def run(task: Task) -> int:
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            preexec_fn=_follow if sys.platform == "linux" else None,
+            preexec_fn=_follower(),
         )
         try:
             return process.wait()
@@ -126,9 +137,14 @@ def last_line(log: Path) -> str:
     return (said or lines or [""])[-1]
 
 
-def _follow() -> None:
-    """Have the system end this process when the one that started it dies, killed or not."""
-    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+def cpus_here() -> int:
+    """Count the CPUs that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-_LIBC = ctypes.CDLL(None)
+def _follower() -> Callable[[], int] | None:
+    """Give what a new process calls so that the system ends it when the one that started it dies, killed or not."""
+    if sys.platform != "linux":
+        return None
+    libc = ctypes.CDLL(None)
+    return lambda: libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

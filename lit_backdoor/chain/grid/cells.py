@@ -198,17 +198,14 @@ def _resources(content: Mapping[str, Any], setups: list[str], path: Path) -> dic
         wanted = section(given, setup if setup in given else "default")
         known(f"resource of '{setup}' in the grid {path}", wanted, {"cpus", "gpus"})
         cpus, gpus = wanted.get("cpus"), wanted.get("gpus", 0)
-        if (cpus is not None and (type(cpus) is not int or cpus < 1)) or not _is_count(gpus):
+        if cpus is not None and (type(cpus) is not int or cpus < 1):
+            raise ValueError(f"Expected cpus of '{setup}' in the grid {path} as a whole number from 1, got {cpus!r}.")
+        if type(gpus) not in (int, float) or not (0 <= gpus <= 1 or (gpus > 1 and gpus % 1 == 0)):
             raise ValueError(
-                f"Expected cpus as a whole number from 1 and gpus as a number from 0 for '{setup}' in the grid {path}, "
-                f"got {cpus!r} and {gpus!r}."
+                f"Expected gpus of '{setup}' in the grid {path} as a whole number or a share of one GPU, got {gpus!r}."
             )
         found[setup] = (cpus, gpus)
     return found
-
-
-def _is_count(value: Any) -> bool:
-    return type(value) in (int, float) and 0 <= value < math.inf
 
 
 def _goal(content: Mapping[str, Any], path: Path) -> tuple[float | None, float | None]:

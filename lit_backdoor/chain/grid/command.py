@@ -51,24 +51,32 @@ def run_grid(
         ValueError: If the grid, the engine or the store cannot be used; nothing has run then.
     """
     file = read_grid(name)
-    folder, store = Path(out or Path("runs") / f"grid-{file.name}"), Store()
-    nodes = connect(file.cells)
+    folder = Path(out or Path("runs") / f"grid-{file.name}")
     _check(file, folder, engine, retries, address)
-    from lit_backdoor.chain.grid.rows import collect_rows
-    from lit_backdoor.chain.launch import locked
+    return _run_file(file, connect(file.cells), folder, Store(), engine, retries, address, say)
 
-    store.create()
-    claim(folder)
 
-    with locked(folder):
-        plan = make_plan(nodes, folder, store)
-        failed: dict[str, str] = {}
-        if plan.wanted:
-            try:
-                failed = _run(plan.wanted, folder, store, engine, retries, address, say)
-            finally:
-                collect_rows(nodes, folder, store, failed)
-        return collect_rows(nodes, folder, store, failed)
+def grid_command(given: argparse.Namespace) -> int:
+    """Run the grid that the command line asks for; gives the exit code, 1 if a node failed."""
+    console = Console(highlight=False, markup=False, emoji=False)
+    with warnings.catch_warnings(record=True) as remarks:
+        warnings.simplefilter("always")
+        file = read_grid(given.name)
+    for remark in remarks:
+        console.print(f"warning: {remark.message}", soft_wrap=True)
+    folder = given.out or Path("runs") / f"grid-{file.name}"
+    _check(file, folder, given.engine, given.retries, given.address)
+    nodes, store = connect(file.cells), Store()
+    plan = make_plan(nodes, folder, store)
+    for line in plan.lines() if given.dry_run else plan.lines()[-1:]:
+        console.print(line, soft_wrap=True)
+    if given.dry_run:
+        return 0
+    with _bar(console, len(plan.wanted)) as say:
+        rows = _run_file(file, nodes, folder, store, given.engine, given.retries, given.address, say)
+    count = sum(row.status == "done" for row in rows)
+    console.print(f"rows     {folder / 'rows.jsonl'} ({count} of {len(rows)} cells done)", soft_wrap=True)
+    return int(any(row.status in ("failed", "blocked") for row in rows))
 
 
 def _check(file: GridFile, folder: Path, engine: str, retries: int, address: str | None) -> None:
@@ -83,28 +91,31 @@ def _check(file: GridFile, folder: Path, engine: str, retries: int, address: str
         reported_of(cell)
 
 
-def grid_command(given: argparse.Namespace) -> int:
-    """Run the grid that the command line asks for; gives the exit code, 1 if a node failed."""
-    console = Console(highlight=False, markup=False, emoji=False)
-    with warnings.catch_warnings(record=True) as remarks:
-        warnings.simplefilter("always")
-        file = read_grid(given.name)
-    for remark in remarks:
-        console.print(f"warning: {remark.message}", soft_wrap=True)
-    folder = given.out or Path("runs") / f"grid-{file.name}"
-    _check(file, folder, given.engine, given.retries, given.address)
-    plan = make_plan(connect(file.cells), folder, Store())
-    for line in plan.lines() if given.dry_run else plan.lines()[-1:]:
-        console.print(line, soft_wrap=True)
-    if given.dry_run:
-        return 0
-    with _bar(console, len(plan.wanted)) as say:
-        rows = run_grid(
-            given.name, engine=given.engine, out=folder, retries=given.retries, address=given.address, say=say
-        )
-    count = sum(row.status == "done" for row in rows)
-    console.print(f"rows     {folder / 'rows.jsonl'} ({count} of {len(rows)} cells done)", soft_wrap=True)
-    return int(any(row.status in ("failed", "blocked") for row in rows))
+def _run_file(
+    file: GridFile,
+    nodes: Sequence[Node],
+    folder: Path,
+    store: Store,
+    engine: str,
+    retries: int,
+    address: str | None,
+    say: Callable[[str, int], None],
+) -> list[Row]:
+    """Run a grid that was read; gives its rows."""
+    from lit_backdoor.chain.grid.rows import collect_rows
+    from lit_backdoor.chain.launch import locked
+
+    store.create()
+    claim(folder)
+    with locked(folder):
+        plan = make_plan(nodes, folder, store)
+        failed: dict[str, str] = {}
+        try:
+            if plan.wanted:
+                failed = _run(plan.wanted, folder, store, engine, retries, address, say)
+        finally:
+            rows = collect_rows(nodes, folder, store, failed)
+        return rows
 
 
 def _run(

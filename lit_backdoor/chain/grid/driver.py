@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from lit_backdoor.chain.engines.task import Engine, Task, last_line
+from lit_backdoor.chain.engines.task import Ended, Engine, Task, cpus_here, last_line
 from lit_backdoor.chain.folders import finished
 from lit_backdoor.chain.grid.graph import Node
 from lit_backdoor.chain.store import Store
@@ -59,7 +59,7 @@ class Driver:
             if running:
                 ended = engine.wait()
                 node, started = running.pop(ended.name)
-                if self._judge(node, ended.code, time.monotonic() - started):
+                if self._judge(node, ended, time.monotonic() - started):
                     waiting.insert(0, node)
 
     def _start(self, node: Node, engine: Engine) -> None:
@@ -68,7 +68,7 @@ class Driver:
         self._tell(node, f"started{again}")
         engine.start(task_of(node, self.out, self.store))
 
-    def _judge(self, node: Node, code: int | None, seconds: float) -> bool:
+    def _judge(self, node: Node, ended: Ended, seconds: float) -> bool:
         """Note how a node ended; says whether it is to be tried again."""
         problem = self._problem(node)
         if problem is None:
@@ -78,11 +78,11 @@ class Driver:
             self._tell(node, f"done in {seconds:.0f} s")
             return False
         log = _log(node, self.out)
-        if code is None:
-            problem = "its worker was lost"
-        elif code:
-            problem = f"exit code {code}: {last_line(log)}"
-        if code != _WRONG_INPUT and self._tries[node.name] <= self.retries:
+        if ended.code is None:
+            problem = ended.problem
+        elif ended.code:
+            problem = f"exit code {ended.code}: {last_line(log)}"
+        if ended.code != _WRONG_INPUT and self._tries[node.name] <= self.retries:
             self._tell(node, f"failed, {problem}")
             return True
         self.failed[node.name] = problem
@@ -112,8 +112,9 @@ class Driver:
 def task_of(node: Node, out: Path, store: Store) -> Task:
     """Give the command line of a node to an engine."""
     asked = os.environ.get("OMP_NUM_THREADS", "")
-    cpus = node.cell.cpus or (int(asked) if asked.isdigit() and int(asked) else os.cpu_count() or 1)
-    variables = {"LIT_BACKDOOR_CACHE": str(store.folder.absolute())}
+    cpus = node.cell.cpus or (int(asked) if asked.isdigit() and int(asked) else cpus_here())
+    ours = {key: text for key, text in os.environ.items() if key.startswith("LIT_BACKDOOR_") or key == "PYTHONPATH"}
+    variables = {**ours, "LIT_BACKDOOR_CACHE": str(store.folder.absolute())}  # other machines have none of them
     words = tuple(node.command(out.absolute()))
     return Task(node.name, words, _log(node, out.absolute()), Path.cwd(), cpus, node.cell.gpus, variables)
 

@@ -1,5 +1,6 @@
 """The graph of a grid, its plan, and the order in which an engine gets its nodes."""
 
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -139,10 +140,20 @@ def test_node_counts_as_made_whatever_its_engine_says(nodes, tmp_path, store, mo
     assert len(engine.ran) == 16
 
 
-def test_task_says_threads_store_and_log(nodes, tmp_path, store):
+def test_task_says_threads_store_and_log(nodes, tmp_path, store, monkeypatch):
+    """Another machine has neither the variables of this package nor the path to it."""
+    monkeypatch.setattr(os, "environ", {"LIT_BACKDOOR_DATA": "/data", "PYTHONPATH": "/code", "HOME": "/home/me"})
     task = task_of(nodes[0], tmp_path / "out", store)
     assert task.cpus == 1
     assert task.variables == {
-        "LIT_BACKDOOR_CACHE": str(store.folder), "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1",
+        "LIT_BACKDOOR_DATA": "/data", "PYTHONPATH": "/code", "LIT_BACKDOOR_CACHE": str(store.folder),
+        "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1",
     }  # fmt: skip
     assert task.log == tmp_path / "out" / "logs" / f"{nodes[0].name}.log"
+
+
+@pytest.mark.parametrize(("asked", "cpus"), [("3", 3), ("0", None), ("many", None), (None, None)])
+def test_threads_are_those_asked_for_or_all_that_this_process_may_use(nodes, tmp_path, store, monkeypatch, asked, cpus):
+    monkeypatch.setattr(os, "environ", {} if asked is None else {"OMP_NUM_THREADS": asked})
+    node = replace(nodes[0], cell=replace(nodes[0].cell, cpus=None))
+    assert task_of(node, tmp_path / "out", store).cpus == (cpus or len(os.sched_getaffinity(0)))

@@ -6,13 +6,15 @@ import stat
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from grid_parts import gone, write_grid
 
-from lit_backdoor.chain.engines.on_ray import _settings
+from lit_backdoor.chain.engines.on_ray import _make_folder, _own_signals, _settings
 from lit_backdoor.chain.engines.slurm import write_script
 from lit_backdoor.chain.engines.task import Task, last_line, run
+from lit_backdoor.signals import Stopped
 
 STUB = """
 import os, pathlib, sys, time
@@ -85,7 +87,7 @@ def test_command_ends_with_its_driver(stub, tmp_path, number, code):
 
 def test_local_ray_keeps_out_of_shared_memory_and_home(tmp_path):
     """Shared memory may be 64 MB only, as in a container; results are exit codes, which need none."""
-    given = _settings(None, str(tmp_path))
+    given = _settings(None, tmp_path)
     assert given["_plasma_directory"] == given["_temp_dir"] == str(tmp_path)
     assert given["object_store_memory"] <= 80 * 2**20  # Ray refuses less than 75 MB
     assert not given["include_dashboard"]
@@ -94,6 +96,29 @@ def test_local_ray_keeps_out_of_shared_memory_and_home(tmp_path):
 
 def test_cluster_that_is_joined_keeps_its_own_settings():
     assert _settings("auto", None) == {"address": "auto", "log_to_driver": False, "configure_logging": False}
+
+
+def test_sockets_of_ray_fit_into_its_folder(monkeypatch, tmp_path):
+    """A path of a socket has 107 characters at most; TMPDIR may be longer alone."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / ("a" * 40)))
+    folder = _make_folder()
+    folder.rmdir()
+    assert folder.parent == Path("/tmp")
+
+
+def test_sigterm_while_ray_starts_stops_the_command_and_its_handler_is_as_before():
+    @_own_signals()
+    def start(code):
+        signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(code))  # as ray.init does with the number
+        signal.raise_signal(signal.SIGTERM)
+
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(Stopped) as stopped:
+        start(15)
+    assert stopped.value.code == 143
+    assert signal.getsignal(signal.SIGTERM) == before
+    with pytest.raises(SystemExit, match="3"):
+        start(3)
 
 
 # Slurm.

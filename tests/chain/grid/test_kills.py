@@ -1,5 +1,6 @@
 """Grids whose driver or worker is killed, and two of them at once on one store."""
 
+import contextlib
 import json
 import multiprocessing
 import os
@@ -100,16 +101,19 @@ def test_driver_that_is_killed_goes_on(processes, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("engine", ["inline", "ray"])
 @pytest.mark.parametrize("whom", ["driver", "worker"])
-def test_grid_whose_process_is_killed_goes_on_from_the_last_epoch(tmp_path, whom):
+def test_grid_whose_process_is_killed_goes_on_from_the_last_epoch(tmp_path, whom, engine):
+    if engine == "ray":
+        pytest.importorskip("ray")
     file, out = small(tmp_path), tmp_path / "out"
     (tmp_path / "mini.yaml").write_text((tmp_path / "mini.yaml").read_text().replace("max_epochs: 1", "max_epochs: 40"))
     env = {**os.environ, "LIT_BACKDOOR_CACHE": str(tmp_path / "store")}
-    words = [sys.executable, "-W", "ignore", "-m", "lit_backdoor", "grid", file, "--out", str(out)]
+    words = [sys.executable, "-W", "ignore", "-m", "lit_backdoor", "grid", file, "--out", str(out), "--engine", engine]
     driver = subprocess.Popen(words, cwd=tmp_path, env=env, stdout=subprocess.DEVNULL)
     wait_for(out, "stages/*/.runs/victim/checkpoints/*.ckpt")
-    [worker] = Path(f"/proc/{driver.pid}/task/{driver.pid}/children").read_text().split()
-    os.kill(driver.pid if whom == "driver" else int(worker), signal.SIGKILL)
+    [worker] = running(f"--out\0{out}/stages/")
+    os.kill(driver.pid if whom == "driver" else worker, signal.SIGKILL)
     assert driver.wait(600) == (-signal.SIGKILL if whom == "driver" else 0)
     if whom == "driver":
         assert gone(worker, 40)
@@ -118,3 +122,13 @@ def test_grid_whose_process_is_killed_goes_on_from_the_last_epoch(tmp_path, whom
     moments.grid(file, str(tmp_path / "straight"), str(tmp_path / "other"))
     assert hashes(out) == hashes(tmp_path / "straight")
     whole(out), whole(tmp_path / "store")
+
+
+def running(words):
+    """The processes whose command line has these words."""
+    found = []
+    for file in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            if words in file.read_text():
+                found.append(int(file.parent.name))
+    return found
