@@ -60,11 +60,12 @@ class Ray:
             ) from error
         if ray.is_initialized():
             raise ValueError("Expected no Ray in this process yet, found one. Call ray.shutdown() first.")
-        self._ray, self._running, self._sizes = ray, dict[Any, Task](), set[tuple[int, float]]()
+        self._ray: Any = ray  # parts of it have no types
+        self._running, self._sizes = dict[Any, Task](), set[tuple[int, float]]()
         self._folder = _make_folder() if self._local else None
         try:
             with _own_signals():
-                ray.init(**_settings(address, self._folder))
+                self._ray.init(**_settings(address, self._folder))
         except Exception as error:  # of any kind: a start that takes too long is a plain one
             self._leave()
             did = "start Ray here" if address is None else f"reach Ray at {address}"
@@ -72,8 +73,8 @@ class Ray:
         except BaseException:
             self._leave()
             raise
-        ray.cloudpickle.register_pickle_by_value(tasks)  # else workers import it, from the current folder first
-        self._run = ray.remote(max_retries=0)(tasks.run)
+        self._ray.cloudpickle.register_pickle_by_value(tasks)  # else workers import it, from the current folder first
+        self._run = self._ray.remote(max_retries=0)(tasks.run)
 
     def start(self, task: Task) -> None:
         """Give a task to Ray, which runs it where there is room.
