@@ -264,7 +264,7 @@ def _number(value: float | None) -> str:
 def _made_with(setup: Setup) -> str:
     done = [row for row in setup.rows if row.status == "done"]
     seconds = [value for row in done if (value := own_seconds(row)) is not None]
-    commits = Counter(f"{row.code.commit}{' (dirty)' if row.code.dirty else ''}" for row in done if row.code.commit)
+    commits = Counter(f"{row.code.commit[:7]}{' (dirty)' if row.code.dirty else ''}" for row in done if row.code.commit)
     parts = [f"Setup `{_plain(setup.name)}`", *(f"`{row.command}`" for row in done[:1] if row.command)]
     more = f" and {len(commits) - _MOST_COMMITS} others" if len(commits) > _MOST_COMMITS else ""
     parts += [f"commit {', '.join(list(commits)[:_MOST_COMMITS])}{more}"] if commits else []
