@@ -66,6 +66,7 @@ def audited(mine, tmp_path_factory):
     return out, code, json.loads((out / "audit.json").read_text())
 
 
+@pytest.mark.slow
 def test_every_detector_runs_as_a_chain(audited):
     out, code, audit = audited
     assert [(each["name"], each["status"]) for each in audit["detectors"]] == [(d.name, "ran") for d in DETECTORS]

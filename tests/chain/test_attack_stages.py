@@ -90,6 +90,7 @@ def test_errors(chain, attack, changes, message):
         compose(chain, attack=attack(**changes))
 
 
+@pytest.mark.slow
 def test_victim_and_what_follows_have_the_attack_as_it_was_trained(attack, tmp_path, monkeypatch):
     monkeypatch.setenv("LIT_BACKDOOR_CACHE", str(tmp_path / "cache"))
     settings = tiny.chain(summary={"before": "victim", "after": "tune"})

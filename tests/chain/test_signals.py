@@ -64,7 +64,7 @@ def folder(tmp_path):
     ("number", "whom", "settings"),
     [
         pytest.param(signal.SIGUSR1, "chain", WORKERS, id="USR1-workers"),
-        pytest.param(signal.SIGTERM, "group", TWO, id="TERM-group-two"),
+        pytest.param(signal.SIGTERM, "group", TWO, id="TERM-group-two", marks=pytest.mark.slow),
         pytest.param(signal.SIGTERM, "chain", [], id="TERM", marks=pytest.mark.slow),
         pytest.param(signal.SIGHUP, "group", WORKERS, id="HUP-group-workers", marks=pytest.mark.slow),
         pytest.param(signal.SIGINT, "group", [], id="INT-group", marks=pytest.mark.slow),

@@ -155,6 +155,7 @@ def wait_for(path):
     pytest.fail(f"{path} did not come")
 
 
+@pytest.mark.slow
 def test_of_two_chains_at_once_one_trains_and_the_other_waits(file, cache, processes, tmp_path):
     first = processes.Process(target=chain_in_process, args=(file, str(tmp_path / "a"), str(cache), True))
     second = processes.Process(target=chain_in_process, args=(file, str(tmp_path / "b"), str(cache), False))

@@ -57,6 +57,7 @@ def test_bound_is_the_release_s_on_images_of_its_size_and_the_rate_may_fall_with
     assert stage.optimizers().param_groups[0]["lr"] == pytest.approx(0.01 * 0.5**2)
 
 
+@pytest.mark.slow
 def test_it_removes_a_backdoor_by_a_change_that_is_large_enough():
     assert measured(open_bundle(trained()).build())[1] > 0.8
     stage = AdversarialWeightMasking(trained(), alpha=0.5, round_epochs=4)

@@ -44,6 +44,7 @@ def test_last_layer_is_tuned_or_not(head):
     assert len(moved) > 20
 
 
+@pytest.mark.slow
 def test_static_vectors_stay_and_rebuilt_ones_follow_the_net():
     seen = {}
 

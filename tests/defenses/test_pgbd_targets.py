@@ -18,6 +18,7 @@ def other_signs(classes, size):
     return BackdoorDataModule(source, Split(root_pool=12), None, batch_size=6, eval_batch_size=8)
 
 
+@pytest.mark.slow
 def test_each_flagged_class_has_the_vectors_of_its_own_trigger(tmp_path):
     first, second = Patch(size=3, place=(1, 1), pattern="white"), Patch(size=4, place=(9, 9), pattern="white")
 

@@ -145,6 +145,7 @@ def test_run_resumed_at_an_epochs_last_step_equals_one_that_was_not_stopped(name
     assert_equal(straight.stage, resumed)
 
 
+@pytest.mark.slow
 @every_stage
 def test_bundle_is_tested_like_the_stage_and_its_checkpoint(name, victim, selection, run, tmp_path):
     straight = run(name)

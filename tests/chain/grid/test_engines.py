@@ -71,6 +71,7 @@ def driver(stub, tmp_path, *options):
     pytest.fail("no command was started")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)])
 def test_command_ends_with_its_driver(stub, tmp_path, number, code):
     process, command = driver(stub, tmp_path)
