@@ -56,12 +56,13 @@ def test_the_headline_lists_the_best_first(grid):
 
 @pytest.mark.parametrize(
     ("setup", "count"),
-    [("cifar10_small", 224), ("signs_mini", 53), ("faces", 15), ("tinyimagenet_small", 2), ("signs", 3)],
+    [("cifar10_small", 224), ("signs_mini", 84), ("faces", 15), ("tinyimagenet_small", 2), ("signs", 3)],
 )
-def test_the_committed_development_rows_are_whole(setup, count):
+def test_the_committed_rows_are_whole(setup, count):
     rows = read_rows(RESULTS / f"{setup}.jsonl")
     assert len(rows) == len({(own.attack.name, own.defense.name, own.seed) for own in rows}) == count
-    assert all(own.setup == setup and "development" in own.flags and own.code.commit for own in rows)
+    assert all(own.setup == setup and own.code.commit for own in rows)
+    assert all("development" in own.flags or own.seed in range(11, 16) for own in rows)
 
 
 def test_several_defenses_share_a_table_under_their_names():
