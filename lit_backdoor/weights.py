@@ -310,7 +310,7 @@ def load_state(net: nn.Module, state: Mapping[str, Tensor], source: str, advice:
             for what, keys in problems.items()
         )
         raise ValueError(f"The weights in {source} do not fit the net. {said}. {advice}")
-    fitting: Any = OrderedDict(state)
+    fitting: Any = OrderedDict({**wanted, **state})  # old files lack counts of batches
     fitting._metadata = getattr(wanted, "_metadata", None)  # versions of layers: names and shapes are the net's own
     net.load_state_dict(fitting)
 
