@@ -213,9 +213,10 @@ def _labels(model: nn.Module, images: Sequence[Tensor], given: Sequence[Any]) ->
     """Give the label of each image, the net's own answer where there is none."""
     labels = [-1 if label is None else int(label) for label in given]
     missing = [number for number, label in enumerate(labels) if label < 0]
+    device = _device(model)
     with evaluating(model):
         for number in missing:
-            labels[number] = int(model(images[number][None].to(_device(model))).argmax())
+            labels[number] = int(model(images[number][None].to(device)).argmax())
     return labels
 
 

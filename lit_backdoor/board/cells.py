@@ -40,8 +40,8 @@ class Measure:
 
 
 ASR = Measure("asr", "ASR", lambda row: row.after.asr, 0.10, 0.0, 1.0)
-_DEVELOPMENT = ", development"  # behind the name of a setup
 ACC_DROP = Measure("acc_drop", "ACC drop", lambda row: row.acc_drop, 0.05, -0.05, 0.25)
+_DEVELOPMENT = ", development"  # behind the name of a setup
 
 
 @dataclass(frozen=True)

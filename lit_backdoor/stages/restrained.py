@@ -23,7 +23,8 @@ class Restrained(FineTune):
     held out. At the start of each epoch after the first, each class's mean probability on its own images there, in eval
     mode and without augmentation, is compared with the suspect's: it tells more than right and wrong where a class has
     three images. If a class has lost more than ``tolerance``, ``eased`` is halved, else it rises by a quarter; it goes
-    from 1/64 to at most 1. A subclass multiplies its penalty by it and trains on `rest`.
+    from 1/64 to at most 1. Name it before the stage whose penalty is weighed by `strength`; that stage then sees only
+    the rows that are not held out.
 
     Attributes:
         tolerance: Loss of a class's mean probability that the penalty may cost, in (0, 1).
@@ -61,6 +62,16 @@ class Restrained(FineTune):
             sums.index_add_(0, labels, own)
             counts.index_add_(0, labels, torch.ones_like(own))
         return sums / counts.clamp(min=1)
+
+    @property
+    def strength(self) -> Tensor:
+        """What the penalty is weighed by: ``eased``, a scalar in (0, 1]."""
+        return self.eased
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """Compute the loss of the rows that are not held out; nothing if there are none."""
+        rest = self.rest(batch)
+        return {**super().losses(rest), "strength": self.strength} if len(rest["label"]) else {}
 
     def rest(self, batch: Batch) -> Batch:
         """Give the rows of a batch that are not held out."""

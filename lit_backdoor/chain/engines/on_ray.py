@@ -67,11 +67,11 @@ class Ray:
             with _own_signals():
                 self._ray.init(**_settings(address, self._folder))
         except Exception as error:  # of any kind: a start that takes too long is a plain one
-            self._leave()
+            self.stop()
             did = "start Ray here" if address is None else f"reach Ray at {address}"
             raise ValueError(f"Could not {did} ({error}). --engine inline needs no Ray.") from error
         except BaseException:
-            self._leave()
+            self.stop()
             raise
         self._ray.cloudpickle.register_pickle_by_value(tasks)  # else workers import it, from the current folder first
         self._run = self._ray.remote(max_retries=0)(tasks.run)
@@ -107,7 +107,11 @@ class Ray:
 
     def stop(self) -> None:
         """Leave the cluster, which ends its commands, and remove what a local one wrote."""
-        self._leave()
+        self._ray.shutdown()
+        deadline = time.monotonic() + _LAST_WORDS
+        while self._folder is not None and self._folder.exists() and time.monotonic() < deadline:
+            shutil.rmtree(self._folder, ignore_errors=True)  # processes that are ending may still write
+            time.sleep(0.1)
 
     def _look_for_room(self, cpus: int, gpus: float) -> None:
         """Say that no machine is large enough, for which Ray itself would wait without a word."""
@@ -122,13 +126,6 @@ class Ray:
             found = sum(machine.get("GPU", 0) for machine in machines)
             raise ValueError(f"Expected {wanted} here, as 'resources' of the grid say, got {found:g} GPUs.")
         warnings.warn(f"No machine of the Ray cluster has {wanted}: runs that ask for them wait.", stacklevel=3)
-
-    def _leave(self) -> None:
-        self._ray.shutdown()
-        deadline = time.monotonic() + _LAST_WORDS
-        while self._folder is not None and self._folder.exists() and time.monotonic() < deadline:
-            shutil.rmtree(self._folder, ignore_errors=True)  # processes that are ending may still write
-            time.sleep(0.1)
 
 
 def _set_variables(local: bool) -> None:

@@ -9,14 +9,13 @@ from torch import Tensor
 from lit_backdoor.defenses.pgbd.stamped import StampPGBD
 from lit_backdoor.errors import check_share
 from lit_backdoor.models import Classifier
-from lit_backdoor.stages.base import Batch
 from lit_backdoor.stages.restrained import Restrained
 from lit_backdoor.stages.stamp_search import StampSearch
 
 __all__ = ["RestrainedStampPGBD"]
 
 
-class RestrainedStampPGBD(StampPGBD, Restrained):
+class RestrainedStampPGBD(Restrained, StampPGBD):
     """`StampPGBD` whose sanitization loss is weighed less while it costs a class (`Restrained`).
 
     Args:
@@ -45,8 +44,3 @@ class RestrainedStampPGBD(StampPGBD, Restrained):
     def strength(self) -> Tensor:
         """The weight, eased."""
         return self.weight * self.eased
-
-    def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """Compute the loss of the rows that are not held out; nothing where there are none."""
-        rest = self.rest(batch)
-        return {**super().losses(rest), "strength": self.strength} if len(rest["label"]) else {}

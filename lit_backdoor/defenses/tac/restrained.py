@@ -4,19 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import Tensor
-
 from lit_backdoor.defenses.tac.stamped import TACStampFineTune
 from lit_backdoor.errors import check_share
 from lit_backdoor.models import Classifier
-from lit_backdoor.stages import Batch
 from lit_backdoor.stages.restrained import Restrained
 from lit_backdoor.stages.stamp_search import StampSearch
 
 __all__ = ["RestrainedTACStampFineTune"]
 
 
-class RestrainedTACStampFineTune(TACStampFineTune, Restrained):
+class RestrainedTACStampFineTune(Restrained, TACStampFineTune):
     """`TACStampFineTune` that eases what concerns s while it costs a class (`Restrained`); stamps keep their weight.
 
     Args:
@@ -40,13 +37,3 @@ class RestrainedTACStampFineTune(TACStampFineTune, Restrained):
     ) -> None:
         super().__init__(suspect, target, search, **options)
         self.tolerance = check_share("tolerance", tolerance)
-
-    @property
-    def strength(self) -> Tensor:
-        """What is left of the weights of movement and shifted latents."""
-        return self.eased
-
-    def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """Compute the loss of the rows that are not held out; nothing where there are none."""
-        rest = self.rest(batch)
-        return {**super().losses(rest), "strength": self.strength} if len(rest["label"]) else {}
