@@ -227,9 +227,10 @@ def _load(name: str, always: tuple[str, ...]) -> Any:
 def arguments_of(cls: Any) -> set[str]:
     """Names of what a class or a function takes; ``**kwargs`` are those of the next class."""
     found: set[str] = set()
-    for owner in cls.__mro__ if isinstance(cls, type) else (cls,):
-        target = inspect.getattr_static(owner, "__init__") if isinstance(owner, type) else owner
-        parameters = inspect.signature(target).parameters.values()
+    # Only constructors of a class's own: one that a mixin inherits would end the search before the next base.
+    owners = [vars(owner).get("__init__") for owner in cls.__mro__] if isinstance(cls, type) else [cls]
+    for owner in filter(None, owners):
+        parameters = inspect.signature(owner).parameters.values()
         found.update(p.name for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD))
         if not any(p.kind is p.VAR_KEYWORD for p in parameters):
             break

@@ -46,6 +46,11 @@ def test_every_chain_composes_and_its_classes_are_there(name):
     check(variants[-1][1])
 
 
+@pytest.mark.parametrize("name", list_configs("defenses"))
+def test_every_defense_composes_and_its_classes_are_there(name):
+    check(compose(name, setup="signs_mini"))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", list_configs("defenses"))
 def test_every_defense_goes_with_every_setup_and_is_planned_on_signs(name, tmp_path):

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from lit_backdoor.models import ForeignClassifier, Purified, TimmClassifier, UNet, wrap_classifier
-from lit_backdoor.recipe import Recorded, load_factory, rebuild, rebuilding, recipe
+from lit_backdoor.recipe import Recorded, arguments_of, load_factory, rebuild, rebuilding, recipe
 from lit_backdoor.triggers import AllToAll, Attack, Blend, Patch
 
 
@@ -20,6 +20,24 @@ class Child(Base):
 
 class Silent(Base):
     """Has no __init__ of its own."""
+
+
+class Open(Base):
+    def __init__(self, depth=1, **options):
+        super().__init__(**options)
+
+
+class Both(Silent, Open):
+    """What it takes besides its own goes to Open, not to Silent's constructor, which is Base's."""
+
+    def __init__(self, edge=0, **options):
+        super().__init__(**options)
+
+
+def test_arguments_are_those_of_every_constructor_that_is_called():
+    assert arguments_of(Both) == {"edge", "depth", "size", "parts"}
+    assert arguments_of(Silent) == {"size", "parts"}
+    assert arguments_of(lambda a, b=1: 0) == {"a", "b"}
 
 
 def test_outermost_arguments_are_kept_with_defaults():
