@@ -6,6 +6,8 @@ from lit_backdoor.data.fixed import PoisonedDataModule, RootDataModule
 from lit_backdoor.data.foreign_source import DataModuleSource
 from lit_backdoor.data.sources import (
     Cifar10,
+    CsvSource,
+    ImageFolderSource,
     ParquetSource,
     Rows,
     Source,
@@ -23,7 +25,9 @@ __all__ = [
     "ByRole",
     "Cifar10",
     "CropFlip",
+    "CsvSource",
     "DataModuleSource",
+    "ImageFolderSource",
     "NoAugment",
     "ParquetSource",
     "Parts",

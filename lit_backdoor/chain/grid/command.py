@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from lit_backdoor.chain.compose import compose
 from lit_backdoor.chain.grid.cells import GridFile, read_grid
 from lit_backdoor.chain.grid.graph import Node, connect
 from lit_backdoor.chain.grid.methods import reported_of
@@ -71,6 +72,7 @@ def grid_command(given: argparse.Namespace) -> int:
     for line in plan.lines() if given.dry_run else plan.lines()[-1:]:
         console.print(line, soft_wrap=True)
     if given.dry_run:
+        _check_chains(file)
         return 0
     with _bar(console, len(plan.wanted)) as say:
         rows = _run_file(file, nodes, folder, store, given.engine, given.retries, given.address, say)
@@ -89,6 +91,18 @@ def _check(file: GridFile, folder: Path, engine: str, retries: int, address: str
     check_claim(folder)
     for cell in file.cells:
         reported_of(cell)
+
+
+def _check_chains(file: GridFile) -> None:
+    """Check the classes and the arguments of each chain; cells that differ in their seed alone have the same."""
+    from lit_backdoor.chain.fill import check  # needs torch, as a plan does not
+
+    chains = {(cell.setup, cell.attack, cell.defense, cell.settings): cell for cell in file.cells}
+    for cell in chains.values():
+        try:
+            check(compose(cell.defense, cell.settings, cell.seed, setup=cell.setup, attack=cell.attack))
+        except ValueError as error:
+            raise ValueError(f"Cell {cell.name} of the grid: {error}") from error
 
 
 def _run_file(
