@@ -32,6 +32,7 @@ def run(what, **environment):
     return done == "True", int(faults)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another libc")
 def test_memory_is_kept():
     done, faults = run("keep")

@@ -103,6 +103,7 @@ def by_hand(suspect, trigger, target=0):
         return float((suspect(trigger(images, kept)).argmax(1) == target).float().mean())
 
 
+@pytest.mark.slow
 def test_every_asr_is_that_of_the_trained_trigger(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("LIT_BACKDOOR_CACHE", str(tmp_path / "cache"))
     settings = tiny.chain()

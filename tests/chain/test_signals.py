@@ -93,6 +93,7 @@ def test_chain_that_a_signal_ends(folder, number, whom, settings):
             os.kill(int(pid), signal.SIGKILL)
 
 
+@pytest.mark.slow
 def test_stage_that_a_signal_ends_names_the_checkpoint(folder):
     config = written(folder, POISONED, {"max_epochs": 500, "enable_checkpointing": True})
     process = started(["fit", "--config", config, "--out", "b"], folder)

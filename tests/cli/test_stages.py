@@ -39,6 +39,7 @@ def filled(folder, model, victim):
     return yaml.safe_load(text.replace("VICTIM", str(victim)).replace("GENERATOR", str(folder / "generator")))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", STAGES)
 def test_fast_dev_run_of_every_command(folder, name, victim, selection, capfd):
     config = written(folder, filled(folder, STAGES[name], victim), {"limit_val_batches": 1},

@@ -66,6 +66,7 @@ def test_error_of_a_worker_is_told_in_its_own_words(workers):
         next(iter(load(Broken(), ViewSampler(4, 2), workers)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 1, 2])
 @pytest.mark.parametrize("file", ["epoch=0-step=3.ckpt", "epoch=1-step=6.ckpt"])
 def test_resumed_run_equals_one_that_was_not_stopped(workers, file, tmp_path):

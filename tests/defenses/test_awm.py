@@ -37,6 +37,7 @@ def test_loss_is_that_of_clean_and_changed_images_of_the_masked_net(suspect):
     torch.testing.assert_close(stage.result().eval()(images), net(images), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_change_moves_the_net_within_its_bound_and_is_searched_once_a_round():
     stage, changes = AdversarialWeightMasking(trained(), budget=0.05, round_epochs=2), []
     search = stage.worst_change
@@ -66,6 +67,7 @@ def test_it_removes_a_backdoor_by_a_change_that_is_large_enough():
     assert cleaned[1] < 0.4
 
 
+@pytest.mark.slow
 def test_without_a_budget_it_removes_none():
     stage = AdversarialWeightMasking(trained(), alpha=0.5, budget=1e-6, search_passes=1)
     kept = measured(repaired(stage, 40, eval_batch_size=48).result())

@@ -39,6 +39,7 @@ def two(run_ddp, tmp_path_factory):
     return folder, run_ddp(in_two, str(folder), free_port())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", STAGES)
 def test_both_processes_have_the_same_weights_and_one_bundle_is_left(name, two):
     folder, ranks = two

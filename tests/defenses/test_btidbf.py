@@ -37,6 +37,7 @@ def test_plan_is_a_function_of_the_epoch():
     assert make_plan([("a", 0, 0), ("b", 0, 2)])[0].start == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", STAGES)
 def test_resumed_run_is_exact_and_every_net_moves(name, tmp_path):
     class Stop(pl.Callback):
@@ -77,6 +78,7 @@ def test_run_resumed_at_an_epoch_s_last_step_equals_one_that_was_not_stopped(epo
     torch.testing.assert_close(resumed.state_dict(), whole.state_dict(), rtol=0, atol=0, equal_nan=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", STAGES)
 def test_weights_do_not_depend_on_the_attack(name):
     found = [run(STAGES[name](), data(attack=attack)) for attack in (True, None)]

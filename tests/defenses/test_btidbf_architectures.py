@@ -15,6 +15,7 @@ from lit_backdoor.defenses.btidbf import (
 NAMES = ["resnet18", "vgg16_bn", "densenet121", "vit_tiny_patch16_224", "squeezenet", "sequential"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_every_stage_runs(name):
     net, module = architecture(name), data(size=32, root=8)

@@ -46,6 +46,7 @@ def test_rounds_have_generators_of_their_own(tmp_path):
     assert isinstance(open_bundle(tmp_path, "suspect").build(), Purified)
 
 
+@pytest.mark.slow
 def test_resumed_run_is_exact(tmp_path):
     class Stop(pl.Callback):
         def on_train_epoch_end(self, trainer, pl_module):
@@ -63,6 +64,7 @@ def test_resumed_run_is_exact(tmp_path):
     assert all(torch.equal(whole[key], again[key]) for key in whole if not whole[key].isnan().any())
 
 
+@pytest.mark.slow
 def test_weights_do_not_depend_on_the_attack():
     found = [stage(), stage()]
     for one, attack in zip(found, (True, None), strict=True):

@@ -50,6 +50,7 @@ def test_first_step_is_the_gradient_through_unrolled_descent():
         torch.testing.assert_close(grads[name], weight.grad, rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_it_weakens_a_backdoor_that_fine_tuning_keeps():
     tuned = measured(repaired(FineTune(trained(), faster, batch_norm="eval"), 6).result())
     unlearned = measured(repaired(ImplicitUnlearning(trained(), search_lr=1.0, optimizer=faster), 6).result())

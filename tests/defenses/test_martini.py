@@ -172,6 +172,7 @@ def test_images_with_a_trigger_keep_their_true_label():
     torch.testing.assert_close(stage.harden({"image": images, "label": labels}), expected)
 
 
+@pytest.mark.slow
 def test_nothing_of_the_attack_reaches_the_defense():
     weights = []
     for plan in (attack(), attack(seed=9), None):

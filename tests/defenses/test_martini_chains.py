@@ -84,6 +84,7 @@ HARDENING = [
 DETECTION = ["stages.detect.model.init_args.reconstruction.steps=2", "stages.detect.data.init_args.batch_size=12"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "last", "settings", "metrics"),
     [

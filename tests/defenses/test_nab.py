@@ -36,6 +36,7 @@ def test_suspicious_rows_whose_label_the_labeler_contests_are_stamped_and_relabe
     assert 0 < stage.numbers()["stamped_rows"] <= len(poisoned)
 
 
+@pytest.mark.slow
 def test_backdoor_is_overruled_by_the_stamp_where_most_poisoned_rows_were_isolated(tmp_path):
     poisoned = parts.rows_by_role(Role.POISON, parts.low_attack())
     rows = parts.selection(tmp_path / "rows", poisoned[: 2 * len(poisoned) // 3])

@@ -30,6 +30,7 @@ def test_stamped_root_images_join_under_shifted_labels():
     torch.testing.assert_close(steps[0]["loss"], expected.detach(), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_backdoor_is_overruled_by_the_stamp_and_only_by_it(tmp_path):
     stage = parts.trained(made(optimizer=fast), parts.low_attack(), epochs=25, split=Split(root_pool=48))
     cleaned = parts.low_rates(stage.result())

@@ -38,6 +38,7 @@ def test_first_step_is_the_loss_as_written_on_the_examples_found():
         torch.testing.assert_close(grads[name], weight.grad, rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_it_removes_a_backdoor_that_fine_tuning_keeps():
     tuned, unlearned = (
         measured(repaired(kind(trained(), optimizer=faster, batch_norm="eval"), epochs=8).result())
@@ -48,6 +49,7 @@ def test_it_removes_a_backdoor_that_fine_tuning_keeps():
     assert unlearned[1] < 0.4
 
 
+@pytest.mark.slow
 def test_without_a_budget_it_removes_none():
     kept = measured(repaired(SharedAdversarialUnlearning(trained(), budget=1e-3, optimizer=faster), 8).result())
     assert kept[1] > 0.8

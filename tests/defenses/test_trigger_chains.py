@@ -22,6 +22,7 @@ TINY = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["nc", "pixel"])
 def test_chain_that_flags_nothing_hands_on_the_victim(name, tmp_path):
     """An index above which no class lies, and triggers that need not work."""

@@ -129,7 +129,9 @@ PARQUETS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", PARQUETS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name == "large images" else name for name in PARQUETS]
+)
 def test_parquet(tmp_path, name):
     work = tmp_path / "work"
     work.mkdir()

@@ -13,6 +13,7 @@ def tuned(victim, **options):
     return stage
 
 
+@pytest.mark.slow
 def test_compiled_run_gives_the_weights_of_a_plain_one_under_the_same_keys(victim, tmp_path):
     counter = CompileCounter()
     plain, compiled = tuned(victim), tuned(victim, callbacks=[CompiledNets(backend=counter)])

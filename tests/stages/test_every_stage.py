@@ -178,6 +178,7 @@ def test_step_neither_reads_from_the_device_nor_makes_tensors_elsewhere(name, ru
     assert not found, "\n".join(["Give tensors a device and read no numbers in a step, or say why:", *found])
 
 
+@pytest.mark.slow
 @every_stage
 def test_training_moves_weights(name, victim, selection, tmp_path):
     stage, moved = made(name, victim, tmp_path), set()
@@ -207,6 +208,7 @@ def test_checkpoint_holds_plain_tensors_without_frozen_nets(name, run):
             assert not any(weight.requires_grad or weight.grad is not None for weight in module.parameters())
 
 
+@pytest.mark.slow
 @every_stage
 def test_checkpoint_of_another_stage_is_refused(name, victim, selection, run, tmp_path):
     other = "PoisonedTraining" if name == "FineTune" else "FineTune"
@@ -216,6 +218,7 @@ def test_checkpoint_of_another_stage_is_refused(name, victim, selection, run, tm
         trainer.fit(stage, data(name, selection), ckpt_path=checkpoint, weights_only=True)
 
 
+@pytest.mark.slow
 @every_stage
 def test_weights_that_were_never_trained_are_not_used(name, victim, selection, tmp_path):
     for verb in ("test", "validate", "predict"):
@@ -277,6 +280,7 @@ def test_loss_scaling_changes_no_weight(name, victim, selection, run, tmp_path):
     assert_equal(run(name).stage, stage)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", DEFENSES)
 def test_defender_does_not_know_the_attack(name, victim, selection, run, tmp_path):
     """Without triggered loader, poison flags and target the weights are bit-equal."""

@@ -89,7 +89,9 @@ def test_mistakes_end_with_one_line(tmp_path, cache, capfd, monkeypatch):
     bad = small(tmp_path, overrides=[{"when": {"seed": 0}, "set": {"stages.clen.steps": 3}}])
     refused(capfd, ["grid", bad, "--out", out], "Cell mini-badnets_3x3-tune0-seed0 of the grid", "Did you mean 'clean'")
     bad = small(tmp_path, overrides=[{"when": {"seed": 0}, "set": {"stages.clean.model.init_args.batchnorm": "eval"}}])
-    refused(capfd, ["grid", bad, "--dry-run"], "Cell mini-badnets_3x3-tune0-seed0 of the grid", "Did you mean 'batch_norm'")
+    refused(
+        capfd, ["grid", bad, "--dry-run"], "Cell mini-badnets_3x3-tune0-seed0 of the grid", "Did you mean 'batch_norm'"
+    )
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("mine")
     refused(capfd, ["grid", small(tmp_path), "--out", tmp_path / "mine"], "thesis.txt")
