@@ -118,7 +118,7 @@ def _stopped(stop: Stopped, arguments: list[str]) -> int:
             if stop.checkpoint
             else "No checkpoint of a finished epoch was written; the same command starts anew."
         )
-    elif arguments[:1] in (["chain"], ["demo"], ["purify"]):
+    elif arguments[:1] in (["chain"], ["demo"], ["purify"]) and "--dry-run" not in arguments:
         how = f"To go on from the last finished epoch, run lit-backdoor {arguments[0]} … again with the same --out."
     else:
         how = "Give the same command again."

@@ -53,7 +53,7 @@ def check_share(name: str, value: float, *, closed: bool = False) -> float:
 
 
 def check_rate(name: str, value: float) -> float:
-    """Return ``value`` if it is a learning rate: finite, and 0 or more.
+    """Return ``value`` if it is a learning rate or a weight: finite, and 0 or more.
 
     Raises:
         ValueError: If it is not.

@@ -44,8 +44,9 @@ def worst_stamp(
     smallest: float = 0.015,
     whole: float = 0.0,
     coarsest: float = 1.0,
+    shared: int | None = None,
 ) -> Tensor:
-    r"""Put the stamp on a batch of images that moves them most: the same change of pixels on all of them.
+    r"""Put the stamp on a batch of images that moves them most: the same change of pixels on all of them, or on groups.
 
     The change lies in a window of random place and size, of a share a of the area, and is bounded by
     :math:`\epsilon = \min(1, b / \sqrt a)` in each pixel: a patch may paint over what it covers, a pattern over the
@@ -60,27 +61,34 @@ def worst_stamp(
         smallest: Smallest share of the area that a window has.
         whole: Share of the searches, in [0, 1], whose window is the whole image.
         coarsest: Largest distance of the grid's points in pixels, >= 1; its logarithm is drawn uniformly from 0 on.
+        shared: Images in a row that get one stamp; None for the whole batch. Each group has a window of its own.
 
     Returns:
         Stamped images in [0, 1], without gradient. Draws come from torch's global generator of the CPU.
     """
     _, channels, height, width = images.shape
-    covers = whole > 0 and float(torch.rand(())) < whole  # no draw where there is no choice
-    window = random_window(height, width, 1.0 if covers else smallest)
-    bound = min(1.0, budget / float(window.float().mean()) ** 0.5)
-    window = window.to(images)
-    change = bound * (2 * torch.rand(1, channels, *_grid(height, width, coarsest)).to(images) - 1)
+    group = torch.arange(len(images)) // (shared or len(images))
+    windows = torch.cat([_window(height, width, smallest, whole) for _ in range(int(group[-1]) + 1)])
+    bound = (budget / windows.double().mean((1, 2, 3), keepdim=True).sqrt()).clamp(max=1)
+    step, bound = (2.5 * bound / steps).to(images), bound.to(images)
+    window, places = windows.to(images), group.to(images.device)
+    change = bound * (2 * torch.rand(len(windows), channels, *_grid(height, width, coarsest)).to(images) - 1)
 
     def stamped(change: Tensor) -> Tensor:
         if change.shape[-2:] != (height, width):
             change = F.interpolate(change, (height, width), mode="bilinear", align_corners=False)
-        return torch.clamp(images + window * change, 0, 1)
+        return torch.clamp(images + (window * change)[places], 0, 1)
 
     for _ in range(steps):
         change.requires_grad_(True)
         [slope] = torch.autograd.grad(movement(stamped(change)), change)
-        change = (change.detach() + 2.5 * bound / steps * slope.sign()).clamp(-bound, bound)
+        change = torch.clamp(change.detach() + step * slope.sign(), -bound, bound)
     return stamped(change.detach())
+
+
+def _window(height: int, width: int, smallest: float, whole: float) -> Tensor:
+    covers = whole > 0 and float(torch.rand(())) < whole  # no draw where there is no choice
+    return random_window(height, width, 1.0 if covers else smallest)
 
 
 def _grid(height: int, width: int, coarsest: float) -> tuple[int, int]:

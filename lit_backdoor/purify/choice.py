@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 __all__ = ["AUTO", "Choice", "choose", "find_class"]
 
 AUTO = "auto"
-_ONE_TARGET = "pgbd_stamps_restrained"
+_ONE_TARGET = "pgbd_stamps_anchored"
 _NO_TARGET = "pgbd_nt_stamps"  # takes each class as the target in turn
 
 

@@ -1,6 +1,7 @@
 """Stages: LightningModules that each do one step of an attack or a defense, and export one bundle; roles they share."""
 
 from lit_backdoor.stages.activations import ActivationSpace
+from lit_backdoor.stages.anchored import Anchored
 from lit_backdoor.stages.attack_training import AttackTraining, JointTraining
 from lit_backdoor.stages.averaged import AveragedFineTune
 from lit_backdoor.stages.base import Batch, Outcome, Stage
@@ -21,7 +22,6 @@ from lit_backdoor.stages.phased import Phased, Span, make_plan
 from lit_backdoor.stages.poisoned_training import FloodingTraining, LocalGradientAscentTraining, PoisonedTraining
 from lit_backdoor.stages.pruning import Pruning
 from lit_backdoor.stages.repair import FineTune, Mitigation
-from lit_backdoor.stages.restrained import Restrained
 from lit_backdoor.stages.selection import LowestLoss, OracleSelection, SuspiciousSelection
 from lit_backdoor.stages.stamp_search import StampSearch
 from lit_backdoor.stages.target_detection import TargetDetection, TargetReport, targets_given
@@ -38,6 +38,7 @@ from lit_backdoor.stages.unlearning import (
 
 __all__ = [
     "ActivationSpace",
+    "Anchored",
     "AttackSuccessCallback",
     "AttackTraining",
     "AveragedFineTune",
@@ -69,7 +70,6 @@ __all__ = [
     "Phased",
     "PoisonedTraining",
     "Pruning",
-    "Restrained",
     "Span",
     "Stage",
     "StampSearch",

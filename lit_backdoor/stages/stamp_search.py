@@ -31,6 +31,8 @@ class StampSearch:
         smallest: Smallest share of the area that a stamp covers, in (0, 1].
         whole: Share of the stamps that cover the whole image, in [0, 1]; the others' area is drawn.
         coarsest: Coarsest grid on which stamps are searched: its points are up to so many pixels apart, >= 1.
+        shared: Images that share a stamp, >= 1; None for the whole batch. With fewer a step sees more places, at equal
+            cost.
 
     Raises:
         ValueError: If a number is out of range.
@@ -42,6 +44,7 @@ class StampSearch:
     smallest: float = 0.015
     whole: float = 0.0
     coarsest: float = 1.0
+    shared: int | None = None
 
     def __post_init__(self) -> None:
         if not self.weight >= 0:
@@ -54,6 +57,8 @@ class StampSearch:
             raise ValueError(f"Expected search.whole in [0, 1], got {self.whole}.")
         if not 1 <= self.coarsest < math.inf:
             raise ValueError(f"Expected search.coarsest to be 1 or more, and finite, got {self.coarsest}.")
+        if self.shared is not None and self.shared < 1:
+            raise ValueError(f"Expected search.shared of at least 1, or none, got {self.shared}.")
 
     def stamped(self, net: nn.Module, images: Tensor, movement: Callable[[Tensor], Tensor]) -> Tensor:
         """Stamp a batch so that it moves most, in eval mode, so that no statistics are updated.
@@ -67,4 +72,6 @@ class StampSearch:
             Stamped images, without gradient.
         """
         with evaluating(net), torch.enable_grad():
-            return worst_stamp(images, movement, self.budget, self.steps, self.smallest, self.whole, self.coarsest)
+            return worst_stamp(
+                images, movement, self.budget, self.steps, self.smallest, self.whole, self.coarsest, self.shared
+            )

@@ -51,6 +51,28 @@ def test_search_finds_what_moves_a_linear_score_most():
     torch.testing.assert_close(stamped, images + 0.2 * weights.sign())
 
 
+def test_groups_have_stamps_of_their_own():
+    torch.manual_seed(3)
+    images, weights = torch.full((7, 3, 12, 12), 0.5), torch.randn(7, 1, 1, 1)
+    found = worst_stamp(images, lambda x: (weights * x).sum(), smallest=0.05, shared=3) - images
+    groups = found.split(3)
+    assert [len(group) for group in groups] == [3, 3, 1]
+    for group in groups:
+        assert group[0].any()
+        torch.testing.assert_close(group, group[:1].expand_as(group))
+    assert len({str(group[0].ne(0).nonzero().tolist()) for group in groups}) == 3
+
+
+@pytest.mark.parametrize("coarsest", [1.0, 4.0])
+def test_group_as_large_as_the_batch_is_the_batch(coarsest):
+    images, found = torch.rand(5, 3, 12, 12), []
+    for shared in (None, 5, 9):
+        torch.manual_seed(8)
+        found.append(worst_stamp(images, lambda x: x.square().sum(), coarsest=coarsest, shared=shared))
+    torch.testing.assert_close(found[0], found[1], rtol=0, atol=0)
+    torch.testing.assert_close(found[0], found[2], rtol=0, atol=0)
+
+
 def test_same_seed_same_stamp_and_global_generator_alone():
     images = torch.rand(2, 3, 8, 8)
     found = []

@@ -15,8 +15,8 @@ def target(label, *detectors):
     [
         ("clean", [], (None, None)),
         ("clean", [target(1, "tac")], (None, None)),  # the verdict weighs all detectors
-        ("backdoored", [target(2, "tac", "nc")], ("pgbd_stamps_restrained", 2)),
-        ("suspicious", [target("cow", "tac", "nc"), target(0, "nc")], ("pgbd_stamps_restrained", 2)),
+        ("backdoored", [target(2, "tac", "nc")], ("pgbd_stamps_anchored", 2)),
+        ("suspicious", [target("cow", "tac", "nc"), target(0, "nc")], ("pgbd_stamps_anchored", 2)),
         ("suspicious", [target(2, "tac"), target(0, "nc")], ("pgbd_nt_stamps", None)),
         ("suspicious", [], ("pgbd_nt_stamps", None)),
     ],

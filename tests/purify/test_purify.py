@@ -142,7 +142,7 @@ def test_auto_takes_the_defense_for_the_target_and_audits_again(model, folder, t
     short = ["stages.sanitize.steps=1", "stages.sanitize.model.init_args.average_steps=1",
              "stages.sanitize.model.init_args.search.steps=1"]  # fmt: skip
     found = purify(model, folder, tmp_path / "new.pth", settings=short, budget=9.0, **READ)
-    assert (found["defense"], found["target"]["name"]) == ("pgbd_stamps_restrained", "bee")
+    assert (found["defense"], found["target"]["name"]) == ("pgbd_stamps_anchored", "bee")
     assert (found["audit"]["verdict"], found["audit_after"]["verdict"]) == ("backdoored", "clean")
     assert str(calls[0][0]) == str(model)
     assert calls[1][0] != model

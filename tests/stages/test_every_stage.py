@@ -59,7 +59,6 @@ ON_PURPOSE = {  # what a step reads from the device or makes elsewhere, and why
     "defenses/februus/purification.py:Februus.losses": ROWS,
     "stages/feature_inversion.py:FeatureInversion.losses": ROWS,
     "stages/mask_pruning.py:MaskPruning.losses": ROWS,
-    "stages/restrained.py:Restrained.rest": ROWS,
     "defenses/martini/reconstructing.py:Reconstructing._judge": "decides by each step's success, as the paper does",
     "defenses/martini/reconstructing.py:Reconstructing.aim": "the round's classes are part of a checkpoint",
     "data/views.py:View.__post_init__": "once, when the view is made",

@@ -15,7 +15,7 @@ from lit_backdoor.models import Classifier
 from lit_backdoor.stages.base import Batch
 from lit_backdoor.stages.stamp_search import StampSearch
 
-__all__ = ["StampNTPGBD", "StampPGBD"]
+__all__ = ["StampNTPGBD", "StampPGBD", "stamped_images", "with_stamped"]
 
 
 class StampPGBD(PGBD):
@@ -45,7 +45,7 @@ class StampPGBD(PGBD):
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Compute Eq. 4 on one batch of root images, clean and stamped."""
-        return _with_stamped(self, super().losses(batch), batch, self.search)
+        return with_stamped(self, super().losses(batch), batch, self.search)
 
 
 class StampNTPGBD(NTPGBD):
@@ -66,13 +66,20 @@ class StampNTPGBD(NTPGBD):
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Compute Eq. 4 on one batch of root images, clean and stamped."""
-        return _with_stamped(self, super().losses(batch), batch, self.search)
+        return with_stamped(self, super().losses(batch), batch, self.search)
 
 
-def _with_stamped(
+def with_stamped(
     stage: PrototypeFineTune, found: dict[str, Tensor], batch: Batch, search: StampSearch
 ) -> dict[str, Tensor]:
-    """Add the loss of the stamped batch to that of the clean one."""
+    """Add the loss of the stamped batch to that of the clean one.
+
+    Args:
+        stage: Whose terms these are.
+        found: Losses of the clean batch, by name.
+        batch: Root images.
+        search: Settings of the search.
+    """
     images, labels = batch["image"], batch["label"]
     own, kept = stage.terms(stamped_images(stage, images, labels, search), labels)
     return {**found, "loss": found["loss"] + search.weight * (own + stage.strength * kept), "stamped": own}

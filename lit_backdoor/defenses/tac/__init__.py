@@ -4,16 +4,16 @@ Iwahana et al., "Robust Backdoor Removal by Reconstructing Trigger-Activated Cha
 The program is the paper's; its test and its loss are not public, so those here are ours and say so.
 """
 
+from lit_backdoor.defenses.tac.anchored import AnchoredTACStampFineTune
 from lit_backdoor.defenses.tac.detection import TACDetection, TACOutlierDetection
 from lit_backdoor.defenses.tac.fine_tune import TACFineTune, TACMovementFineTune
 from lit_backdoor.defenses.tac.program import Program
 from lit_backdoor.defenses.tac.pruning import TACPruning
-from lit_backdoor.defenses.tac.restrained import RestrainedTACStampFineTune
 from lit_backdoor.defenses.tac.stamped import TACStampFineTune
 
 __all__ = [
+    "AnchoredTACStampFineTune",
     "Program",
-    "RestrainedTACStampFineTune",
     "TACDetection",
     "TACFineTune",
     "TACMovementFineTune",
