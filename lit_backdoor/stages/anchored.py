@@ -30,7 +30,7 @@ class Anchored(FineTune):
         anchor: Weight a, >= 0.
     """
 
-    anchor = 3.0
+    anchor = 1.0
 
     def build(self) -> None:
         """Open the suspect twice: one stays as it is."""

@@ -5,6 +5,7 @@ Xu et al., "Towards Reliable and Efficient Backdoor Trigger Inversion via Decoup
 
 from lit_backdoor.defenses.btidbf.adaptive import BTIDBFAdaptiveTraining
 from lit_backdoor.defenses.btidbf.detection import BTIDBFDetection
+from lit_backdoor.defenses.btidbf.fresh_unlearning import BTIDBFFreshUnlearning
 from lit_backdoor.defenses.btidbf.inversion import BTIDBFInversion
 from lit_backdoor.defenses.btidbf.partial_purification import BTIDBFPartialPurification
 from lit_backdoor.defenses.btidbf.partial_unlearning import BTIDBFPartialUnlearning
@@ -16,6 +17,7 @@ from lit_backdoor.defenses.btidbf.varied_purification import BTIDBFVariedPurific
 __all__ = [
     "BTIDBFAdaptiveTraining",
     "BTIDBFDetection",
+    "BTIDBFFreshUnlearning",
     "BTIDBFInversion",
     "BTIDBFPartialPurification",
     "BTIDBFPartialUnlearning",

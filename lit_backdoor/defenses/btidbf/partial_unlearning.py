@@ -39,7 +39,7 @@ class BTIDBFPartialUnlearning(BTIDBFUnlearning):
         """Compute the cross-entropy of the mixed batch and the distance of its features from the clean ones'."""
         images, labels = batch["image"], batch["label"]
         with torch.no_grad():
-            mixed = replace_share(images, self.generator, self.share_generated)
+            mixed = replace_share(images, self.unlearned(), self.share_generated)
         clean, changed = self.features(self.classifier, torch.cat((images, mixed))).chunk(2)
         logits = self.head(self.classifier, changed).float()
         return F.cross_entropy(logits, labels) + error(clean, changed, self.inversion.norm)

@@ -7,7 +7,7 @@ from typing import Literal
 
 import torch
 from lightning.pytorch.cli import OptimizerCallable
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lit_backdoor.defenses.btidbf.inverting import Generator, Inverting
@@ -91,11 +91,15 @@ class BTIDBFUnlearning(Inverting):
         """Compute the phase's loss."""
         return {"loss": self.unlearning(batch)} if self.span.phase == "unlearn" else super().losses(batch)
 
+    def unlearned(self) -> nn.Module:
+        """Give the generator whose trigger a step unlearns."""
+        return self.generator
+
     def unlearning(self, batch: Batch) -> Tensor:
         """Compute Eq. 3; clean and generated images go through the net together, gradients flow through both."""
         images, labels = batch["image"], batch["label"]
         with torch.no_grad():
-            generated = self.generator(images)
+            generated = self.unlearned()(images)
         features = self.features(self.classifier, torch.cat((images, generated)))
         clean, changed = features.chunk(2)
         clean_logits, logits = self.head(self.classifier, features).chunk(2)

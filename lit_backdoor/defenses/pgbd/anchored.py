@@ -37,7 +37,7 @@ class AnchoredStampPGBD(Anchored, StampPGBD):
         suspect: str | Classifier,
         target: int | str | list[int],
         search: StampSearch | None = None,
-        anchor: float = 3.0,
+        anchor: float = 1.0,
         **options: Any,
     ) -> None:
         super().__init__(suspect, target, search, **options)
