@@ -56,7 +56,7 @@ class Unicorn(FeatureInversion):
         generator: UNet | None = None,
         scan: float = 0.4,
         finalists: int = 3,
-        threshold: float = -0.75,
+        threshold: float = -0.9,
         change: float = 0.15,
         spread: float = 1.0,
         mask: float = 0.15,
