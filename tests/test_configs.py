@@ -23,7 +23,7 @@ DEFENSES = {
     "pgbd", "pgbd_stamps", "pgbd_nt", "pgbd_nt_stamps", "pgbd_st", "tac", "tac_stamps", "nc", "pixel", "fine_tune",
     "ft_sam", "fst", "sau", "i_bau", "seam", "npd",
     "anp", "clp", "nad", "fp", "rnp", "abl", "shrink_pad", "mcr", "awm", "nab", "pdb", "moth", "mcl", "none", "pipd",
-    "strip", "scale_up", "featurere", "februus", "abs",
+    "strip", "scale_up", "featurere", "unicorn", "februus", "abs",
 }  # fmt: skip
 SMALL = [
     f"data.init_args.source={tiny.SIGNS}",

@@ -19,7 +19,7 @@ class SpaceStamp(Recorded, nn.Module):
 
     .. math:: x' = Q\bigl((1 - m) \odot P(x) + m \odot t\bigr)
 
-    Mask and pattern are `soft_mask` of raw tensors, which start at 1 and 0.
+    Mask and pattern are `soft_mask` of raw tensors, which start at -1 and 0: a mask of .12, and gray.
 
     Args:
         encoder: P, image to image, both in [0, 1].
@@ -32,7 +32,7 @@ class SpaceStamp(Recorded, nn.Module):
         super().__init__()
         self.encoder = encoder
         self.decoder = decoder
-        self.raw_mask = nn.Parameter(torch.ones(channels, size, size))
+        self.raw_mask = nn.Parameter(-torch.ones(channels, size, size))
         self.raw_pattern = nn.Parameter(torch.zeros(channels, size, size))
 
     @property

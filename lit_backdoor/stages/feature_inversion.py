@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 from abc import abstractmethod
+from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
@@ -82,6 +83,11 @@ class FeatureInversion(TargetDetection):
         """Whether classes are compared by the current epoch."""
         return True
 
+    @property
+    def tried(self) -> Sequence[int]:
+        """The classes whose triggers are trained in the current epoch."""
+        return range(len(self.best))
+
     def measured(self, label: int, images: Tensor, reference: Tensor, raw: Tensor) -> tuple[Tensor, Measures]:
         """Trigger images of other classes; give the loss of the class's net and mask, and the measures."""
         suspect, mask = self.net.module, soft_mask(raw)
@@ -140,10 +146,10 @@ class FeatureInversion(TargetDetection):
         images, labels = batch["image"], batch["label"]
         with torch.no_grad():
             reference = self.net.module.features(images)[torch.randperm(len(images))]
-        total, linear, rows = images.new_zeros(()), self.masks.sum() * 0, []
+        total, linear, rows, tried = images.new_zeros(()), self.masks.sum() * 0, [], set(self.tried)
         for label, maker in enumerate(self.makers):
             kept, raw = labels != label, self.masks[label].detach().requires_grad_()
-            if kept.sum() < 2:  # no deviation
+            if label not in tried or kept.sum() < 2:  # of one image there is no deviation
                 rows.append(self.sums.new_zeros(self.sums.shape[1]))
                 linear = linear + cast(Tensor, sum(weight.sum() * 0 for weight in maker.parameters()))
                 continue

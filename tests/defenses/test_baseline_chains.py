@@ -36,6 +36,7 @@ KNOWN = {  # what each is given, and what its choices see
     "none": ("questioned", "none"),
     "pipd": ("questioned", "none"),
     "featurere": ("root", "none"),
+    "unicorn": ("root", "none"),
     "abs": ("root", "none"),
     "februus": ("root", "root"),
 }

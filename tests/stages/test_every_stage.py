@@ -61,6 +61,7 @@ ON_PURPOSE = {  # what a step reads from the device or makes elsewhere, and why
     "stages/mask_pruning.py:MaskPruning.losses": ROWS,
     "defenses/martini/reconstructing.py:Reconstructing._judge": "decides by each step's success, as the paper does",
     "defenses/martini/reconstructing.py:Reconstructing.aim": "the round's classes are part of a checkpoint",
+    "defenses/unicorn/inversion.py:Unicorn.tried": "the classes that go on follow from what a checkpoint holds",
     "data/views.py:View.__post_init__": "once, when the view is made",
     "data/views.py:_clean": "once, when the view is made",
     "data/views.py:selected_view": "once, when the view is made",
