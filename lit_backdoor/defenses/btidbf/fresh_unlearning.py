@@ -16,10 +16,10 @@ __all__ = ["BTIDBFFreshUnlearning"]
 class BTIDBFFreshUnlearning(BTIDBFPartialUnlearning):
     """Start each round's generator anew, and unlearn what the generators of all rounds so far do.
 
-    A generator that is trained on from round to round stays near the first trigger that it found, which the suspect
-    has unlearned by then, while the attacker's still works. A new one finds what is left. Every second step, on average,
-    unlearns the newest trigger; the others one of all that were found, so that none comes back. The kind of generator
-    that the votes choose after the first inversion is kept. Arguments as in `BTIDBFPartialUnlearning`.
+    A generator that is trained on from round to round may stay near the first trigger that it found, which the suspect
+    has unlearned by then, while the attacker's still works. A new one looks for what is left. Half of the steps unlearn
+    the newest trigger, the others any of those found so far, so that none comes back. The kind of generator that the
+    votes choose after the first inversion is kept. Arguments as in `BTIDBFPartialUnlearning`.
     """
 
     @property

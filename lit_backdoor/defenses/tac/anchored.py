@@ -32,7 +32,7 @@ class AnchoredTACStampFineTune(Anchored, TACStampFineTune):
         suspect: str | Classifier,
         target: int | str,
         search: StampSearch | None = None,
-        anchor: float = 1.0,
+        anchor: float = 3.0,
         **options: Any,
     ) -> None:
         super().__init__(suspect, target, search, **options)
