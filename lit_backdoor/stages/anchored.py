@@ -8,6 +8,7 @@ from torch import Tensor
 from lit_backdoor.functional.consolidation import distillation_loss
 from lit_backdoor.functional.mixtures import mixtures
 from lit_backdoor.models import Frozen
+from lit_backdoor.models.base import evaluating
 from lit_backdoor.stages.base import Batch
 from lit_backdoor.stages.repair import FineTune
 
@@ -46,5 +47,6 @@ class Anchored(FineTune):
         mixed = mixtures(batch["image"])
         with torch.no_grad():
             answers = self.before(mixed)
-        kept = distillation_loss(self.classifier(mixed), answers, _TEMPERATURE)
+        with evaluating(self.classifier), torch.enable_grad():  # mixtures are not what the norms' statistics are of
+            kept = distillation_loss(self.classifier(mixed), answers, _TEMPERATURE)
         return {**found, "loss": found["loss"] + self.anchor * kept, "kept": kept}
