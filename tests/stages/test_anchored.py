@@ -8,6 +8,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from scipy.special import log_softmax
 from torch.nn import functional as F
 
+from lit_backdoor.defenses.atclean import AnchoredUnlearningFineTune
 from lit_backdoor.defenses.pgbd import AnchoredStampPGBD
 from lit_backdoor.defenses.tac import AnchoredTACStampFineTune
 from lit_backdoor.functional.mixtures import mixtures
@@ -84,3 +85,15 @@ def test_resumed_run_equals_one_that_was_not_stopped(cls, tmp_path):
 def test_weights_out_of_range_are_refused(cls, value):
     with pytest.raises(ValueError, match="anchor to be finite and 0 or more"):
         cls(tiny.classifier(), target=0, anchor=value)
+    with pytest.raises(ValueError, match="anchor to be finite and 0 or more"):
+        AnchoredUnlearningFineTune(tiny.classifier(), tiny.unet(), anchor=value)
+
+
+def test_mixtures_do_not_move_the_norms_statistics():
+    stage = tiny.fit(Harmful(suspect(), 3.0), tiny.data())
+    batch = next(iter(stage.passes("root")))
+    stage.classifier.train()
+    before = {name: value.clone() for name, value in stage.classifier.named_buffers()}
+    stage.anchored({"loss": torch.zeros(())}, batch)["loss"].backward()
+    assert all(torch.equal(value, before[name]) for name, value in stage.classifier.named_buffers())
+    assert stage.classifier.training
