@@ -19,7 +19,7 @@ ATTACKS = {
     "belt", "composite", "refool", "lf", "chessboard", "ctrl", "ftrojan",
 }  # fmt: skip
 DEFENSES = {
-    "atclean", "atclean_mixed", "atclean_detector_free", "btidbf_u", "btidbf_u_varied", "btidbf_u_fresh", "btidbf_p", "btidbf_p_varied",
+    "atclean", "atclean_mixed", "atclean_anchored", "atclean_detector_free", "btidbf_u", "btidbf_u_varied", "btidbf_u_fresh", "btidbf_p", "btidbf_p_varied",
     "pgbd", "pgbd_stamps", "pgbd_nt", "pgbd_nt_stamps", "pgbd_st", "tac", "tac_stamps", "nc", "pixel", "fine_tune",
     "ft_sam", "fst", "sau", "i_bau", "seam", "npd",
     "anp", "clp", "nad", "fp", "rnp", "abl", "shrink_pad", "mcr", "awm", "nab", "pdb", "moth", "mcl", "none", "pipd",
