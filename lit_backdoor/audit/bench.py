@@ -39,8 +39,7 @@ class Bench:
         classifier: The model.
         pixels: The images, uint8 ``[N, C, H, W]``.
         labels: Their classes, int64 ``[N]``.
-        images: The parquet file that holds both.
-        names: Names of the outputs.
+        images: The parquet file that holds both, and the names of the outputs.
         out: Folder for the setup and the chains.
         seed: Seed of the chains.
         trust: Modules that the model's bundle may name.
@@ -53,7 +52,6 @@ class Bench:
         pixels: Tensor,
         labels: Tensor,
         images: Path,
-        names: tuple[str, ...],
         out: Path,
         seed: int,
         trust: tuple[str, ...] = (),
@@ -64,7 +62,7 @@ class Bench:
         self.setup = self.out / "audited.yaml"
         source = {
             "class_path": "lit_backdoor.data.sources.ParquetSource",
-            "init_args": {"train": str(images.absolute()), "test": str(images.absolute()), "class_names": list(names)},
+            "init_args": {"train": str(images.absolute()), "test": str(images.absolute())},
         }
         write_whole(self.setup, yaml.safe_dump(self._setup(suspect, source), sort_keys=False, allow_unicode=True))
 

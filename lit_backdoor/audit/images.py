@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,10 +62,13 @@ class Images:
         return min(open_source(self.data, None).image_size)
 
     def save(self, pixels: Tensor, path: Path) -> None:
-        """Write the images and their labels as a parquet file, which appears whole or not at all."""
+        """Write the images, their labels and the names of all outputs as a parquet file, whole or not at all."""
         encoded = [_png(image) for image in pixels]
         part = part_of(path)
-        pq.write_table(pa.table({"image": encoded, "label": self.labels.numpy()}), part)
+        names = {"names": self.names, "_type": "ClassLabel"}  # where the Hub has them
+        table = pa.table({"image": encoded, "label": self.labels.numpy()})
+        described = json.dumps({"info": {"features": {"label": names}}})
+        pq.write_table(table.replace_schema_metadata({"huggingface": described}), part)
         part.rename(path)
 
 

@@ -111,7 +111,7 @@ def run_audit(
     suspect = _prepare(folder, classifier, images)
     stored = folder / "images.parquet"
     images.save(pixels, stored)
-    bench = Bench(suspect, classifier, pixels, images.labels, stored, images.names, folder, seed, trust)
+    bench = Bench(suspect, classifier, pixels, images.labels, stored, folder, seed, trust)
     findings, speed = [], bench.speed()
     for detector in (each for each in DETECTORS if detectors is None or each.name in detectors):
         left = budget - _RESERVED - (time.monotonic() - started)

@@ -38,18 +38,17 @@ def check_defense(name: str, target: str | int | None) -> None:
         )
 
 
-def make_setup(suspect: Path, digest: str, images: dict[str, Path], names: list[str], size: int) -> dict[str, Any]:
+def make_setup(suspect: Path, digest: str, images: dict[str, Path], size: int) -> dict[str, Any]:
     """Describe a model from outside, and who holds which clean images, as a setup.
 
     Args:
         suspect: Its bundle.
         digest: The bundle's hash.
-        images: Parquet files of the parts ``train``, which is the root set, and ``test``.
-        names: Names of the outputs.
+        images: Parquet files of the parts ``train``, which is the root set, and ``test``, with the outputs' names.
         size: Side of the images in pixels.
     """
     files = {part: str(path) for part, path in images.items()}
-    source = {"class_path": "lit_backdoor.data.ParquetSource", "init_args": {**files, "class_names": names}}
+    source = {"class_path": "lit_backdoor.data.ParquetSource", "init_args": files}
     crop = {"class_path": "lit_backdoor.data.CropFlip", "init_args": {"padding": max(1, size // 16), "flip": False}}
     return {
         "format": 1,

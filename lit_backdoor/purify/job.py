@@ -87,7 +87,7 @@ class Job:
         names, size, work = list(self.images.names), self.classifier.input_size, self.work.absolute()
         suspect = save_bundle(work / "suspect", kind="suspect", module=self.classifier, meta={"class_names": names})
         files = write_parts(self.images, self.pixels, self.held, work)
-        setup = make_setup(suspect.path, suspect.hash, files, names, size)
+        setup = make_setup(suspect.path, suspect.hash, files, size)
         write_whole(work / "setup.yaml", yaml.safe_dump(setup, sort_keys=False, allow_unicode=True))
         chain = make_chain(defense, work / "setup.yaml", target, settings, self.seed, trust)
         run = ChainRun(chain, defense, work / "chain", use_cache=False, curves=False, say=say)

@@ -179,3 +179,11 @@ def test_labels_beyond_the_outputs_are_refused(tmp_path):
     part = (torch.zeros(40, 3, 4, 4, dtype=torch.uint8), labels)
     with pytest.raises(ValueError, match="Expected labels from 0 to 3, the model's outputs, got up to 8"):
         open_images(TensorSource(part, part), OUTPUTS, 4)
+
+
+def test_names_of_outputs_stay_in_the_file_of_images(folder, tmp_path):
+    images = open_images(folder, {**OUTPUTS, "crane, bird": 4, "crane, machine": 5}, 6)
+    images.save(images.pixels(8), tmp_path / "images.parquet")
+    source = ParquetSource(str(tmp_path / "images.parquet"), str(tmp_path / "images.parquet"))
+    assert source.class_names == images.names == ("top", "upper", "lower", "bottom", "crane, bird", "crane, machine")
+    assert torch.equal(source.test().labels, images.labels)

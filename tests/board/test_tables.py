@@ -62,7 +62,9 @@ def test_the_committed_rows_are_whole(setup, count):
     rows = read_rows(RESULTS / f"{setup}.jsonl")
     assert len(rows) == len({(own.attack.name, own.defense.name, own.seed) for own in rows}) == count
     assert all(own.setup == setup and own.code.commit for own in rows)
-    assert all("development" in own.flags or own.seed in (*range(11, 16), *range(21, 26), *range(31, 36)) for own in rows)
+    assert all(
+        "development" in own.flags or own.seed in (*range(11, 16), *range(21, 26), *range(31, 36)) for own in rows
+    )
 
 
 def test_several_defenses_share_a_table_under_their_names():
