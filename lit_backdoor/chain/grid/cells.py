@@ -135,7 +135,11 @@ def _multiplied(content: Mapping[str, Any], path: Path) -> list[Cell]:
                 f"{override!r}."
             )
         known(f"key of an override in the grid {path}", override, {"when", "set"})
-    places = [_conditions(each, path) for each in excludes], [_conditions(o.get("when"), path) for o in overrides]
+    everywhere: dict[str, list[Any]] = {}
+    places = (
+        [_conditions(each, path) for each in excludes],
+        [_conditions(each["when"], path) if "when" in each else everywhere for each in overrides],
+    )
     matched: set[tuple[int, int]] = set()
 
     def matching(kind: int, at: Mapping[str, Any]) -> list[int]:

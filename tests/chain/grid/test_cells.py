@@ -40,6 +40,13 @@ def test_excludes_overrides_relapse_resources_and_flags(tmp_path):
     assert (one.cpus, one.gpus, one.flags) == (2, 0.5, ("development",))
 
 
+def test_an_override_without_conditions_is_about_every_cell(tmp_path):
+    cells = read_grid(
+        grid(tmp_path, defenses=["fine_tune", "pgbd"], overrides=[{"set": {"stages.victim.steps": 9}}])
+    ).cells
+    assert [cell.settings for cell in cells] == [("stages.victim.steps=9",)] * 2
+
+
 def test_grids_include_others(tmp_path):
     grid(tmp_path)
     (tmp_path / "more.yaml").write_text("{format: 1, include: [grid.yaml], defenses: [pgbd, fine_tune]}")
