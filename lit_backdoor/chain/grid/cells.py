@@ -147,7 +147,7 @@ def _multiplied(content: Mapping[str, Any], path: Path) -> list[Cell]:
         matched.update((kind, n) for n in found)
         return found
 
-    relapse = {_text(name) for name in _list(content, "relapse", path, [])}
+    relapse = {_text(name, path) for name in _list(content, "relapse", path, [])}
     known(f"defense to test for relapse in the grid {path}", relapse, axes[2])
     resources = _resources(content, axes[0], path)
     flags, goal = tuple(map(str, _list(content, "flags", path, []))), _goal(content, path)
@@ -174,7 +174,7 @@ def _axis(content: Mapping[str, Any], axis: str, path: Path) -> list[Any]:
             if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**32:
                 raise ValueError(f"Expected seeds from 0 to 2**32 - 1 in the grid {path}, got {value!r}.")
     else:
-        values = [_text(value) for value in values]
+        values = [_text(value, path) for value in values]
         for value in values:
             if not (axis == "attacks" and value == "null"):
                 find_config(axis, value)
@@ -190,7 +190,7 @@ def _conditions(given: Any, path: Path) -> dict[str, list[Any]]:
         raise ValueError(f"Expected conditions such as {{defense: pgbd}} in the grid {path}, got {given!r}.")
     known(f"condition in the grid {path}", given, _AXES.values())
     lists = {key: value if isinstance(value, list) else [value] for key, value in given.items()}
-    return {key: values if key == "seed" else list(map(_text, values)) for key, values in lists.items()}
+    return {key: values if key == "seed" else [_text(value, path) for value in values] for key, values in lists.items()}
 
 
 def _resources(content: Mapping[str, Any], setups: list[str], path: Path) -> dict[str, tuple[int | None, float]]:
@@ -229,7 +229,11 @@ def _list(content: Mapping[str, Any], key: str, path: Path, default: list[Any]) 
     return found
 
 
-def _text(name: Any) -> str:
+def _text(name: Any, path: Path) -> str:
+    """Give a name as ``chain`` takes it; a file beside the grid's goes by its path."""
+    beside = path.parent / str(name)
+    if str(name).endswith((".yaml", ".yml")) and beside.is_file():
+        return str(beside)
     return "null" if name is None else str(name)
 
 

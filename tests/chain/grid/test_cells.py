@@ -40,6 +40,13 @@ def test_excludes_overrides_relapse_resources_and_flags(tmp_path):
     assert (one.cpus, one.gpus, one.flags) == (2, 0.5, ("development",))
 
 
+def test_files_beside_the_grid_are_found_from_any_folder(tmp_path):
+    (tmp_path / "own.yaml").write_text("{format: 1, base: fine_tune}")
+    excluded = {"exclude": [{"defense": "own.yaml", "seed": 1}]}
+    [cell] = read_grid(grid(tmp_path, defenses=["own.yaml"], seeds=[0, 1], **excluded)).cells
+    assert (cell.defense, cell.name) == (str(tmp_path / "own.yaml"), "signs-badnets-own-seed0")
+
+
 def test_an_override_without_conditions_is_about_every_cell(tmp_path):
     cells = read_grid(
         grid(tmp_path, defenses=["fine_tune", "pgbd"], overrides=[{"set": {"stages.victim.steps": 9}}])
