@@ -162,8 +162,8 @@ def _lengthen(chain: dict[str, Any], times: Any, path: Path) -> None:
     """Train the victim for a multiple of the setup's steps: some triggers are learned late."""
     if not isinstance(times, int) or isinstance(times, bool) or times < 1:
         raise ValueError(
-            f"Expected 'longer' of the attack {path} to be a whole number of at least 1, by which the victim's steps are "
-            f"multiplied, got {times!r}."
+            f"Expected 'longer' of the attack {path} to be a whole number of at least 1, by which the victim's steps "
+            f"are multiplied, got {times!r}."
         )
     victim = (chain.get("stages") or {}).get("victim")
     if times > 1 and isinstance(victim, Mapping):
