@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -107,7 +107,7 @@ class Finding:
     @property
     def unconfirmed(self) -> int | None:
         """The class that a detector which names one for every model would flag if another one did."""
-        sure = self.detector.suspicious == "large" and (self.score or 0.0) >= VOTES
+        sure = self.detector.suspicious == "large" and max(self.statistics, default=0.0) >= VOTES
         return self.top if sure and not self.flagged else None
 
     def entry(self) -> dict[str, Any]:
@@ -150,14 +150,18 @@ def examine(detector: Detector, bundle: Bundle, classifier: Classifier, pixels: 
             finding.score = min(_SUREST, -math.log10(max(smallest_p_value(report.statistic), 10**-_SUREST)))
     elif shares is not None:
         finding.statistics, finding.top = tuple(shares.tolist()), int(shares.argmax())
-        finding.score = float(shares.max())
+        finding.score = -math.log10(max(1 - float(shares.max()), 1 / len(labels)))
     if shares is not None and finding.target is not None:
         finding.success = float(shares[finding.target])
     return finding
 
 
-def confirm(findings: Sequence[Finding]) -> list[Finding]:
+def confirm(findings: Sequence[Finding], likely: Collection[str] = ()) -> list[Finding]:
     """Let a detector that names a class for every model flag it if another one flags the same class.
+
+    Args:
+        findings: What the detectors found.
+        likely: Names of detectors by whose scores a backdoor is likely; these need no other one.
 
     Returns:
         The findings that flag a class now and did not before.
@@ -165,7 +169,8 @@ def confirm(findings: Sequence[Finding]) -> list[Finding]:
     flagged = {label for finding in findings for label in finding.flagged}
     confirmed = []
     for finding in findings:
-        if (named := finding.unconfirmed) is not None and named in flagged:
+        named = finding.unconfirmed
+        if named is not None and (named in flagged or finding.detector.name in likely):
             finding.flagged = (named,)
             confirmed.append(finding)
     return confirmed

@@ -20,7 +20,7 @@ from lit_backdoor.audit.detectors import DETECTORS, Finding, confirm
 from lit_backdoor.audit.images import Images, open_images, read_outputs
 from lit_backdoor.audit.page import write_page
 from lit_backdoor.audit.sources import Data, check_apart
-from lit_backdoor.audit.verdict import decide, targets_of
+from lit_backdoor.audit.verdict import SUSPICIOUS, decide, targets_of
 from lit_backdoor.bundle import Bundle, json_ready, open_bundle, save_bundle
 from lit_backdoor.chain.folders import write_whole
 from lit_backdoor.disk import check_claim, claim
@@ -124,6 +124,9 @@ def run_audit(
 
     scores = {found.detector.name: found.score for found in findings if found.score is not None}
     probability, calibration = calibrate(scores, classifier.num_classes, read_reference())
+    if probability is not None and probability >= SUSPICIOUS:
+        for finding in confirm(findings, likely=calibration["detectors"]):
+            say(f"{finding.detector.title}: flags {_listed(finding, images.names)}, since a backdoor is likely")
     audit = {
         "format": FORMAT,
         "verdict": decide(findings, probability, calibration["detectors"]),

@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 import os
 import re
 import sys
@@ -83,6 +84,9 @@ def test_record_has_a_number_for_each_class(audited):
     for each in audit["detectors"]:
         assert len(each["statistics"]) == 4
         assert each["seconds"] > 0
+    [inverted] = [each for each in audit["detectors"] if each["name"] == "btidbf"]
+    missed = max(1 - max(inverted["statistics"]), 1 / audit["data"]["images"])
+    assert inverted["score"] == pytest.approx(-math.log10(missed))
     assert audit["model"]["class_names"] == ["top", "upper", "lower", "bottom"]
     assert audit["data"]["images_per_class"] == [8] * 4
     assert {label for target in audit["targets"] for label in [target["class"]]} == {
@@ -183,7 +187,7 @@ def test_lines_say_of_the_inversion_what_the_summary_says(mine, tmp_path, monkey
 
     def run(self, detector, left, speed):
         finding = plain(self, detector, left, speed)
-        finding.top, finding.score = 2, 0.95
+        finding.top, finding.score, finding.statistics = 2, 0.95, (0.0, 0.0, 0.95, 0.05)
         return finding
 
     monkeypatch.setattr(bench.Bench, "run", run)

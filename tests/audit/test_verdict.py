@@ -64,10 +64,19 @@ def test_targets_come_with_the_detectors_that_flag_them():
 
 
 @pytest.mark.parametrize(
-    ("flagged", "score", "confirmed"), [((2,), 0.95, (2,)), ((2,), 0.5, ()), ((1,), 0.95, ()), ((), 1.0, ())]
+    ("flagged", "share", "likely", "confirmed"),
+    [
+        ((2,), 0.95, (), (2,)),
+        ((2,), 0.5, (), ()),
+        ((1,), 0.95, (), ()),
+        ((), 1.0, (), ()),
+        ((), 0.95, ("btidbf",), (2,)),
+        ((), 0.5, ("btidbf",), ()),
+        ((), 0.95, ("tac",), ()),
+    ],
 )
-def test_inverted_trigger_confirms_a_class_that_another_detector_flags(flagged, score, confirmed):
+def test_inverted_trigger_confirms_what_another_detector_flags_or_is_likely(flagged, share, likely, confirmed):
     found = findings(flagged, ())
-    found[1].top, found[1].score = 2, score
-    confirm(found)
+    found[1].top, found[1].statistics = 2, (0.0, 0.05, share)
+    confirm(found, likely)
     assert found[1].flagged == confirmed
