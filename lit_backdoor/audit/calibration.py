@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -29,16 +30,22 @@ def read_reference(path: Path = REFERENCE) -> list[dict[str, Any]]:
     return list(json.loads(path.read_text())["rows"])
 
 
-def calibrate(scores: Mapping[str, float], classes: int, rows: Sequence[Row]) -> tuple[float | None, dict[str, Any]]:
+def calibrate(
+    scores: Mapping[str, float], tops: Mapping[str, int | None], classes: int, rows: Sequence[Row]
+) -> tuple[float | None, dict[str, Any]]:
     """Give the probability that a model is backdoored, and what it was calibrated on.
 
     The regression is fitted anew on the detectors at hand, as if half of all models were backdoored, whatever the share
     among the reference models. Where too few reference models have the scores of all of them, the detector that most
     models lack is left out, and so on.
 
+    Where several detectors count, so does the share of pairs of them that name the same class: detectors of different
+    kinds rarely do so by chance.
+
     Args:
         scores: The model's score by detector.
-        classes: Its number of classes.
+        tops: The class that each detector finds most suspicious.
+        classes: The model's number of classes.
         rows: The reference models.
 
     Returns:
@@ -67,7 +74,7 @@ def calibrate(scores: Mapping[str, float], classes: int, rows: Sequence[Row]) ->
             "the detectors that ran. The verdict is the detectors' own."
         ]
         return None, said
-    table = np.array([[row["scores"][name] for name in used] for row in known])
+    table = np.array([_features(row["scores"], _tops(row), used) for row in known])
     model = make_pipeline(StandardScaler(), LogisticRegression(class_weight="balanced"))
     held_out: NDArray[Any] = cross_val_predict(model, table, poisoned, cv=LeaveOneOut(), method="predict_proba")[:, 1]
     weight = np.where(poisoned, 0.5 / poisoned.mean(), 0.5 / (1 - poisoned.mean()))
@@ -76,9 +83,9 @@ def calibrate(scores: Mapping[str, float], classes: int, rows: Sequence[Row]) ->
         "base_log_loss": math.log(2),
         "brier": float(brier_score_loss(poisoned, held_out, sample_weight=weight)),
         "auroc": float(roc_auc_score(poisoned, held_out)),
-        "warnings": _unlike(scores, used, classes, table, known),
+        "warnings": _unlike(scores, used, classes, known),
     }
-    own = np.array([[scores[name] for name in used]])
+    own = np.array([_features(scores, tops, used)])
     return float(model.fit(table, poisoned).predict_proba(own)[0, 1]), said
 
 
@@ -93,14 +100,24 @@ def _usable(scores: Mapping[str, float], rows: Sequence[Row]) -> tuple[list[str]
     return [], []
 
 
-def _unlike(
-    scores: Mapping[str, float], used: Sequence[str], classes: int, table: NDArray[Any], rows: Sequence[Row]
-) -> list[str]:
+def _features(scores: Mapping[str, float], tops: Mapping[str, int | None], used: Sequence[str]) -> list[float]:
+    """Give the scores and, of several detectors, the share of pairs that name the same class."""
+    same = [tops.get(one) is not None and tops.get(one) == tops.get(other) for one, other in combinations(used, 2)]
+    return [*(scores[name] for name in used), *([sum(same) / len(same)] if same else [])]
+
+
+def _tops(row: Row) -> dict[str, int | None]:
+    return {name: found.get("top") for name, found in row.get("found", {}).items()}
+
+
+def _unlike(scores: Mapping[str, float], used: Sequence[str], classes: int, rows: Sequence[Row]) -> list[str]:
     """Say in what the model is unlike the reference models."""
     said = []
     if left := [name for name in scores if name not in used]:
         said.append(f"The scores of {', '.join(left)} do not count: too few reference models have them.")
-    for name, low, high in zip(used, table.min(0), table.max(0), strict=True):
+    for name in used:
+        known = [row["scores"][name] for row in rows]
+        low, high = min(known), max(known)
         if not low <= scores[name] <= high:
             said.append(
                 f"The score of {name}, {scores[name]:.2f}, is outside the reference models' {low:.2f} to {high:.2f}."

@@ -123,7 +123,8 @@ def run_audit(
                 say(f"{finding.detector.title}: flags {_listed(finding, images.names)} as well")
 
     scores = {found.detector.name: found.score for found in findings if found.score is not None}
-    probability, calibration = calibrate(scores, classifier.num_classes, read_reference())
+    tops = {found.detector.name: found.top for found in findings}
+    probability, calibration = calibrate(scores, tops, classifier.num_classes, read_reference())
     if probability is not None and probability >= SUSPICIOUS:
         for finding in confirm(findings, likely=calibration["detectors"]):
             say(f"{finding.detector.title}: flags {_listed(finding, images.names)}, since a backdoor is likely")
