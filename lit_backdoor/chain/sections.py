@@ -99,15 +99,13 @@ def expand_attack(chain: dict[str, Any]) -> None:
     attack = read_config("attacks", path)
     chain["attack"] = path.stem
     if isinstance(attack, dict) and "class_path" not in attack:
-        known(f"key of the attack {path}", attack, ("attack", "stages", "victim", "longer"))
-        if "stages" in attack or "victim" in attack:
-            _check_trainable(chain, path)
+        known(f"key of the attack {path}", attack, ("attack", "stages", "victim"))
+        _check_trainable(chain, path)
         before = {stage: _like(chain, said, path) for stage, said in section(attack, "stages").items()}
         own = section(attack, "victim")
         if "victim" in attack:
             _train(chain, own, path)
         _put_before(chain, before, path, wired="inputs" in own)
-        _lengthen(chain, attack.get("longer", 1), path)
         attack = attack.get("attack")
     arguments["attack"] = attack
 
@@ -156,22 +154,6 @@ def _train(chain: dict[str, Any], own: Mapping[str, Any], path: Path) -> None:
             f"Expected the attack {path} to name the stage of its victim: victim: {{class_path: …}}, or victim: "
             "{model: {class_path: …}, steps: …} for one that is not trained as the setup's is."
         )
-
-
-def _lengthen(chain: dict[str, Any], times: Any, path: Path) -> None:
-    """Train the victim for a multiple of the setup's steps: some triggers are learned late."""
-    if not isinstance(times, int) or isinstance(times, bool) or times < 1:
-        raise ValueError(
-            f"Expected 'longer' of the attack {path} to be a whole number of at least 1, by which the victim's steps "
-            f"are multiplied, got {times!r}."
-        )
-    victim = (chain.get("stages") or {}).get("victim")
-    if times > 1 and isinstance(victim, Mapping):
-        trainer = section(victim, "trainer")
-        longer = {key: times * victim[key] for key in ("steps", "passes") if isinstance(victim.get(key), int)}
-        if isinstance(epochs := trainer.get("max_epochs"), int) and epochs > 0:
-            longer["trainer"] = {**trainer, "max_epochs": times * epochs}
-        chain["stages"]["victim"] = {**victim, **longer}
 
 
 def _another(victim: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:

@@ -68,14 +68,6 @@ def test_a_victim_that_is_described_as_a_whole_takes_its_own_inputs_and_lengths(
     assert stages["benign"]["trainer"] == {"max_epochs": 3}
 
 
-def test_a_victim_is_trained_longer_where_its_attack_says_so(chain, attack):
-    stages = compose(chain, attack=attack(longer=2))["stages"]
-    assert (stages["victim"]["trainer"]["max_epochs"], stages["surrogate"]["trainer"]["max_epochs"]) == (6, 3)
-    usual, longer = (compose("fine_tune", attack=name)["stages"]["victim"] for name in ("badnets", "wanet"))
-    assert [longer[key] for key in ("steps", "passes")] == [3 * usual[key] for key in ("steps", "passes")]
-    assert compose("fine_tune", ["stages.victim.steps=9"], attack="wanet")["stages"]["victim"]["steps"] == 9
-
-
 def test_the_attack_of_the_whole_chain_may_be_set(chain, attack):
     composed = compose(chain, ["data.init_args.attack.init_args.target=2"], attack=attack())
     assert composed["data"]["init_args"]["attack"]["init_args"]["target"] == 2
@@ -90,8 +82,6 @@ def test_the_attack_of_the_whole_chain_may_be_set(chain, attack):
         ({"stages": {"one": {"like": "control"}}}, "like: victim"),
         ({"stages": {"one": {}}}, "describe each of its stages"),
         ({"victim": {"steps": 5}}, "name the stage of its victim"),
-        ({"longer": 0}, "whole number of at least 1"),
-        ({"longer": "2"}, "whole number of at least 1"),
         ({"phases": {}}, "Unknown key of the attack .* 'phases'"),
     ],
 )
