@@ -19,7 +19,7 @@ from lit_backdoor.triggers import stamped_by
 
 __all__ = ["DETECTORS", "Detector", "Finding", "confirm", "examine"]
 
-VOTES = 0.9  # share of images that an inverted trigger sends to a class, from which on it confirms another detector
+VOTES = 0.9  # share of images that an inverted trigger sends to a class, from which on the class may be flagged
 _SUREST = 12.0  # largest score; beyond it p-values are noise
 _LEAST = 3  # classes that can be compared
 

@@ -8,6 +8,11 @@ and ViTs stay out of the zoo, to be tested on.
     python tests/benchmarks/audit_zoo.py --rows lit_backdoor/board/results/cifar10_small.jsonl
     lit-backdoor grid audit_zoo --out runs/zoo
     python tests/benchmarks/audit_zoo.py --chains runs/zoo --detector tac btidbf
+
+With ``--judge FILE`` nothing is scored: what an audit says of the models of that file, which are not in the zoo, is
+counted. Such a file is written by ``--out FILE``, starting from ``{"format": 1, "rows": []}``.
+
+    python tests/benchmarks/audit_zoo.py --judge tests/benchmarks/held_out.json
 """
 
 import argparse
@@ -96,13 +101,71 @@ def write(rows, path):
     part.replace(path)
 
 
+def verdict_of(row, reference):
+    """Say what an audit makes of a model's scores: its probability, its verdict and which tops are right."""
+    from lit_backdoor.audit.calibration import calibrate
+    from lit_backdoor.audit.detectors import DETECTORS, Finding, confirm
+    from lit_backdoor.audit.verdict import decide
+
+    tops = {name: found["top"] for name, found in row["found"].items()}
+    findings = [
+        Finding(
+            each, "ran", score=row["scores"][each.name], top=tops[each.name],
+            statistics=(1 - 10 ** -row["scores"][each.name],),  # read of an inversion only: the share that it sends
+            flagged=tuple(row["found"][each.name]["flagged"]) if each.suspicious == "small" else (),
+        )
+        for each in DETECTORS if each.name in row["scores"]
+    ]  # fmt: skip
+    confirm(findings)
+    probability, said = calibrate(row["scores"], tops, row["classes"], reference)
+    right = {name: top == row["target"] for name, top in tops.items()}
+    return probability, decide(findings, probability, said["detectors"]), right
+
+
+def judge(path):
+    """Print the verdicts on the models of a file, by group, setup and attack, and the quality of the probability."""
+    from sklearn.metrics import brier_score_loss, log_loss, roc_auc_score
+
+    from lit_backdoor.audit.calibration import calibrate, read_reference
+
+    reference, lines, judged = read_reference(), {}, {}
+    for scores in ({"tac": 1.0}, {"tac": 1.0, "btidbf": 1.0}):
+        said = calibrate(scores, {}, 10, reference)[1]
+        print(
+            "left out one at a time:", {key: said[key] for key in ("detectors", "models", "auroc", "log_loss", "brier")}
+        )
+    for row in json.loads(path.read_text())["rows"]:
+        probability, verdict, right = verdict_of(row, reference)
+        alone = calibrate({"tac": row["scores"]["tac"]}, {}, row["classes"], reference)[0]
+        lines.setdefault((row["group"], row["setup"], row["attack"] or "clean"), []).append((verdict, right))
+        judged.setdefault(row["group"], []).append((row["poisoned"], probability, alone))
+    for (group, setup, attack), found in lines.items():
+        counts = {name: [verdict for verdict, _ in found].count(name) for name in ("clean", "suspicious", "backdoored")}
+        right = {name: sum(each[name] for _, each in found) for name in found[0][1]}
+        print(f"group {group}, {setup}, {attack}: {counts}; class right: {right if attack != 'clean' else '-'}")
+    for group, found in judged.items():
+        truth, *kinds = zip(*found, strict=True)
+        share = sum(truth) / len(truth)
+        weight = [0.5 / share if poisoned else 0.5 / (1 - share) for poisoned in truth]
+        for name, values in zip(("all detectors", "tac alone"), kinds, strict=True):
+            print(
+                f"group {group}, {len(truth)} models, {name}: AUROC {roc_auc_score(truth, values):.2f}, "
+                f"log loss {log_loss(truth, values, sample_weight=weight):.2f}, "
+                f"Brier {brier_score_loss(truth, values, sample_weight=weight):.2f}"
+            )
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--chains", nargs="*", type=Path, default=[], help="folders of grids or chains")
     parser.add_argument("--rows", nargs="*", type=Path, default=[], help="files of rows")
     parser.add_argument("--detector", nargs="+", default=["tac", "btidbf", "nc", "pixel", "martini"])
     parser.add_argument("--out", type=Path, default=REFERENCE)
+    parser.add_argument("--judge", type=Path, help="file of scored models: count what audits say of them")
     given = parser.parse_args()
+    if given.judge:
+        judge(given.judge)
+        return
     rows = {tuple(row[part] for part in MARK): row for row in json.loads(given.out.read_text())["rows"]}
     for row in (row for path in given.rows for row in from_rows(path)):
         rows.setdefault(tuple(row[part] for part in MARK), row)

@@ -135,10 +135,9 @@ def _multiplied(content: Mapping[str, Any], path: Path) -> list[Cell]:
                 f"{override!r}."
             )
         known(f"key of an override in the grid {path}", override, {"when", "set"})
-    everywhere: dict[str, list[Any]] = {}
     places = (
         [_conditions(each, path) for each in excludes],
-        [_conditions(each["when"], path) if "when" in each else everywhere for each in overrides],
+        [_conditions(each["when"], path) if "when" in each else {} for each in overrides],
     )
     matched: set[tuple[int, int]] = set()
 
